@@ -1,0 +1,48 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need first.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := guard exporters slo registry rag
+STAMP := .venv/.setup-stamp
+
+.PHONY: setup run test lint types arch golden format bench-proxy debian clean
+
+setup: $(STAMP)  ## create .venv with everything the program and the tests need
+
+# One pip call: torch is pinned in constraints.txt and must be chosen together with what needs it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sft-guard needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0" -e ".[embeddings,dev]"
+	touch $(STAMP)
+
+run: setup  ## knowledge base, answer path, guard and admin listener, all on loopback
+	$(BIN)/sft-guard demo
+
+test: setup  ## all tests; those that need a Debian package skip with a reason where it is missing
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+arch: setup  ## layer contracts
+	$(BIN)/lint-imports
+
+golden: setup  ## rewrite the files that tests compare with (review the diff)
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
+
+bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
+	$(BIN)/python -m bench.proxy
+
+debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
+	sh scripts/install-debian.sh
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Where measurements go: Prometheus text, exchange log. May neither slow nor fail an answer."""

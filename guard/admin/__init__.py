@@ -1,0 +1,1 @@
+"""Second listener: metrics, health, API."""

@@ -1,0 +1,1 @@
+"""Answer checks; they run in the worker process, never in the proxy."""

@@ -1,0 +1,1 @@
+"""Canary releases: state, journal, controller, outbox."""

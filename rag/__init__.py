@@ -1,0 +1,1 @@
+"""Knowledge base, retrieval and answer path. Knows nothing of guard and releases."""

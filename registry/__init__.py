@@ -1,0 +1,1 @@
+"""Version registry shared by the knowledge base, fine-tuning and the guard."""

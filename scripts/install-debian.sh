@@ -1,0 +1,19 @@
+#!/bin/sh
+# Real peers for the tests that use them: Redis, Prometheus with promtool, Alertmanager, Chromium; nginx for the bench.
+# Debian or Ubuntu, as root. Without them those tests skip and say which package is missing.
+set -eu
+packages="redis-server prometheus prometheus-alertmanager chromium nginx-light libnginx-mod-http-lua"
+missing=""
+for package in $packages; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+[ "$(id -u)" = 0 ] || { echo "install-debian: needs root for:$missing" >&2; exit 1; }
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# The services are started by the tests themselves, on ports of their own; the package's own must not run.
+printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+chmod +x /usr/sbin/policy-rc.d
+trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+# shellcheck disable=SC2086 - a list of words
+apt-get install -y -qq --no-install-recommends $missing

@@ -1,0 +1,1 @@
+"""Measuring and deciding: types, windows, thresholds, verdicts, actions. Knows no proxy."""

@@ -1,0 +1,127 @@
+"""One table of metric, label and check names. Dashboards, rules and docs are made from it.
+
+Names are contract: renaming one breaks somebody's page at night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PREFIX = "sft_"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """name, Prometheus type, help line, labels beside `service`."""
+
+    name: str
+    kind: str  # gauge | counter | histogram
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Indicator:
+    """What a rule can be written on.
+
+    kind: "ratio" (bad of count), "mean" (of values) or "latency" (share of requests over the limit).
+    worse: "up" when larger is worse, "down" when smaller is worse.
+    scale: gauge value = inside value x scale (the `_ms` gauges exist only at the border).
+    quantile: for latency indicators, the quantile that must stay under the limit.
+    exact: one of the six gauges of the practice.
+    """
+
+    name: str
+    kind: str
+    worse: str
+    unit: str  # ratio | seconds | usd
+    help: str
+    scale: float = 1.0
+    quantile: float | None = None
+    exact: bool = False
+
+
+INDICATORS: dict[str, Indicator] = {
+    i.name: i
+    for i in (
+        Indicator("sft_quality_hallucination_rate", "ratio", "up", "ratio",
+                  "Share of checked answers with a claim their contexts do not support", exact=True),
+        Indicator("sft_quality_similarity_score", "mean", "down", "ratio",
+                  "Mean cosine of answers to their reference or best context", exact=True),
+        Indicator("sft_perf_latency_p95_ms", "latency", "up", "seconds",
+                  "95th percentile of user-seen latency", scale=1000.0, quantile=0.95, exact=True),
+        Indicator("sft_perf_latency_p99_ms", "latency", "up", "seconds",
+                  "99th percentile of user-seen latency", scale=1000.0, quantile=0.99, exact=True),
+        Indicator("sft_cost_inference_per_request_usd", "mean", "up", "usd",
+                  "Mean cost of one inference", exact=True),
+        Indicator("sft_availability_success_rate", "ratio", "down", "ratio",
+                  "ok / (ok + server_error + timeout + incomplete)", exact=True),
+        Indicator("sft_quality_zero_hit_rate", "ratio", "up", "ratio", "Share of retrievals without a result"),
+        Indicator("sft_quality_thumbs_up_rate", "ratio", "down", "ratio", "up / (up + down)"),
+        Indicator("sft_quality_reopen_rate", "ratio", "up", "ratio",
+                  "Share of questions asked again within 24 h"),
+        Indicator("sft_availability_http_error_rate", "ratio", "up", "ratio", "(4xx + 5xx) / requests"),
+        Indicator("sft_availability_llm_error_rate", "ratio", "up", "ratio",
+                  "Failed model calls / calls (server_error, timeout, incomplete)"),
+        Indicator("sft_cache_hit_rate", "ratio", "down", "ratio", "hits / (hits + misses)"),
+    )
+}  # fmt: skip
+
+CHECKS = ("rules", "grounding", "similarity", "query_drift", "zero_hit", "pii")
+"""Closed set of the `check` label."""
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        *(Metric(i.name, "gauge", i.help + " (rolling window)", ("release",)) for i in INDICATORS.values() if i.exact),
+        Metric("sft_availability_requests_total", "counter", "Exchanges by outcome",
+               ("route", "release", "outcome", "cache")),
+        Metric("sft_availability_throttled_total", "counter", "Answers 429 of the upstream", ("route", "release")),
+        Metric("sft_perf_request_duration_seconds", "histogram", "Request to end of answer, as the user saw it",
+               ("route", "release", "cache")),
+        Metric("sft_perf_time_to_first_token_seconds", "histogram", "Request to first content of a stream",
+               ("route", "release")),
+        Metric("sft_perf_retrieval_duration_seconds", "histogram", "Retrieval time reported by the answer path",
+               ("release",)),
+        Metric("sft_perf_overhead_seconds", "histogram", "The guard's own share of a request", ("phase",)),
+        Metric("sft_quality_checks_total", "counter", "Checks by result", ("release", "check", "result")),
+        Metric("sft_quality_score", "histogram", "Score of each check", ("release", "check")),
+        Metric("sft_quality_retrievals_total", "counter", "Retrievals by result", ("release", "result")),
+        Metric("sft_quality_drift_score", "gauge", "Effect size of drift", ("release", "component")),
+        Metric("sft_quality_feedback_total", "counter", "Thumbs given by users", ("release", "thumb")),
+        Metric("sft_quality_reopens_total", "counter", "Questions asked again within 24 h", ("release",)),
+        Metric("sft_cost_usd_total", "counter", "Cost of inference", ("release",)),
+        Metric("sft_cost_tokens_total", "counter", "Tokens by type", ("release", "type")),
+        Metric("sft_cache_lookups_total", "counter", "Cache lookups by result", ("release", "result")),
+        Metric("sft_slo_value", "gauge", "Current value of the objective, in the unit of its threshold",
+               ("release", "slo")),
+        Metric("sft_slo_threshold", "gauge", "Limit of the objective", ("release", "slo")),
+        Metric("sft_slo_state", "gauge", "0 ok, 1 breach, 2 unknown", ("release", "slo")),
+        Metric("sft_slo_budget_remaining_ratio", "gauge", "Error budget left in the window", ("release", "slo")),
+        Metric("sft_release_weight", "gauge", "Share of sessions sent to the release", ("release", "arm")),
+        Metric("sft_release_info", "gauge", "What a release is made of",
+               ("release", "name", "model", "adapter", "kb", "prompt", "policy")),
+        Metric("sft_release_rollbacks_total", "counter", "Rollbacks by reason", ("reason",)),
+        Metric("sft_guard_checks_dropped_total", "counter", "Answers not checked, by reason", ("reason",)),
+        Metric("sft_guard_check_queue_length", "gauge", "Answers waiting for the checks"),
+        Metric("sft_guard_check_coverage_ratio", "gauge", "Share of recent answers that were checked"),
+        Metric("sft_guard_failopen_total", "counter", "Answers served past a broken dependency", ("dep", "reason")),
+        Metric("sft_guard_webhook_deliveries_total", "counter", "Webhook attempts", ("result",)),
+        Metric("sft_guard_config_info", "gauge", "Hash of the running configuration", ("hash",)),
+        Metric("sft_guard_config_last_reload_success", "gauge", "1 when the last reload was accepted"),
+        Metric("sft_guard_log_dropped_total", "counter", "Exchange log lines not written", ("reason",)),
+        Metric("sft_guard_connections", "gauge", "Open connections", ("side",)),
+        Metric("sft_guard_loop_lag_seconds", "gauge", "Worst delay of the event loop since the last evaluation"),
+        Metric("sft_guard_series_dropped_total", "counter", "Series refused by the cap on label values"),
+        Metric("sft_guard_uptime_seconds", "gauge", "Seconds since start"),
+    )
+}  # fmt: skip
+
+
+def indicator(name: str) -> Indicator:
+    """Return the indicator called `name`.
+
+    Raises:
+        KeyError: unknown name; the caller knows the place and names the cure.
+    """
+    return INDICATORS[name]

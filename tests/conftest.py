@@ -1,0 +1,24 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.virtual_time import VirtualLoop
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # noqa: TID251 - test switch
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    """Real asyncio loop; override with `virtual` in a module that wants virtual time."""
+    return "asyncio"
+
+
+VIRTUAL = ("asyncio", {"loop_factory": VirtualLoop})
+"""Return this from an `anyio_backend` fixture to run a module's async tests in virtual time."""
