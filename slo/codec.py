@@ -7,6 +7,7 @@ exchange (`text`) are optional and already redacted when they come here.
 from __future__ import annotations
 
 from dataclasses import fields
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -73,3 +74,8 @@ def decode_exchange(line: bytes | str, place: str = "exchange log") -> tuple[Exc
         return Exchange(**known), row.get("text")
     except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{place}: not an exchange ({error}); the line is left out") from error
+
+
+def text_hash(text: str) -> str:
+    """Short hash of a configuration text: the first 12 hex digits of SHA-256 over its UTF-8 bytes."""
+    return sha256(text.encode()).hexdigest()[:12]

@@ -24,6 +24,7 @@ class ConfigError(GuardError):
 
     def __init__(self, place: str, value: object, cure: str) -> None:
         self.place, self.value, self.cure = place, value, cure
+        self.more: tuple[ConfigError, ...] = ()  # further errors of the same file
         shown = repr(value)
         if len(shown) > 120:
             shown = shown[:117] + "..."

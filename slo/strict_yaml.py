@@ -1,0 +1,146 @@
+"""YAML for configuration: no duplicate keys, no aliases, no tags, bounded size, errors with line and cure.
+
+Shared by `slo.spec` and `guard.settings`, so that both files are refused in the same words.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from slo.errors import ConfigError
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 40
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses what makes configuration ambiguous or huge."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed here", event.start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, Any] = {}
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands twice (first in line {seen[key]})", key_node.start_mark
+                )
+            seen[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads `off`, `no` and dates as other types; only what the files mean is kept.
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_yaml(text: str, place: str) -> dict[str, Any]:
+    """Parse a mapping.
+
+    Raises:
+        ConfigError: not YAML, not a mapping, duplicate key, alias, too large; `place` is the file's name.
+    """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(place, f"{len(text)} characters", f"a configuration file has at most {MAX_BYTES}")
+    try:
+        document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, made stricter
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
+        lines = text.splitlines()
+        shown = lines[mark.line].strip() if mark and mark.line < len(lines) else ""
+        raise ConfigError(where, shown, error.problem or "is not YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(place, text[:40], f"is not YAML ({error})") from error
+    if not isinstance(document, dict):
+        raise ConfigError(place, document, "the file must be a mapping (key: value lines)")
+    return document
+
+
+def load_yaml_file(path: Path | str) -> tuple[dict[str, Any], str]:
+    """Read and parse a file; returns (mapping, text).
+
+    Raises:
+        ConfigError: unreadable, not UTF-8, or anything `parse_yaml` refuses.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(str(path), f"{path.stat().st_size} bytes", f"a configuration file has at most {MAX_BYTES}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8") from error
+    return parse_yaml(text, path.name), text
+
+
+def validate_model(model: type[M], document: dict[str, Any], place: str) -> M:
+    """Check a parsed file against its model.
+
+    Raises:
+        ConfigError: the first error; `.more` holds the others, so that a person can mend all at once.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        known = _field_names(model)
+        errors = [_config_error(e, place, known) for e in error.errors(include_url=False)]
+        errors[0].more = tuple(errors[1:])
+        raise errors[0] from error
+
+
+def _config_error(error: Any, place: str, known: list[str]) -> ConfigError:
+    loc = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in _UNION_TAGS))]
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
+    value, message = error["input"], error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        message = f"unknown key; did you mean `{near[0]}`?" if near else "unknown key; remove it"
+    elif error["type"] == "missing":
+        value, message = None, "this key is required"
+    return ConfigError(f"{place}: {path}" if path else place, value, message)
+
+
+_UNION_TAGS = frozenset({"str", "int", "float", "bool", "constrained-str", "function-before", "function-after"})
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    """All property names anywhere in the model, for did-you-mean."""
+    names: set[str] = set()
+
+    def walk(schema: Any) -> None:
+        if isinstance(schema, dict):
+            names.update(schema.get("properties", {}))
+            for value in schema.values():
+                walk(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                walk(value)
+
+    walk(model.model_json_schema())
+    return sorted(names)
