@@ -1,0 +1,60 @@
+"""One exchange to every recorder; a broken recorder costs a counter, never an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from slo.types import Exchange
+
+
+class Recorder(Protocol):
+    """Something that keeps or publishes what was measured. Called on the event loop: microseconds, no waiting."""
+
+    def served(self, exchange: Exchange) -> None:
+        """Told once per exchange, at its end, before any check."""
+        ...
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
+        """Told once per exchange when its checks are done, were given up, or were never due.
+
+        exchange: with its findings. text: what was said, redacted already (question, answer, contexts,
+        retrieval_s...), or None.
+        """
+        ...
+
+
+class Fanout:
+    """Tells every recorder, and counts the ones that raise.
+
+    on_failure: told (name, error) for each failure; what it raises is ignored. `failure_count` has the sums.
+    """
+
+    def __init__(
+        self, recorders: Mapping[str, Recorder], on_failure: Callable[[str, Exception], None] | None = None
+    ) -> None:
+        self._recorders = tuple(recorders.items())
+        self._on_failure = on_failure
+        self.failure_count: dict[str, int] = dict.fromkeys(recorders, 0)
+
+    def served(self, exchange: Exchange) -> None:
+        for name, recorder in self._recorders:
+            try:
+                recorder.served(exchange)
+            except Exception as error:  # A recorder is foreign code on the path of an answer.
+                self._failed(name, error)
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
+        for name, recorder in self._recorders:
+            try:
+                recorder.checked(exchange, text)
+            except Exception as error:  # As above.
+                self._failed(name, error)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self.failure_count[name] += 1
+        if self._on_failure is not None:
+            try:
+                self._on_failure(name, error)
+            except Exception:  # Whoever counts failures must not become one.
+                self.failure_count[name] += 1

@@ -1,0 +1,89 @@
+"""Label values that may appear on a metric: closed sets, bounded sets, and what becomes of anything else.
+
+A label value that came from outside (a path, a model name, a user agent) must never create a time series of its own.
+Every label is therefore either *closed* (its words are listed here; a stranger becomes `other`) or *bounded* (the
+first `BOUNDED_COUNT` distinct values of the process, such as routes and releases; the next one becomes `other`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from slo.metric_names import CHECKS
+from slo.types import CacheStatus, CheckResult, Outcome
+
+OTHER = "other"
+VALUE_CHARS = 120
+"""Longest label value, characters; the rest is cut."""
+
+FAILOPEN_DEPS = frozenset({
+    "redis", "cache", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "exporter", "alertmanager",
+    "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config", "sink",
+})  # fmt: skip
+FAILOPEN_REASONS = frozenset({
+    "refused", "timeout", "error", "full", "queue_full", "disk_full", "io_error", "invalid", "unavailable", "open",
+    "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth", "garbage", "reset", "closed",
+})  # fmt: skip
+
+CLOSED: dict[str, frozenset[str]] = {
+    "outcome": frozenset(o.value for o in Outcome),
+    "cache": frozenset(c.value for c in CacheStatus),
+    "check": frozenset(CHECKS),
+    "thumb": frozenset({"up", "down"}),
+    "type": frozenset({"input", "output"}),
+    "arm": frozenset({"stable", "canary"}),
+    "side": frozenset({"client", "upstream"}),
+    "dep": FAILOPEN_DEPS,
+}
+"""Labels whose words are the same on every metric."""
+
+CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
+    ("sft_quality_checks_total", "result"): frozenset(r.value for r in CheckResult),
+    ("sft_quality_retrievals_total", "result"): frozenset({"hit", "zero_hit", "error"}),
+    ("sft_cache_lookups_total", "result"): frozenset({CacheStatus.HIT.value, CacheStatus.MISS.value}),
+    ("sft_guard_failopen_total", "reason"): FAILOPEN_REASONS,
+}
+"""Labels whose words depend on the metric."""
+
+BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 64}
+BOUNDED_COUNT_DEFAULT = 24
+
+# C0, DEL, C1 (U+009B starts an ANSI sequence), line and paragraph separators, bidi controls, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def closed_set(metric: str, label: str) -> frozenset[str] | None:
+    """Return the words `label` may take on `metric`, or None when the label is bounded instead."""
+    return CLOSED_OF.get((metric, label)) or CLOSED.get(label)
+
+
+def clean(value: str) -> str:
+    r"""Return `value` safe for one line of text, at most `VALUE_CHARS` long.
+
+    >>> clean("a\nb")
+    'a\ufffdb'
+    """
+    return _UNSAFE.sub("\ufffd", value[:VALUE_CHARS])
+
+
+class BoundedValues:
+    """The distinct values of each bounded label seen so far, up to its limit."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[str]] = {}
+
+    def admit(self, label: str, value: str) -> bool:
+        """True when `value` is known or was still free to become known; False: it is one too many."""
+        seen = self._seen.setdefault(label, set())
+        if value in seen:
+            return True
+        if len(seen) >= BOUNDED_COUNT.get(label, BOUNDED_COUNT_DEFAULT):
+            return False
+        seen.add(value)
+        return True
+
+    def forget(self, label: str, value: str) -> None:
+        """Free the place of a value that will not come again (a release that is gone)."""
+        self._seen.get(label, set()).discard(value)

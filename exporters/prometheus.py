@@ -1,0 +1,368 @@
+"""The metrics of the guard: own counters on the path of an answer, rendered when somebody scrapes.
+
+    served(exchange), checked(exchange)     the event loop, once per exchange, under a microsecond or two
+    inc, set, observe, fail_open            anybody, any thread
+    gauge_source(f)                         values that are asked for at scrape time instead of pushed
+    render(), scrape()                      text, at most once per `cache_s`
+
+prometheus_client costs 1.7-2.8 us per labelled increment; a cell that is found by one dict lookup costs a tenth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from exporters.labels import clean
+from exporters.series import Cell, Distribution, SeriesTable
+from exporters.text import FamilyText, Histogram, Sample, render
+from slo.clock import Clock, SystemClock
+from slo.metric_names import METRICS
+from slo.types import FAILURES, CacheStatus, CheckResult, Exchange, Outcome
+
+log = logging.getLogger("sft_guard.metrics")
+
+LATENCY_BOUNDS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0)
+RETRIEVAL_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+OVERHEAD_BOUNDS_S = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1)
+SCORE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+GaugeRow = tuple[str, Mapping[str, str], float | None]
+GaugeSource = Callable[[], Iterable[GaugeRow]]
+NO_LABELS: Mapping[str, str] = {}
+
+_TIMED = FAILURES | {Outcome.OK}  # the user waited for these; a refusal after 1 ms says nothing about latency
+_RETRIEVAL = {CheckResult.PASS: "hit", CheckResult.FAIL: "zero_hit", CheckResult.UNAVAILABLE: "error"}
+_PULLED_SHARE = 4  # one line of four is kept for gauges, so that no flood of label values can hide the six exact ones
+
+
+def merge_bounds(*groups: Iterable[float]) -> tuple[float, ...]:
+    """Return the sorted union of bucket bounds, seconds.
+
+    Nine digits keep float noise such as 4.3 * 0.7 = 3.0099999999999998 out of the `le` labels that rules quote.
+
+    >>> merge_bounds((0.5, 1.0), (4.3 * 0.7, 1.0))
+    (0.5, 1.0, 3.01)
+
+    Raises:
+        ValueError: a bound is not a positive finite number.
+    """
+    bounds = {round(float(bound), 9) for group in groups for bound in group}
+    for bound in bounds:
+        if not math.isfinite(bound) or bound <= 0:
+            raise ValueError(f"latency bound {bound!r}: histogram bounds are positive finite seconds")
+    return tuple(sorted(bounds))
+
+
+class _Served:
+    """The cells of one (route, release, outcome, cache), so that an answer costs one lookup."""
+
+    __slots__ = ("duration", "first_token", "lookups", "money", "requests", "throttled", "tokens_in", "tokens_out")
+
+    def __init__(self, requests: Cell, duration: Distribution | None, lookups: Cell | None) -> None:
+        self.requests = requests
+        self.duration = duration
+        self.lookups = lookups
+        # Made at their first use: a series that was never measured is absent.
+        self.first_token: Distribution | None = None
+        self.throttled: Cell | None = None
+        self.money: Cell | None = None
+        self.tokens_in: Cell | None = None
+        self.tokens_out: Cell | None = None
+
+
+class _Checked:
+    """The cells of one (release, check, result)."""
+
+    __slots__ = ("results", "scores")
+
+    def __init__(self, results: Cell) -> None:
+        self.results = results
+        self.scores: Distribution | None = None
+
+
+class PrometheusExporter:
+    """Every `sft_*` series of this process.
+
+    service: value of the `service` label. latency_bounds_s: the latency thresholds of the SLO file, each of which
+    becomes a bucket bound. max_series: lines a scrape may have at most; the rest is counted in
+    `sft_guard_series_dropped_total`. cache_s: how long a rendered scrape is served again.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        latency_bounds_s: Iterable[float],
+        max_series: int = 2000,
+        *,
+        clock: Clock | None = None,
+        cache_s: float = 1.0,
+    ) -> None:
+        self._service = clean(service)
+        self._clock = clock or SystemClock()
+        self._cache_s = cache_s
+        self._max_pulled = max_series // _PULLED_SHARE
+        latency = merge_bounds(LATENCY_BOUNDS_S, latency_bounds_s)
+        self._table = SeriesTable(
+            {
+                "sft_perf_request_duration_seconds": latency,
+                "sft_perf_time_to_first_token_seconds": LATENCY_BOUNDS_S,
+                "sft_perf_retrieval_duration_seconds": RETRIEVAL_BOUNDS_S,
+                "sft_perf_overhead_seconds": OVERHEAD_BOUNDS_S,
+                "sft_quality_score": SCORE_BOUNDS,
+            },
+            max_series - self._max_pulled,
+        )
+        self._served: dict[tuple[str, str, str, str], _Served] = {}
+        self._checked: dict[tuple[str, str, str], _Checked] = {}
+        self._cells: dict[tuple[object, ...], Cell] = {}
+        self._overhead: Distribution | None = None
+        self._sources: list[GaugeSource] = []
+        self._add_lock = threading.Lock()
+        self._render_lock = threading.Lock()
+        self._rendered: dict[bool, tuple[float, bytes]] = {}
+        self._started_s = self._clock.now_s()
+
+    # -- once per exchange, on the event loop -------------------------------------------------------------------
+
+    def served(self, exchange: Exchange) -> None:
+        """Count one exchange at its end. Only from the event loop: the cells it adds to have no lock."""
+        # `_value_` is the plain string: hashing an enum member runs Python code, four times the lookup itself.
+        key = (exchange.route, exchange.release, exchange.outcome._value_, exchange.cache._value_)
+        cells = self._served.get(key) or self._new_served(key)
+        if cells is None:
+            return
+        cells.requests.n += 1
+        if cells.duration is not None:
+            index = cells.duration.observe(exchange.duration_s)
+            if exchange.traceparent:
+                # The 32 digits of "00-<trace id>-<span id>-01"; cleaned when rendered, not here.
+                trace_id, duration_s = exchange.traceparent[3:35], exchange.duration_s
+                cells.duration.exemplars[index] = (trace_id, duration_s, exchange.wall_s + duration_s)
+        if cells.lookups is not None:
+            cells.lookups.n += 1
+        if exchange.first_token_s is not None:
+            if cells.first_token is None:
+                cells.first_token = self._distribution("sft_perf_time_to_first_token_seconds", key[:2])
+            if cells.first_token is not None:
+                cells.first_token.observe(exchange.first_token_s)
+        if exchange.overhead_s is not None:
+            if self._overhead is None:
+                self._overhead = self._distribution("sft_perf_overhead_seconds", ("total",))
+            if self._overhead is not None:
+                self._overhead.observe(exchange.overhead_s)
+        if exchange.cost_usd is not None:
+            cells.money = _add(cells.money or self._cell("sft_cost_usd_total", (key[1],)), exchange.cost_usd)
+        if exchange.input_tokens is not None:
+            cells.tokens_in = _add(
+                cells.tokens_in or self._cell("sft_cost_tokens_total", (key[1], "input")), exchange.input_tokens
+            )
+        if exchange.output_tokens is not None:
+            cells.tokens_out = _add(
+                cells.tokens_out or self._cell("sft_cost_tokens_total", (key[1], "output")), exchange.output_tokens
+            )
+        if exchange.reason == "throttled":
+            cells.throttled = _add(cells.throttled or self._cell("sft_availability_throttled_total", key[:2]), 1)
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
+        """Count the findings of one exchange. Only from the event loop.
+
+        text: what was said; only `retrieval_s` (seconds, reported by the answer path) is read here.
+        """
+        release = exchange.release
+        for finding in exchange.findings:
+            key = (release, finding.check, finding.result._value_)
+            cells = self._checked.get(key) or self._new_checked(key)
+            if cells is None:
+                continue
+            cells.results.n += 1
+            score = finding.score
+            if score is not None and 0.0 <= score <= 1.0:  # also keeps NaN out of the sum
+                if cells.scores is None:
+                    cells.scores = self._distribution("sft_quality_score", key[:2])
+                if cells.scores is not None:
+                    cells.scores.observe(score)
+            if finding.check == "zero_hit" and (result := _RETRIEVAL.get(finding.result)):
+                self.inc("sft_quality_retrievals_total", {"release": release, "result": result})
+        if text is not None and isinstance(retrieval_s := text.get("retrieval_s"), (int, float)):
+            self.observe("sft_perf_retrieval_duration_seconds", {"release": release}, float(retrieval_s))
+
+    # -- anybody, any thread ------------------------------------------------------------------------------------
+
+    def fail_open(self, dep: str, reason: str) -> None:
+        """Count one answer that was served past a broken dependency; words from `exporters.labels`."""
+        self.inc("sft_guard_failopen_total", {"dep": dep, "reason": reason})
+
+    def inc(self, metric: str, labels: Mapping[str, str] = NO_LABELS, n: float = 1) -> None:
+        """Add `n` >= 0 to a counter."""
+        cell = self._any_cell(metric, labels)
+        if cell is not None and n >= 0:
+            with self._add_lock:
+                cell.n += n
+
+    def set(self, metric: str, labels: Mapping[str, str], value: float | None) -> None:
+        """Set a gauge; None or NaN makes it absent."""
+        if value is not None and not math.isnan(value):
+            cell = self._any_cell(metric, labels)
+            if cell is not None:
+                cell.n = value
+        elif (values := self._table.key(metric, labels)) is not None:
+            self._table.remove(metric, values)
+            self._cells.pop((metric, *labels.items()), None)
+
+    def observe(self, metric: str, labels: Mapping[str, str], value: float) -> None:
+        """Add one value to a histogram; a value that is not finite counts as dropped."""
+        values = self._table.key(metric, labels)
+        if values is None:
+            return
+        if not math.isfinite(value):
+            self._table.drop()
+            return
+        found, _ = self._table.distribution(metric, values)
+        if found is not None:
+            with self._add_lock:
+                found.observe(value)
+
+    def gauge_source(self, source: GaugeSource) -> None:
+        """Ask `source` for (metric, labels, value) rows at every scrape; None and NaN values are absent.
+
+        `scrape()` asks on the event loop, so a source may read what the loop writes. One that raises costs its own
+        gauges for this scrape and a count in `sft_guard_failopen_total{dep="metrics"}`.
+        """
+        self._sources.append(source)
+
+    def forget_release(self, release: str) -> None:
+        """Drop all series of a release that no pointer names any more, so that they do not fill the cap."""
+        self._table.forget("release", release)
+        self._served = {key: cells for key, cells in self._served.items() if key[1] != release}
+        self._checked = {key: cells for key, cells in self._checked.items() if key[0] != release}
+        self._cells = {key: cell for key, cell in self._cells.items() if ("release", release) not in key}
+
+    # -- scrape -------------------------------------------------------------------------------------------------
+
+    async def scrape(self, *, openmetrics: bool = False) -> bytes:
+        """Collect the gauges here, render in a thread: the loop never waits for text."""
+        fresh = self._fresh(openmetrics)
+        if fresh is not None:
+            return fresh
+        return await asyncio.to_thread(self._render, openmetrics, self.collect())
+
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """Return the scrape, at most `cache_s` old. Gauge sources are asked on the calling thread."""
+        fresh = self._fresh(openmetrics)
+        return fresh if fresh is not None else self._render(openmetrics, self.collect())
+
+    def collect(self) -> list[GaugeRow]:
+        """Ask every gauge source; the first rows win when there are more than fit."""
+        rows: list[GaugeRow] = []
+        for source in self._sources:
+            try:
+                rows.extend(source())
+            except Exception:  # A source is foreign code; its fault must not take the other metrics away.
+                log.debug("a gauge source failed", exc_info=True)
+                self.fail_open("metrics", "error")
+        return rows
+
+    def _fresh(self, openmetrics: bool) -> bytes | None:
+        known = self._rendered.get(openmetrics)
+        return known[1] if known is not None and self._clock.now_s() - known[0] < self._cache_s else None
+
+    def _render(self, openmetrics: bool, rows: Sequence[GaugeRow]) -> bytes:
+        with self._render_lock:
+            fresh = self._fresh(openmetrics)
+            if fresh is not None:
+                return fresh
+            body = render(self._service, self._families(rows), openmetrics=openmetrics)
+            self._rendered[openmetrics] = (self._clock.now_s(), body)
+            return body
+
+    def _families(self, rows: Sequence[GaugeRow]) -> list[FamilyText]:
+        pulled = self._pulled(rows)
+        texts: list[FamilyText] = []
+        for name, metric in METRICS.items():
+            family = self._table.families[name]
+            # list() of a dict view runs without releasing the interpreter: a consistent copy beside the hot path.
+            gauges = dict(list(family.cells.items()))
+            samples: list[Sample | Histogram] = [
+                Sample(values, cell.n) for values, cell in gauges.items() if values not in pulled.get(name, {})
+            ]
+            samples += [Sample(values, value) for values, value in pulled.get(name, {}).items()]
+            samples += [
+                Histogram(values, d.bounds, tuple(d.counts), d.total, dict(d.exemplars))
+                for values, d in list(family.distributions.items())
+            ]
+            texts.append(FamilyText(metric, samples))
+        return texts
+
+    def _pulled(self, rows: Sequence[GaugeRow]) -> dict[str, dict[tuple[str, ...], float]]:
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        count = 0
+        uptime: GaugeRow = ("sft_guard_uptime_seconds", NO_LABELS, self._clock.now_s() - self._started_s)
+        for name, labels, value in (uptime, *rows):
+            if value is None or math.isnan(value):
+                continue
+            values = self._table.pulled_key(name, labels)
+            if values is None:
+                continue
+            series = found.setdefault(name, {})
+            if values not in series:
+                if count >= self._max_pulled - 1:
+                    self._table.drop()
+                    continue
+                count += 1
+            series[values] = value
+        found["sft_guard_series_dropped_total"] = {(): self._table.dropped_count}
+        return found
+
+    # -- cells --------------------------------------------------------------------------------------------------
+
+    def _new_served(self, key: tuple[str, str, str, str]) -> _Served | None:
+        route, release, outcome, cache = key
+        requests, exact = self._table.cell("sft_availability_requests_total", key)
+        if requests is None:
+            return None
+        duration = lookups = None
+        if outcome in _TIMED:
+            duration = self._distribution("sft_perf_request_duration_seconds", (route, release, cache))
+        if cache != CacheStatus.BYPASS.value:
+            lookups = self._cell("sft_cache_lookups_total", (release, cache))
+        cells = _Served(requests, duration, lookups)
+        if exact:
+            self._served[key] = cells
+        return cells
+
+    def _new_checked(self, key: tuple[str, str, str]) -> _Checked | None:
+        results, exact = self._table.cell("sft_quality_checks_total", key)
+        if results is None:
+            return None
+        cells = _Checked(results)
+        if exact:
+            self._checked[key] = cells
+        return cells
+
+    def _cell(self, name: str, values: tuple[str, ...]) -> Cell | None:
+        return self._table.cell(name, values)[0]
+
+    def _distribution(self, name: str, values: tuple[str, ...]) -> Distribution | None:
+        return self._table.distribution(name, values)[0]
+
+    def _any_cell(self, metric: str, labels: Mapping[str, str]) -> Cell | None:
+        key = (metric, *labels.items())
+        cell = self._cells.get(key)
+        if cell is None:
+            values = self._table.key(metric, labels)
+            if values is None:
+                return None
+            cell, exact = self._table.cell(metric, values)
+            if cell is not None and exact:
+                self._cells[key] = cell
+        return cell
+
+
+def _add(cell: Cell | None, n: float) -> Cell | None:
+    if cell is not None:
+        cell.n += n
+    return cell
