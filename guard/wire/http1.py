@@ -1,0 +1,306 @@
+"""Strict reading of HTTP/1 heads, both sides: what is doubtful is refused, so that no two programs can read it twice.
+
+A head is read here from its raw bytes, once, before anything is forwarded. What comes out holds lines that may be
+passed on as they are (hop-by-hop fields are gone) and the framing of the body. Rules are those of RFC 9112 with every
+leniency off: an obsolete fold, a bare CR or LF, a blank before a colon, two Content-Length, Content-Length beside
+Transfer-Encoding, a second Host or a path that a decoder would change are errors here, not matters of taste.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from guard.ports import Reason
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+"""Methods that are passed on. CONNECT and TRACE are known and refused (405), the rest is unknown (501)."""
+
+KNOWN_METHODS = METHODS | {b"CONNECT", b"TRACE"}
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(%s) ([^ \x00-\x1f\x7f-\xff]+) HTTP/1\.([01])" % _TOKEN)
+_ANY_REQUEST_LINE = re.compile(rb"%s [^ \r\n]+ HTTP/\d(\.\d)?" % _TOKEN)
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
+_FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_HOST = re.compile(rb"(?:[0-9A-Za-z._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Encodings of characters that need none (they would make two spellings of one path), of separators and of controls.
+_BAD_ESCAPE = re.compile(
+    rb"%(?![0-9A-Fa-f]{2})|%(?:2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF]|[01][0-9a-fA-F]|[cC][01])"
+)
+_DOT_SEGMENT = re.compile(rb"(?:^|/)\.{1,2}(?:/|$|;)")
+BARE_LF = re.compile(rb"(?<!\r)\n")
+
+# What a field means to us. PLAIN ones are forwarded unseen; NOTED ones are forwarded and looked at.
+PLAIN, HOP, HOST, LENGTH, CODING, CONNECTION, EXPECT, NOTED = range(8)
+
+_KINDS: dict[bytes, int] = {
+    b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
+    b"expect": EXPECT, b"keep-alive": HOP, b"proxy-connection": HOP, b"proxy-authenticate": HOP,
+    b"proxy-authorization": HOP, b"te": HOP, b"trailer": HOP, b"upgrade": HOP,
+    b"x-guard-session": NOTED, b"x-guard-tenant": NOTED, b"traceparent": NOTED, b"content-encoding": NOTED,
+    b"accept-encoding": NOTED, b"content-type": NOTED,
+    # The guard's own words: an upstream cannot speak them.
+    b"x-guard-exchange-id": HOP, b"x-guard-release": HOP, b"x-guard-cache": HOP,
+}  # fmt: skip
+
+_SECRET = frozenset({b"authorization", b"cookie", b"x-api-key", b"api-key", b"set-cookie"})
+_MEMO_LIMIT = 1024
+_memo: dict[bytes, tuple[int, bytes, bytes]] = {}
+
+
+class BadRequest(Exception):
+    """The request is refused and its connection closed. `status` is the HTTP status, `reason` what is counted."""
+
+    def __init__(self, status: HTTPStatus, message: str, reason: Reason = Reason.BAD_REQUEST) -> None:
+        self.status, self.message, self.reason = status, message, reason
+        super().__init__(message)
+
+
+class BadFraming(Exception):
+    """The upstream's answer cannot be framed beyond doubt; nothing of it is used."""
+
+
+class RequestHead:
+    """A request head that may be forwarded.
+
+    fields: (lower-case name, line as sent) of what is passed on; framing and hop-by-hop fields are not in it.
+    content_length: bytes of the body; 0 without one. chunked: the body carries its own framing instead.
+    """
+
+    __slots__ = (
+        "chunked", "content_length", "expect_continue", "fields", "keep_alive", "method", "minor", "notes", "path",
+        "target",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
+        self.method, self.target, self.minor = method, target, minor
+        self.path = target.partition(b"?")[0]
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.notes: dict[bytes, bytes] = {}
+        self.content_length = 0
+        self.chunked = self.expect_continue = False
+        self.keep_alive = minor == 1
+
+
+class ResponseHead:
+    """A response head that may be forwarded.
+
+    content_length: None when the body is chunked, ends with the connection, or is absent (`bodyless`).
+    """
+
+    __slots__ = (
+        "bodyless", "chunked", "content_length", "fields", "keep_alive", "notes", "reason_phrase", "status",
+    )  # fmt: skip
+
+    def __init__(self, status: int, reason_phrase: bytes, minor: int) -> None:
+        self.status, self.reason_phrase = status, reason_phrase
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.notes: dict[bytes, bytes] = {}
+        self.content_length: int | None = None
+        self.chunked = self.bodyless = False
+        self.keep_alive = minor == 1
+
+
+def _read_field(line: bytes) -> tuple[int, bytes, bytes]:
+    """Return (kind, lower-case name, value) of one field line; remembered, because clients repeat themselves.
+
+    Raises:
+        ValueError: the line is not a field; the message says in which way.
+    """
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        if line[:1] in b" \t":
+            raise ValueError("obsolete line folding")
+        name = line.partition(b":")[0]
+        if name.rstrip(b" \t") != name:
+            raise ValueError("blank before the colon of a header")
+        raise ValueError("malformed header line")
+    name = match[1].lower()
+    read = (_KINDS.get(name, PLAIN), name, match[2].strip(b" \t"))
+    if len(line) <= 200 and name not in _SECRET:
+        if len(_memo) >= _MEMO_LIMIT:
+            _memo.clear()
+        _memo[line] = read
+    return read
+
+
+def _drop_named(fields: list[tuple[bytes, bytes]], connection: bytes) -> list[tuple[bytes, bytes]]:
+    """Fields without those that the Connection field names as belonging to this hop."""
+    named = {option.strip() for option in connection.lower().split(b",")} - {b"close", b"keep-alive", b""}
+    return [field for field in fields if field[0] not in named] if named else fields
+
+
+def _options(connection: bytes) -> set[bytes]:
+    return {option.strip() for option in connection.lower().split(b",")}
+
+
+def _refuse(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> BadRequest:
+    return BadRequest(status, message)
+
+
+def _read_request_line(line: bytes) -> RequestHead:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        if _ANY_REQUEST_LINE.fullmatch(line) and not line.endswith((b"HTTP/1.0", b"HTTP/1.1")):
+            raise _refuse("only HTTP/1.0 and HTTP/1.1 are spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        raise _refuse("malformed request line")
+    method, target = match[1], match[2]
+    if method not in METHODS:
+        if method in KNOWN_METHODS:
+            raise _refuse("method not allowed", HTTPStatus.METHOD_NOT_ALLOWED)
+        raise _refuse("unknown method", HTTPStatus.NOT_IMPLEMENTED)
+    head = RequestHead(method, target, match[3][0] - 48)
+    check_path(head.path, target)
+    return head
+
+
+_good_paths: set[bytes] = set()
+
+
+def check_path(path: bytes, target: bytes) -> None:
+    """Refuse a path that another program could read as a different one; no request may choose a host.
+
+    Raises:
+        BadRequest: 400, the message says in which way.
+    """
+    if target in _good_paths:
+        return
+    if not target.startswith(b"/"):
+        raise _refuse("the request target must be a path")
+    if path.startswith(b"//"):
+        raise _refuse("path starts with two slashes")
+    if b"\\" in target or b"#" in target:
+        raise _refuse("backslash or fragment in the request target")
+    if _BAD_ESCAPE.search(path):
+        raise _refuse("path holds an escape that hides a separator, a control or a plain character")
+    if _DOT_SEGMENT.search(path):
+        raise _refuse("path holds a dot segment")
+    if len(_good_paths) < _MEMO_LIMIT and len(target) < 200:
+        _good_paths.add(target)
+
+
+def read_request_head(raw: bytes) -> RequestHead:
+    """Read a request head without its closing blank line.
+
+    Raises:
+        BadRequest: with the status to answer; the connection cannot be used any further.
+    """
+    lines = raw.split(b"\r\n")
+    head = _read_request_line(lines[0])
+    host = length = coding = expect = None
+    connection = b""
+    fields = head.fields
+    memo = _memo
+    for line in lines[1:]:
+        try:
+            kind, name, value = memo.get(line) or _read_field(line)
+        except ValueError as error:
+            raise _refuse(str(error)) from None
+        if kind == PLAIN:
+            fields.append((name, line))
+        elif kind == NOTED:
+            fields.append((name, line))
+            head.notes.setdefault(name, value)
+        elif kind == HOST:
+            if host is not None:
+                raise _refuse("more than one Host")
+            host = value
+        elif kind == LENGTH:
+            if length is not None:
+                raise _refuse("more than one Content-Length")
+            length = value
+        elif kind == CODING:
+            if coding is not None:
+                raise _refuse("more than one Transfer-Encoding")
+            coding = value
+        elif kind == CONNECTION:
+            connection = connection + b"," + value if connection else value
+        elif kind == EXPECT:
+            expect = value
+    if host is None:
+        if head.minor:
+            raise _refuse("Host is missing")
+    elif not _HOST.fullmatch(host):
+        raise _refuse("malformed Host")
+    if coding is not None:
+        _read_coding(head, coding, length)
+    elif length is not None:
+        if not _DIGITS.fullmatch(length):
+            raise _refuse("malformed Content-Length")
+        head.content_length = int(length)
+    if connection and connection != b"keep-alive":
+        options = _options(connection)
+        head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+        head.fields = _drop_named(fields, connection)
+    elif connection:
+        head.keep_alive = True
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise _refuse("unknown expectation", HTTPStatus.EXPECTATION_FAILED)
+        head.expect_continue = head.minor == 1
+    return head
+
+
+def _read_coding(head: RequestHead, coding: bytes, length: bytes | None) -> None:
+    if length is not None:
+        raise _refuse("Content-Length together with Transfer-Encoding")
+    if not head.minor:
+        raise _refuse("Transfer-Encoding in HTTP/1.0")
+    if coding.lower() != b"chunked":
+        raise _refuse("unknown transfer coding", HTTPStatus.NOT_IMPLEMENTED)
+    head.chunked = True
+
+
+def read_response_head(raw: bytes, *, to_head: bool = False) -> ResponseHead:
+    """Read a response head without its closing blank line. `to_head`: it answers a HEAD request.
+
+    Raises:
+        BadFraming: the message says in which way.
+    """
+    lines = raw.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadFraming("malformed status line")
+    head = ResponseHead(int(match[2]), match[3] or b"", match[1][0] - 48)
+    length = coding = None
+    connection = b""
+    fields = head.fields
+    memo = _memo
+    for line in lines[1:]:
+        try:
+            kind, name, value = memo.get(line) or _read_field(line)
+        except ValueError as error:
+            raise BadFraming(str(error)) from None
+        if kind == PLAIN:
+            fields.append((name, line))
+        elif kind == NOTED:
+            fields.append((name, line))
+            head.notes.setdefault(name, value)
+        elif kind == LENGTH:
+            if length is not None:
+                raise BadFraming("more than one Content-Length")
+            length = value
+        elif kind == CODING:
+            if coding is not None:
+                raise BadFraming("more than one Transfer-Encoding")
+            coding = value
+        elif kind == CONNECTION:
+            connection = connection + b"," + value if connection else value
+    if connection:
+        options = _options(connection)
+        head.keep_alive = b"close" not in options and (head.keep_alive or b"keep-alive" in options)
+        head.fields = _drop_named(fields, connection)
+    if coding is not None:
+        if length is not None:
+            raise BadFraming("Content-Length together with Transfer-Encoding")
+        if coding.lower() != b"chunked":
+            raise BadFraming("unknown transfer coding")
+        head.chunked = True
+    elif length is not None:
+        if not _DIGITS.fullmatch(length):
+            raise BadFraming("malformed Content-Length")
+        head.content_length = int(length)
+    head.bodyless = to_head or head.status in (204, 304) or head.status < 200
+    return head

@@ -1,0 +1,169 @@
+"""Dialect `openai-responses`: POST /v1/responses, JSON and streams of typed events.
+
+A stream is complete with `response.completed` or `response.incomplete` (the model stopped at a limit, the protocol did
+not). Usage is part of that last event, so nothing is asked for and nothing is taken out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from guard.ports import ExchangeText, Reason, Route
+from guard.wire.dialect import AnswerFacts, RequestFacts, StreamWatcher
+from guard.wire.openai_chat import edit_object, token_count
+from guard.wire.replies import MESSAGE_OF
+from guard.wire.sse import read_event
+from guard.wire.text import Headers, assemble, content_text, documents_of, last_user_text, load_json
+from guard.wire.tokens import estimate_tokens
+
+_TERMINAL = frozenset({"response.completed", "response.incomplete"})
+
+
+class _Request(msgspec.Struct):
+    model: Any = ""
+    stream: Any = False
+    user: Any = ""
+    safety_identifier: Any = ""
+
+
+class _Response(msgspec.Struct):
+    output: Any = None
+    usage: Any = None
+    error: Any = None
+    status: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = ""
+    delta: Any = None
+    response: _Response | None = None
+    error: Any = None
+
+
+_read_request = msgspec.json.Decoder(_Request).decode
+_read_event = msgspec.json.Decoder(_Event).decode
+_read_response = msgspec.json.Decoder(_Response).decode
+
+
+def _output_text(output: Any) -> str:
+    """Words of the message items of `output`."""
+    if not isinstance(output, list):
+        return ""
+    return "".join(
+        content_text(item.get("content")) for item in output if isinstance(item, dict) and item.get("type") == "message"
+    )
+
+
+class ResponsesWatcher(StreamWatcher):
+    """Follows one stream of typed events."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs_marker = True
+
+    def see(self, raw: bytes) -> bool:
+        name, data = read_event(raw)
+        if data is None or data.startswith(b"[DONE]"):
+            return False
+        try:
+            event = _read_event(data)
+        except (msgspec.DecodeError, RecursionError):
+            self.reason = self.reason or Reason.MALFORMED
+            return False
+        kind = event.type if isinstance(event.type, str) else ""
+        if kind in ("error", "response.failed") or event.error or name == b"error":
+            self.reason = Reason.INBAND_ERROR
+        elif kind in _TERMINAL:
+            self.complete = True
+            if event.response is not None:
+                self.input_tokens = token_count(event.response.usage, "input_tokens", "prompt_tokens")
+                self.output_tokens = token_count(event.response.usage, "output_tokens", "completion_tokens")
+        elif kind.endswith(".delta") and "reasoning" not in kind and event.delta:
+            self.has_content = True
+            self.estimated_tokens += estimate_tokens(event.delta) if isinstance(event.delta, str) else 1.0
+        return False
+
+
+class OpenAIResponses:
+    """See the module."""
+
+    checked = True
+
+    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+        try:
+            request = _read_request(body)
+        except (msgspec.DecodeError, RecursionError):
+            return RequestFacts(body)
+        user = request.safety_identifier or request.user
+        facts = RequestFacts(
+            body,
+            request.model if isinstance(request.model, str) else "",
+            request.stream is True,
+            user if isinstance(user, str) else "",
+        )
+        if rename_model:
+            facts.body = edit_object(body, model=rename_model)
+        return facts
+
+    def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:
+        return ResponsesWatcher()
+
+    def read_answer(self, route: Route, body: bytes) -> AnswerFacts:
+        try:
+            answer = _read_response(body)
+        except (msgspec.DecodeError, RecursionError):
+            return AnswerFacts(Reason.MALFORMED)
+        if answer.error or answer.status == "failed":
+            return AnswerFacts(Reason.INBAND_ERROR)
+        if not isinstance(answer.output, list):
+            return AnswerFacts(Reason.MALFORMED)
+        facts = AnswerFacts(
+            Reason.NONE,
+            token_count(answer.usage, "input_tokens", "prompt_tokens"),
+            token_count(answer.usage, "output_tokens", "completion_tokens"),
+        )
+        if facts.output_tokens is None:
+            facts.text = _output_text(answer.output)
+        return facts
+
+    def request_text(self, route: Route, body: bytes) -> str:
+        request = load_json(body)
+        if not isinstance(request, dict):
+            return ""
+        asked = request.get("input")
+        words = [content_text(request.get("instructions"))]
+        if isinstance(asked, list):
+            words += [content_text(item.get("content")) for item in asked if isinstance(item, dict)]
+        else:
+            words.append(content_text(asked))
+        return "\n".join(words)
+
+    def error_frame(self, reason: Reason) -> bytes:
+        # Clients of typed events read `type`; the official one raises on an `error` object, whatever the type.
+        message = MESSAGE_OF.get(reason, reason.value)
+        error = {"message": message, "type": reason.value, "param": None, "code": reason.value}
+        frame = {"type": "error", "code": reason.value, "message": message, "param": None, "error": error}
+        return b"event: error\ndata: " + msgspec.json.encode(frame) + b"\n\n"
+
+    def extract_text(
+        self, route: Route, request: bytes, response: bytes, response_headers: Headers, stream: bool
+    ) -> ExchangeText:
+        asked = load_json(request)
+        question = last_user_text(asked.get("input")) if isinstance(asked, dict) else ""
+        documents = documents_of(response, response_headers, stream)
+        if stream:
+            answer = "".join(map(_delta_text, documents))
+        else:
+            answer = _output_text(documents[0].get("output")) if isinstance(documents[0], dict) else ""
+        return assemble(route.contexts, question, answer, documents, response_headers)
+
+
+def _delta_text(event: Any) -> str:
+    if isinstance(event, dict) and event.get("type") == "response.output_text.delta":
+        delta = event.get("delta")
+        return delta if isinstance(delta, str) else ""
+    return ""

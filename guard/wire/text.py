@@ -1,0 +1,174 @@
+"""Finding words in JSON: dotted paths, message contents, contexts. Shared by the dialects; pure and import-light."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from guard.ports import ContextSource, ExchangeText
+from guard.wire.sse import EventSplitter, EventTooLarge, read_event
+from guard.wire.unpack import MAX_BYTES, unpack
+from slo.errors import DataError
+
+_MISSING = object()
+_decode = msgspec.json.decode
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+def at_path(value: Any, path: str, default: Any = None) -> Any:
+    """Follow a dotted path through objects and, with numbers, lists.
+
+    >>> at_path({"a": [{"b": 1}]}, "a.0.b"), at_path({"a": 1}, "a.b"), at_path({}, "")
+    (1, None, None)
+    """
+    if not path:
+        return default
+    for step in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(step, _MISSING)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return default
+        if value is _MISSING:
+            return default
+    return value
+
+
+def load_json(data: bytes) -> Any:
+    """Decode, or None: of the words of an exchange what cannot be read is simply not there."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def content_text(content: Any) -> str:
+    """Words of a message content: a string, or a list of parts with `text`."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = (
+            part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict)
+        )
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def last_user_text(messages: Any) -> str:
+    """Words of the last message whose role is `user`."""
+    if isinstance(messages, str):
+        return messages
+    if isinstance(messages, list):
+        for message in reversed(messages):
+            if isinstance(message, dict) and message.get("role") == "user":
+                return content_text(message.get("content"))
+    return ""
+
+
+def open_body(response: bytes, headers: Headers) -> bytes:
+    """The body without its content coding, within the caps of `unpack`.
+
+    Raises:
+        DataError: it cannot be unpacked.
+    """
+    coding = next((value for name, value in headers if name == b"content-encoding"), b"")
+    # A capture may end early; whether that matters is decided by who reads it.
+    return unpack(response, coding.decode("latin-1"), max_bytes=MAX_BYTES, partial=True)
+
+
+def stream_events(body: bytes) -> list[tuple[bytes, Any]]:
+    """(event name, decoded data) of the whole events of a stream; what is not JSON is left out."""
+    events: list[tuple[bytes, Any]] = []
+    try:
+        whole = EventSplitter(limit_bytes=MAX_BYTES + 1).feed(body)
+    except EventTooLarge:
+        return events
+    for raw in whole:
+        name, data = read_event(raw)
+        if data is not None and (value := load_json(data)) is not None:
+            events.append((name, value))
+    return events
+
+
+def _context_texts(value: Any, text_field: str) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return (value,) if value.strip() else ()
+    if not isinstance(value, list):
+        return None
+    found: list[str] = []
+    for item in value:
+        text = at_path(item, text_field) if isinstance(item, dict) else item
+        if isinstance(text, str):
+            found.append(text)
+    # A list whose items cannot be read is unknown, which is not the same as an empty one (a zero hit).
+    return tuple(found) if found or not value else None
+
+
+def _from_header(source: ContextSource, headers: Headers) -> tuple[str, ...] | None:
+    wanted = source.header.lower().encode()
+    for name, value in headers:
+        if name == wanted:
+            return _context_texts(load_json(value), source.text_field)
+    return None
+
+
+def split_prompt(source: ContextSource, question: str) -> tuple[str, tuple[str, ...] | None]:
+    """Take the delimited contexts out of the last user message; a blank line separates two of them.
+
+    >>> split_prompt(ContextSource(prompt_start="<ctx>", prompt_end="</ctx>"), "<ctx>a\\n\\nb</ctx> why?")
+    ('why?', ('a', 'b'))
+    """
+    before, start, rest = question.partition(source.prompt_start)
+    if not start:
+        return question, None
+    inside, end, after = rest.partition(source.prompt_end) if source.prompt_end else (rest, "", "")
+    if source.prompt_end and not end:
+        return question, None
+    parts = inside.replace("\r\n", "\n").split("\n\n")
+    return (before + after).strip(), tuple(part.strip() for part in parts if part.strip())
+
+
+def assemble(source: ContextSource, question: str, answer: str, documents: list[Any], headers: Headers) -> ExchangeText:
+    """Put the words of an exchange together; contexts come from the first source that is set.
+
+    documents: the decoded body, or the decoded events of a stream (the last that holds the path counts).
+    """
+    contexts: tuple[str, ...] | None = None
+    if source.body_path:
+        for document in reversed(documents):
+            value = at_path(document, source.body_path)
+            if value is not None:
+                contexts = _context_texts(value, source.text_field)
+                break
+    elif source.header:
+        contexts = _from_header(source, headers)
+    elif source.prompt_start:
+        question, contexts = split_prompt(source, question)
+    return ExchangeText(question, answer, contexts, _retrieval_s(source, documents))
+
+
+def _retrieval_s(source: ContextSource, documents: list[Any]) -> float | None:
+    if source.retrieval_s_path:
+        for document in reversed(documents):
+            value = at_path(document, source.retrieval_s_path)
+            if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6:
+                return float(value)
+    return None
+
+
+def documents_of(response: bytes, headers: Headers, stream: bool) -> list[Any]:
+    """The decoded body as a list of one, or the decoded events of a stream.
+
+    Raises:
+        DataError: the body is compressed beyond the caps or is not JSON.
+    """
+    body = open_body(response, headers)
+    if stream:
+        return [value for _, value in stream_events(body)]
+    document = load_json(body)
+    if document is None:
+        raise DataError(f"answer of {len(body)} bytes: not JSON; the checks cannot read it")
+    return [document]
