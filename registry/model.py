@@ -1,0 +1,231 @@
+"""Stages of a version and the rules between them, and the control document of a service. Pure.
+
+    None -> Staging -> Production -> Archived
+
+One Production per model: promoting demotes the old one to Staging. Archived is frozen. None -> Production is illegal
+(nothing goes live unseen); Production -> Staging is allowed. A move to the stage a version is in already changes
+nothing and is audited all the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from registry.errors import RegistryRefused
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+VERSION_PATTERN = r"^[a-z0-9][a-z0-9._+-]{0,63}$"
+_NAME = re.compile(NAME_PATTERN[1:-1])
+_VERSION = re.compile(VERSION_PATTERN[1:-1])
+
+
+class Stage(StrEnum):
+    """Where a version is in its life."""
+
+    NONE = "None"
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+    ARCHIVED = "Archived"
+
+
+_ALLOWED: dict[Stage, frozenset[Stage]] = {
+    Stage.NONE: frozenset({Stage.STAGING, Stage.ARCHIVED}),
+    Stage.STAGING: frozenset({Stage.PRODUCTION, Stage.ARCHIVED}),
+    Stage.PRODUCTION: frozenset({Stage.STAGING, Stage.ARCHIVED}),
+    Stage.ARCHIVED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Something that has versions: a knowledge base, an adapter, a service's release."""
+
+    name: str
+    owner: str = ""
+    description: str = ""
+    created_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version. `meta` holds JSON values only (artifact_type, dim, doc_count, hash...)."""
+
+    model: str
+    version: str
+    stage: Stage = Stage.NONE
+    artifact_url: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    meta: Mapping[str, object] = field(default_factory=dict)
+    created_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One version changes its stage. `action`: promote | demote | transition | rollback | noop."""
+
+    version: str
+    action: str
+    from_stage: Stage
+    to_stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the audit. `from_value` and `to_value` are stages, versions or epochs, by action."""
+
+    entry_id: int
+    time_s: float
+    action: str
+    actor: str
+    model: str
+    version: str
+    from_value: str
+    to_value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Release control document of one service: what every replica obeys. Replaced as a whole, by epoch.
+
+    epoch: grows with every change; a write names the epoch it read and loses when that is not current.
+    canary_ratio: share of sessions sent to `canary`, 0..1. cache_epoch: part of every cache key.
+    plan: stages as `weight/hold_s/min_events`, comma separated. outbox_id: id of the webhook that tells of it.
+    """
+
+    service: str
+    epoch: int
+    stable: str
+    canary: str = ""
+    previous: str = ""
+    canary_ratio: float = 0.0
+    stage: int = 0
+    plan: str = ""
+    advance: str = "manual"
+    phase: str = "idle"
+    cache_epoch: int = 0
+    incident_id: str = ""
+    outbox_id: str = ""
+    mode: str = "recommend"
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return `name` if it may be a model or a service.
+
+    Raises:
+        RegistryRefused: `bad_name`; names become file names and labels, so the set is small.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RegistryRefused("bad_name", f"{what}: got {_shown(name)}; use {NAME_PATTERN}")
+    return name
+
+
+def check_version(version: str, what: str = "version") -> str:
+    """Return `version` if it may be the name of a version (`+` allowed, as in `3-kb+1750000000`)."""
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise RegistryRefused("bad_name", f"{what}: got {_shown(version)}; use {VERSION_PATTERN}")
+    return version
+
+
+def check_control(control: Control) -> Control:
+    """Return `control` if replicas may obey it.
+
+    Raises:
+        RegistryRefused: `invalid` or `bad_name`, naming the field.
+    """
+    check_name(control.service, "service")
+    check_version(control.stable, "stable")
+    for what, name in (("canary", control.canary), ("previous", control.previous)):
+        if name:
+            check_version(name, what)
+    if control.epoch < 1 or control.cache_epoch < 0 or control.stage < 0:
+        raise RegistryRefused("invalid", "control: epoch starts at 1; cache_epoch and stage are never negative")
+    if not (math.isfinite(control.canary_ratio) and 0.0 <= control.canary_ratio <= 1.0):
+        raise RegistryRefused("invalid", f"canary_ratio: got {control.canary_ratio!r}; a ratio is 0..1")
+    if control.canary_ratio > 0 and not control.canary:
+        raise RegistryRefused("invalid", f"canary_ratio: got {control.canary_ratio!r} without a canary; name one")
+    return control
+
+
+def plan_transition(
+    stages: Mapping[str, Stage], version: str, to_stage: Stage, rollback_to: str | None = None
+) -> tuple[Move, ...]:
+    """Return the moves that one transition request means, in the order they have to be written.
+
+    stages: stage of every version of the model. rollback_to: the version that takes Production in the same
+    transaction, whether `version` had been promoted already or not. With `to_stage` Production it may only repeat
+    `version` and says that this promotion is a rollback.
+
+    Raises:
+        RegistryRefused: unknown_version, archived, illegal_transition, no_target, conflict.
+
+    >>> [f"{m.version}: {m.action}" for m in plan_transition({"v1": Stage.STAGING, "v2": Stage.PRODUCTION},
+    ...                                                     "v2", Stage.STAGING, rollback_to="v1")]
+    ['v2: demote', 'v1: rollback']
+    """
+    if version not in stages:
+        raise RegistryRefused("unknown_version", f"version {version!r} is not registered; register it first")
+    if rollback_to is not None and rollback_to != version:
+        return _plan_rollback(stages, version, to_stage, rollback_to)
+    if rollback_to is not None and to_stage is not Stage.PRODUCTION:
+        raise RegistryRefused("illegal_transition", f"rollback_to: {version!r} cannot be left and returned to at once")
+    now = stages[version]
+    if now is to_stage:
+        return (Move(version, "noop", now, now),)
+    _check_edge(version, now, to_stage)
+    if to_stage is not Stage.PRODUCTION:
+        action = "demote" if now is Stage.PRODUCTION else "transition"
+        return (Move(version, action, now, to_stage),)
+    demoted = tuple(
+        Move(other, "demote", Stage.PRODUCTION, Stage.STAGING)
+        for other, stage in stages.items()
+        if stage is Stage.PRODUCTION
+    )
+    return (*demoted, Move(version, "rollback" if rollback_to else "promote", now, to_stage))
+
+
+def _plan_rollback(stages: Mapping[str, Stage], bad: str, to_stage: Stage, target: str) -> tuple[Move, ...]:
+    if to_stage is Stage.PRODUCTION:
+        raise RegistryRefused(
+            "illegal_transition",
+            f"rollback_to: {target!r} and {bad!r} cannot both be Production; use to_stage Staging or Archived",
+        )
+    holder = next((name for name, stage in stages.items() if stage is Stage.PRODUCTION), None)
+    if holder not in (None, bad, target):
+        # Somebody promoted a third version meanwhile; undoing that is not what this request was about.
+        raise RegistryRefused(
+            "conflict", f"Production is {holder!r}, neither {bad!r} nor {target!r}; read it again and decide"
+        )
+    stage = stages.get(target)
+    if stage not in (Stage.STAGING, Stage.PRODUCTION):
+        what = "not registered" if stage is None else f"in stage {stage}"
+        raise RegistryRefused("no_target", f"rollback_to: {target!r} is {what}; nothing was moved")
+    if stages[bad] is not to_stage:
+        _check_edge(bad, stages[bad], to_stage)
+    left = Move(
+        bad,
+        "noop" if stages[bad] is to_stage else "demote" if stages[bad] is Stage.PRODUCTION else "transition",
+        stages[bad],
+        to_stage,
+    )
+    return (left, Move(target, "rollback", stage, Stage.PRODUCTION))
+
+
+def _check_edge(version: str, now: Stage, to_stage: Stage) -> None:
+    if now is Stage.ARCHIVED:
+        raise RegistryRefused("archived", f"version {version!r} is Archived and stays so; register a new version")
+    if to_stage not in _ALLOWED[now]:
+        ways = ", ".join(sorted(_ALLOWED[now]))
+        raise RegistryRefused(
+            "illegal_transition", f"version {version!r}: {now} -> {to_stage} is not allowed; from {now} go to {ways}"
+        )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,65 @@
+"""The only place that knows SQLite: durable settings, and room to write when the disk is full.
+
+A rollback must be recorded on a disk with no free byte. SQLite in WAL mode needs new blocks in two files only: the
+database and its write-ahead log. `reserve` grows both once, then gives the pages back to SQLite's own free list; as
+long as the connection stays open neither file shrinks, and later writes land in blocks that are there already.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+RESERVE_BYTES = 192 * 1024
+CHECKPOINT_PAGES = 24
+
+
+def make_durable(connection: sqlite3.Connection) -> None:
+    """WAL, one fsync per commit, and a log that is folded back before it outgrows its reserve."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("PRAGMA busy_timeout = 5000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
+
+def reserve(connection: sqlite3.Connection, reserve_bytes: int = RESERVE_BYTES) -> bool:
+    """Make room for later writes; True when it is there. False: the disk is full already, work goes on without.
+
+    Call outside a transaction on a connection that stays open. Every page of the insert passes through the log, so
+    one insert and delete grow the log and leave the pages on the free list.
+    """
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS reserve (room BLOB)")
+            cursor.execute("INSERT INTO reserve VALUES (zeroblob(?))", (reserve_bytes,))
+            cursor.execute("DELETE FROM reserve")
+        connection.commit()
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    except sqlite3.OperationalError:
+        connection.rollback()
+        return False
+    return True
+
+
+def prepare(engine: Engine) -> None:
+    """Give every connection of `engine` durable settings and real transactions.
+
+    The driver's own implicit BEGIN comes too late to make read-then-write atomic across processes, so it is said
+    here: IMMEDIATE takes the write lock before the first read; readers (`execution_options(reader=True)`) take none.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        make_durable(connection)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reader = connection.get_execution_options().get("reader", False)
+        connection.exec_driver_sql("BEGIN" if reader else "BEGIN IMMEDIATE")

@@ -1,0 +1,286 @@
+"""The registry's rules hold the same through the local port and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import uvicorn
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+import registry.store as store_module
+from registry.client import LocalRegistry, RegistryClient, RegistryPort
+from registry.errors import RegistryRefused, RegistryUnreachable
+from registry.model import Control, Stage
+from registry.service import create_app
+from registry.store import RegistryStore
+
+FIRST = Control("faq-bot", 1, "v1.2.0", canary="v1.2.1", canary_ratio=0.1, phase="rolling_out")
+
+
+class Served:
+    """`create_app` behind a real socket, in a thread of its own."""
+
+    def __init__(self, store: RegistryStore, token: str | None) -> None:
+        config = uvicorn.Config(create_app(store, token=token), port=0, log_level="error", lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+        self._socket = config.bind_socket()
+        self._socket.listen(64)  # connections queue from now on, before the server runs
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RegistryStore]:
+    made = RegistryStore(f"sqlite:///{tmp_path}/registry.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(store: RegistryStore) -> Iterator[Served]:
+    server = Served(store, token="t0p")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["local", "http"])
+async def port(request: pytest.FixtureRequest, store: RegistryStore) -> AsyncIterator[RegistryPort]:
+    if request.param == "local":
+        yield LocalRegistry(store)
+        return
+    served: Served = request.getfixturevalue("served")
+    client = RegistryClient(served.url, token="t0p")
+    yield client
+    await client.close()
+
+
+async def with_versions(port: RegistryPort, **stages: Stage) -> None:
+    await port.create_model("faq-bot", "sre", "answers")
+    for name, stage in stages.items():
+        await port.create_version("faq-bot", name)
+        if stage is not Stage.NONE:
+            await port.transition("faq-bot", name, Stage.STAGING, actor="t")
+        if stage in (Stage.PRODUCTION, Stage.ARCHIVED):
+            await port.transition("faq-bot", name, stage, actor="t")
+
+
+async def stages(port: RegistryPort) -> dict[str, str]:
+    return {v.version: v.stage.value for v in await port.versions("faq-bot")}
+
+
+async def refusal(call: object) -> str:
+    with pytest.raises(RegistryRefused) as caught:
+        await call  # type: ignore[misc]
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.anyio
+async def test_promoting_demotes_the_old_production_version(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.PRODUCTION, v2=Stage.STAGING)
+    await port.transition("faq-bot", "v2", Stage.PRODUCTION, actor="ann")
+    assert await stages(port) == {"v1": "Staging", "v2": "Production"}
+    now = await port.production("faq-bot")
+    assert now is not None
+    assert now.version == "v2"
+
+
+@pytest.mark.anyio
+async def test_nothing_goes_live_unseen_and_archived_is_frozen(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.NONE, v2=Stage.ARCHIVED)
+    assert await refusal(port.transition("faq-bot", "v1", Stage.PRODUCTION, actor="a")) == "illegal_transition"
+    for stage in (Stage.NONE, Stage.STAGING, Stage.PRODUCTION):
+        assert await refusal(port.transition("faq-bot", "v2", stage, actor="a")) == "archived"
+    assert await stages(port) == {"v1": "None", "v2": "Archived"}
+
+
+@pytest.mark.anyio
+async def test_production_may_step_back_to_staging_and_then_there_is_none(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.PRODUCTION)
+    await port.transition("faq-bot", "v1", Stage.STAGING, actor="a")
+    assert await port.production("faq-bot") is None
+
+
+@pytest.mark.anyio
+async def test_rollback_moves_both_versions_in_one_request(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.PRODUCTION)
+    moves = await port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1")
+    assert [(m.version, m.action) for m in moves] == [("v2", "demote"), ("v1", "rollback")]
+    assert await stages(port) == {"v1": "Production", "v2": "Staging"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("target", [Stage.NONE, Stage.ARCHIVED, None])
+async def test_rollback_never_points_at_a_missing_artifact(port: RegistryPort, target: Stage | None) -> None:
+    await with_versions(port, v2=Stage.PRODUCTION, **({} if target is None else {"v1": target}))
+    call = port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1")
+    assert await refusal(call) == "no_target"
+    assert (await stages(port))["v2"] == "Production"
+
+
+@pytest.mark.anyio
+async def test_rollback_does_not_undo_a_third_version_promoted_meanwhile(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.STAGING, v3=Stage.PRODUCTION)
+    call = port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1")
+    assert await refusal(call) == "conflict"
+
+
+@pytest.mark.anyio
+async def test_a_move_with_an_older_epoch_loses(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.STAGING)
+    await port.transition("faq-bot", "v2", Stage.PRODUCTION, actor="ann", epoch=7)
+    late = port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1", epoch=6)
+    assert await refusal(late) == "stale_epoch"
+    assert (await stages(port))["v2"] == "Production"
+
+
+@pytest.mark.anyio
+async def test_a_repeated_key_changes_nothing(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.PRODUCTION)
+    first = await port.transition("faq-bot", "v2", Stage.STAGING, actor="g", rollback_to="v1", key="k1")
+    await port.transition("faq-bot", "v2", Stage.PRODUCTION, actor="ann")
+    again = await port.transition("faq-bot", "v2", Stage.STAGING, actor="g", rollback_to="v1", key="k1")
+    assert (len(first), again) == (2, ())
+    assert (await stages(port))["v2"] == "Production"
+
+
+@pytest.mark.anyio
+async def test_every_change_is_audited_no_ops_too(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.PRODUCTION)
+    await port.transition("faq-bot", "v1", Stage.PRODUCTION, actor="ann", detail="again")
+    rows = [(e.action, e.actor, e.from_value, e.to_value) for e in await port.audit(10, "faq-bot")]
+    assert rows[:3] == [
+        ("noop", "ann", "Production", "Production"),
+        ("promote", "t", "Staging", "Production"),
+        ("transition", "t", "None", "Staging"),
+    ]
+    assert rows[3][0] == "create_version"
+    assert rows[4][0] == "create_model"
+    assert (await port.audit(1))[0].detail == "again"
+    assert (await port.audit(1))[0].time_s > 1.7e9
+
+
+@pytest.mark.anyio
+async def test_registering_twice_is_safe_and_changing_is_refused(port: RegistryPort) -> None:
+    await port.create_model("kb", "ann", "d")
+    assert (await port.create_model("kb", "ann", "d")).name == "kb"
+    assert await refusal(port.create_model("kb", "bob", "d")) == "exists"
+    meta = {"artifact_type": "KnowledgeBase", "dim": 384, "nested": {"a": [1, None]}}
+    made = await port.create_version("kb", "1-kb+1750000000", tags=("kb", "rag", "incremental"), meta=meta)
+    again = await port.create_version("kb", "1-kb+1750000000", tags=("kb", "rag", "incremental"), meta=meta)
+    assert again == made
+    assert dict(made.meta) == meta
+    assert made.tags == ("kb", "rag", "incremental")
+    assert await refusal(port.create_version("kb", "1-kb+1750000000", meta={"dim": 1})) == "exists"
+    assert [m.name for m in await port.models()] == ["kb"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["", "../etc", "UPPER", "a/b", "a\n", "é", "a" * 65, ".hidden", "a b", "%2e"])
+async def test_odd_names_are_refused(port: RegistryPort, name: str) -> None:
+    assert await refusal(port.create_model(name)) in ("bad_name", "invalid")
+    await port.create_model("m")
+    assert await refusal(port.create_version("m", name)) in ("bad_name", "invalid")
+    assert await refusal(port.versions(name)) == "bad_name"
+
+
+@pytest.mark.anyio
+async def test_what_is_not_there_is_named(port: RegistryPort) -> None:
+    assert await refusal(port.versions("ghost")) == "unknown_model"
+    assert await refusal(port.create_version("ghost", "v1")) == "unknown_model"
+    await port.create_model("m")
+    assert await refusal(port.transition("m", "v9", Stage.STAGING, actor="a")) == "unknown_version"
+    assert await port.control("ghost") is None
+
+
+@pytest.mark.anyio
+async def test_the_loser_of_a_control_race_gets_a_conflict(port: RegistryPort) -> None:
+    assert await port.put_control(FIRST, expected_epoch=0, actor="a") == FIRST
+    second = replace(FIRST, epoch=2, canary_ratio=0.0, incident_id="inc-1")
+    assert await port.put_control(second, expected_epoch=1, actor="a") == second
+    assert await refusal(port.put_control(replace(FIRST, epoch=2), expected_epoch=1, actor="b")) == "conflict"
+    assert await refusal(port.put_control(replace(FIRST, epoch=3), expected_epoch=0, actor="b")) == "conflict"
+    assert await refusal(port.put_control(replace(FIRST, epoch=2), expected_epoch=2, actor="b")) == "invalid"
+    assert await port.control("faq-bot") == second
+
+
+@pytest.mark.anyio
+async def test_of_many_writers_of_one_epoch_exactly_one_wins(port: RegistryPort) -> None:
+    await port.put_control(FIRST, expected_epoch=0, actor="a")
+
+    async def write(n: int) -> bool:
+        try:
+            await port.put_control(replace(FIRST, epoch=2, stage=n), expected_epoch=1, actor=f"r{n}")
+        except RegistryRefused:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(write(n) for n in range(8)))) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "bad",
+    [{"canary_ratio": 1.5}, {"canary_ratio": -0.1}, {"epoch": 0}, {"stable": "No Name"}, {"canary": "", "stage": 0}],
+)
+async def test_a_control_document_that_makes_no_sense_is_refused(port: RegistryPort, bad: dict[str, object]) -> None:
+    assert await refusal(port.put_control(replace(FIRST, **bad), expected_epoch=0, actor="a")) in (
+        "invalid",
+        "bad_name",
+    )
+
+
+@pytest.mark.anyio
+async def test_a_registry_that_is_not_there_is_unreachable() -> None:
+    client = RegistryClient("http://127.0.0.1:9", timeout_s=1)
+    with pytest.raises(RegistryUnreachable, match="registry serve"):
+        await client.healthy()
+    await client.close()
+    with pytest.raises(RegistryRefused, match="http"):
+        RegistryClient("file:///etc/passwd")
+
+
+@pytest.mark.anyio
+async def test_writes_need_the_token_and_reads_do_not(served: Served) -> None:
+    for token in (None, "wrong"):
+        client = RegistryClient(served.url, token=token)
+        assert await refusal(client.create_model("m")) == "unauthorized"
+        assert await refusal(client.put_control(FIRST, expected_epoch=0, actor="a")) == "unauthorized"
+        assert await refusal(client.transition("m", "v", Stage.STAGING, actor="a")) == "unauthorized"
+        assert await client.models() == ()
+        await client.close()
+
+
+@pytest.mark.anyio
+async def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RegistryUnreachable) as caught:
+        RegistryStore(f"sqlite:///{tmp_path}/no/such/dir/r.db")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RegistryUnreachable):
+        RegistryStore("nonsense")
+
+
+def test_the_tables_and_the_lock_are_ready_for_postgresql() -> None:
+    dialect = postgresql.dialect()
+    text = "\n".join(
+        str(make(table).compile(dialect=dialect))
+        for table in store_module._metadata.sorted_tables
+        for make in (CreateTable, *(lambda _t, i=index: CreateIndex(i) for index in table.indexes))
+    )
+    assert "WHERE stage = 'Production'" in text
+    assert "SERIAL" in text
+    lock = str(sa.select(store_module._models.c.fence_epoch).with_for_update().compile(dialect=dialect))
+    assert "FOR UPDATE" in lock

@@ -1,0 +1,104 @@
+"""What the registry's HTTP says, byte by byte where clients depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from registry.store import RegistryStore
+from tests.contracts.test_registry_contract import Served
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def call(tmp_path: Path) -> AsyncIterator[Any]:
+    store = RegistryStore(f"sqlite:///{tmp_path}/r.db", wall_s=lambda: 1_750_000_000.0)
+    served = Served(store, token=None)
+    async with aiohttp.ClientSession() as session:
+
+        async def request(method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any, Any]:
+            kind = {"data": body} if isinstance(body, (str, bytes)) else {"json": body}
+            names = {k.replace("_", "-"): v for k, v in headers.items()}
+            async with session.request(method, served.url + path, headers=names, **kind) as response:
+                return response.status, await response.json(), response.headers
+
+        yield request
+    served.stop()
+    store.close()
+
+
+async def test_the_paths_of_the_contract(call: Any) -> None:
+    assert (await call("GET", "/healthz"))[:2] == (200, {"status": "ok"})
+    status, model, _ = await call("POST", "/models", {"name": "kb", "owner": "ann", "description": "d"})
+    assert status == 201
+    assert model == {"name": "kb", "owner": "ann", "description": "d", "created_s": 1_750_000_000.0}
+    assert (await call("GET", "/models"))[1] == [model]
+    for version in ("1-kb+1", "2-kb+2"):
+        assert (await call("POST", "/models/kb/versions", {"version": version, "meta": {"dim": 384}}))[0] == 201
+        step = {"to_stage": "Staging", "actor": "ann"}
+        assert (await call("POST", f"/models/kb/versions/{version}/transition", step))[0] == 200
+    status, moved, _ = await call(
+        "POST", "/models/kb/versions/2-kb%2B2/transition", {"to_stage": "Production", "actor": "ann"}
+    )
+    assert (status, moved["version"]["stage"], moved["repeated"]) == (200, "Production", False)
+    assert moved["moves"] == [
+        {"version": "2-kb+2", "action": "promote", "from_stage": "Staging", "to_stage": "Production"}
+    ]
+    assert (await call("GET", "/models/kb/production"))[1]["version"] == "2-kb+2"
+    newest = (await call("GET", "/audit"))[1][0]
+    assert newest == {
+        "id": 6,
+        "time": "2025-06-15T15:06:40.000000Z",
+        "action": "promote",
+        "actor": "ann",
+        "model": "kb",
+        "version": "2-kb+2",
+        "from": "Staging",
+        "to": "Production",
+        "detail": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("POST", "/models", {"name": "Bad Name"}, 422, "invalid"),
+        ("POST", "/models", {"name": "m", "extra": 1}, 422, "invalid"),
+        ("POST", "/models", {"name": 5}, 422, "invalid"),
+        ("POST", "/models", "{not json", 422, "invalid"),
+        ("POST", "/models", [], 422, "invalid"),
+        ("GET", "/models/ghost/versions", None, 404, "unknown_model"),
+        ("GET", "/models/ghost/production", None, 404, "unknown_model"),
+        ("GET", "/models/..%2fetc/versions", None, 404, "no_route"),
+        ("POST", "/models/m/versions/v/transition", {"to_stage": "Live", "actor": "a"}, 422, "invalid"),
+        ("POST", "/models/m/versions/v/transition", {"to_stage": "Staging"}, 422, "invalid"),
+        ("GET", "/control/ghost", None, 404, "unknown_service"),
+        ("PUT", "/control/s", {"epoch": 1, "stable": "v1"}, 428, "precondition_required"),
+        ("DELETE", "/models", None, 405, "method_not_allowed"),
+        ("GET", "/nothing", None, 404, "no_route"),
+        ("GET", "/audit?limit=0", None, 422, "invalid"),
+        ("POST", "/models", "x" * 70_000, 413, "too_large"),
+    ],
+)
+async def test_bad_input_is_one_line(call: Any, method: str, path: str, body: object, status: int, reason: str) -> None:
+    got, answer, _ = await call(method, path, body, content_type="application/json")
+    assert (got, answer["error"]["type"]) == (status, reason)
+    assert "\n" not in answer["error"]["message"]
+    assert len(answer["error"]["message"]) > 5
+
+
+async def test_control_is_written_with_the_epoch_that_was_read(call: Any) -> None:
+    body = {"epoch": 1, "stable": "v1", "canary": "v2", "canary_ratio": 0.1}
+    status, _, headers = await call("PUT", "/control/faq-bot", body, if_match="0")
+    assert (status, headers["etag"]) == (200, '"1"')
+    etag = (await call("GET", "/control/faq-bot"))[2]["etag"]
+    assert (await call("PUT", "/control/faq-bot", body | {"epoch": 2, "canary_ratio": 0}, if_match=etag))[0] == 200
+    status, answer, _ = await call("PUT", "/control/faq-bot", body | {"epoch": 2}, if_match=etag)
+    assert (status, answer["error"]["type"]) == (409, "conflict")
+    assert "epoch 2" in answer["error"]["message"]
+    assert (await call("PUT", "/control/faq-bot", body, if_match="*"))[0] == 422
