@@ -20,7 +20,7 @@ class Bm25:
     non-negative idf ln(1 + (N - n + 0.5) / (n + 0.5)).
     """
 
-    def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, k1: float = 0.9, b: float = 0.4) -> None:
         self.k1, self.b = k1, b
         self._postings: dict[str, list[tuple[int, int]]] = {}
         self._lengths: list[int] = []
