@@ -227,6 +227,7 @@ class Verdict:
     firing: bool = False
     fast: bool = False  # the fast path spoke
     evidence: tuple[tuple[str, str], ...] = ()
+    fast_reading: Reading | None = None  # what the fast path saw, whether it spoke or not
 
 
 @dataclass(frozen=True, slots=True)

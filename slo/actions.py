@@ -1,0 +1,161 @@
+"""From verdicts to one action on the release. Pure; carried out elsewhere.
+
+Automation only reduces exposure here; ADVANCE says "nothing speaks against the next stage", and whether a person
+allowed that is asked where it is carried out. Unknown never rolls back and never advances. If stable breaches the
+same objective it is not the canary: weight may drop, the pointer does not move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slo.evaluation import allowed_share
+from slo.metric_names import INDICATORS
+from slo.types import Action, ActionKind, OnBreach, Reading, State, Verdict
+
+DAY_S = 86_400.0
+UNKNOWN_AFTER_S = 300.0
+HARM_FACTOR = 2.0
+"""The canary must look at least this many times as bad as a stable that looks bad too, to be the one at fault."""
+MIN_COMPARED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSnapshot:
+    """What the decision needs to know of the release.
+
+    weight: share of sessions on the canary. hold_satisfied, events_satisfied: of the present stage.
+    unknown_for_s: how long the canary could not be judged. sick: why our own measurements cannot be trusted now (own
+    loop lag, clock jump), "" when they can. since_promotion_s: seconds since stable became stable, None when long ago
+    or unknown; within `probation_s`, with a previous version known, a breach of stable may roll back to that.
+    """
+
+    has_canary: bool
+    weight: float = 0.0
+    hold_satisfied: bool = False
+    events_satisfied: bool = False
+    unknown_for_s: float = 0.0
+    sick: str = ""
+    previous_known: bool = False
+    since_promotion_s: float | None = None
+    probation_s: float = DAY_S
+
+
+def reason_code(reason: str) -> str:
+    """Return the first word of an action's reason: a closed set, fit for a metric label.
+
+    >>> reason_code("breach: hallucination: 8 % of 1000 in 1h")
+    'breach'
+    """
+    return reason.partition(":")[0]
+
+
+def decide(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
+    """Return what to do now. Reasons begin with one of
+
+    sick, breach, shared_upstream, after_promotion, no_target, pending, unknown, kept, waiting, pass, steady.
+    """
+    if snapshot.sick:
+        return Action(ActionKind.HOLD, f"sick: {snapshot.sick}; our own measurements cannot be trusted", ())
+    if not snapshot.has_canary:
+        return _without_canary(stable, snapshot)
+    return _against_canary(canary, stable) or _towards_next_stage(canary, snapshot)
+
+
+def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) -> Action | None:
+    """What firing rules ask for, the strongest first."""
+    firing = tuple(v for v in canary if v.state is State.BREACH and v.firing)
+    guilty = tuple(v for v in firing if v.slo.action is OnBreach.ROLLBACK)
+    shared = tuple(v for v in guilty if _is_shared(v, stable))
+    own = tuple(v for v in guilty if v not in shared)
+    if own:
+        return Action(ActionKind.ROLL_BACK, f"breach: {_reasons(own)}", own)
+    if shared:
+        both = shared + tuple(s for s in stable if s.slo.name in {v.slo.name for v in shared})
+        return Action(ActionKind.SHED, f"shared_upstream: stable suffers too; {_reasons(shared)}", both)
+    shedding = tuple(v for v in firing if v.slo.action is OnBreach.SHED)
+    if shedding:
+        return Action(ActionKind.SHED, f"breach: {_reasons(shedding)}", shedding)
+    paging = tuple(v for v in firing if v.slo.action is OnBreach.PAGE)
+    if paging:
+        return Action(ActionKind.HOLD, f"breach: {_reasons(paging)}", paging)
+    return None
+
+
+def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
+    """Nothing fires. Every rule that may act on a release must say ok before it moves on."""
+    acting = tuple(v for v in canary if v.slo.action is not OnBreach.TRACK)
+    pending = tuple(v for v in acting if v.state is State.BREACH)
+    if pending:
+        return Action(ActionKind.HOLD, f"pending: {_reasons(pending)}", pending)
+    unknown = tuple(v for v in acting if v.state is State.UNKNOWN)
+    if unknown or not acting:
+        text = _reasons(unknown) or "no objective judges this release"
+        for_long = f" for {snapshot.unknown_for_s:.0f} s" if snapshot.unknown_for_s > UNKNOWN_AFTER_S else ""
+        return Action(ActionKind.HOLD, f"unknown: cannot be judged{for_long}: {text}", unknown)
+    kept = tuple(v for v in acting if v.firing)
+    if kept:
+        return Action(ActionKind.HOLD, f"kept: breached a moment ago; {_reasons(kept)}", kept)
+    if snapshot.weight <= 0.0:
+        return Action(ActionKind.HOLD, "waiting: the canary takes no traffic", acting)
+    if not snapshot.hold_satisfied:
+        return Action(ActionKind.HOLD, "waiting: the stage's minimum hold is not over", acting)
+    if not snapshot.events_satisfied:
+        return Action(ActionKind.HOLD, "waiting: the stage has too few events", acting)
+    return Action(ActionKind.ADVANCE, f"pass: {len(acting)} objectives ok", acting)
+
+
+def _without_canary(stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
+    """Only stable answers: a fresh promotion may be taken back, overload may be shed, the rest needs a person."""
+    firing = tuple(v for v in stable if v.state is State.BREACH and v.firing)
+    guilty = tuple(v for v in firing if v.slo.action is OnBreach.ROLLBACK)
+    fresh = snapshot.since_promotion_s is not None and snapshot.since_promotion_s <= snapshot.probation_s
+    if guilty and fresh and snapshot.previous_known:
+        return Action(ActionKind.ROLL_BACK, f"after_promotion: {_reasons(guilty)}", guilty)
+    shedding = tuple(v for v in firing if v.slo.action is OnBreach.SHED)
+    if shedding:
+        return Action(ActionKind.SHED, f"breach: {_reasons(shedding)}", shedding)
+    if guilty:
+        why = "no previous version is known" if fresh else "stable was not promoted lately"
+        return Action(
+            ActionKind.HOLD, f"no_target: {why}, so there is nothing to roll back to; {_reasons(guilty)}", guilty
+        )
+    if firing:
+        return Action(ActionKind.HOLD, f"breach: {_reasons(firing)}", firing)
+    return Action(ActionKind.HOLD, "steady: no release is under way", ())
+
+
+def _is_shared(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
+    """Whether stable suffers from the same objective.
+
+    Beside a plain breach of stable: both arms of one outage cross their limits at slightly different evaluations, so a
+    stable whose estimate is past the limit too, and not clearly better than the canary, shares the fault.
+    """
+    other = next((s for s in stable if s.slo.name == verdict.slo.name), None)
+    if other is None:
+        return False
+    if other.state is State.BREACH:
+        return True
+    mine, theirs = verdict.reading, other.fast_reading if verdict.fast else other.reading
+    limit = _limit_share(verdict)
+    if mine is None or theirs is None or limit is None or min(mine.count, theirs.count) < MIN_COMPARED:
+        return False
+    return _share(theirs) > limit and _share(mine) <= HARM_FACTOR * _share(theirs)
+
+
+def _share(reading: Reading) -> float:
+    return reading.bad_count / reading.count
+
+
+def _limit_share(verdict: Verdict) -> float | None:
+    """The share of bad events that was the limit in this verdict; None for means, which have no bad events."""
+    indicator = INDICATORS[verdict.slo.indicator]
+    if indicator.kind == "mean":
+        return None
+    if verdict.fast:
+        return verdict.slo.fast.over_ratio if verdict.slo.fast else None
+    return None if verdict.threshold is None else allowed_share(indicator, verdict.threshold)
+
+
+def _reasons(verdicts: tuple[Verdict, ...]) -> str:
+    return "; ".join(v.reason for v in verdicts)

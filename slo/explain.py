@@ -1,0 +1,85 @@
+"""What each rule means now, in words, with its present limit: the page a person reads before trusting the guard."""
+
+from __future__ import annotations
+
+from slo.artefact import Baseline
+from slo.evaluation import BURN_PAIRS
+from slo.metric_names import INDICATORS
+from slo.spec import SloFile
+from slo.thresholds import Known, Limit, limit_for
+from slo.types import OnBreach, Slo
+from slo.wording import show_duration, show_ratio, show_value
+
+_ACTIONS = {
+    OnBreach.TRACK: "is recorded and reported, nothing else",
+    OnBreach.PAGE: "pages a person and stops the release from advancing",
+    OnBreach.SHED: "takes traffic away: the canary goes one stage down, without one the lowest priority is refused",
+    OnBreach.ROLLBACK: "rolls the canary back to stable at once",
+}
+
+
+def explain(
+    slo_file: SloFile,
+    baseline: Baseline | None = None,
+    *,
+    now_wall_s: float | None = None,
+    previous: Baseline | None = None,
+) -> str:
+    """Return a page of text.
+
+    now_wall_s: Unix seconds, to tell whether the baseline has expired; without it, the moment it was made.
+    """
+    when_s = now_wall_s if now_wall_s is not None else baseline.created_wall_s if baseline else 0.0
+    known = Known(when_s, baseline, previous)
+    preset = f", preset {slo_file.preset}" if slo_file.preset else ""
+    head = f"{slo_file.service}: {len(slo_file.objectives)} objectives{preset}"
+    if baseline is not None:
+        forced = f" (forced: {baseline.forced_reason})" if baseline.forced else ""
+        size = f"{baseline.exchange_count} exchanges, {baseline.days:.1f} days"
+        head += f"\nbaseline {baseline.sha256[:12]}: {size}{forced}"
+    return "\n\n".join([head, *(explain_one(slo, limit_for(slo, known)) for slo in slo_file.objectives)])
+
+
+def explain_one(slo: Slo, limit: Limit) -> str:
+    """Return one rule as a paragraph of indented lines."""
+    indicator = INDICATORS[slo.indicator]
+    lines = [f"{slo.name}: {indicator.help} ({slo.indicator})"]
+    if slo.routes:
+        lines.append(f"only on the routes {', '.join(slo.routes)}")
+    if limit.value is None:
+        lines.append(f"UNKNOWN now: {limit.reason}. It neither rolls back nor lets a release advance.")
+        lines.append(f"its limit will be the {limit.source}")
+    else:
+        lines.append(f"limit {show_value(indicator, limit.value)} = {limit.source}")
+    lines.append(_condition(slo, limit))
+    if slo.fast:
+        share, span = show_ratio(slo.fast.over_ratio), show_duration(slo.fast.window.length_s)
+        events = f"with 95 % confidence, on at least {slo.fast.min_events} events"
+        lines.append(f"or at once when more than {share} within {span} are bad, {events}")
+    kept = f", and keeps firing {show_duration(slo.keep_firing_for_s)} after its end" if slo.keep_firing_for_s else ""
+    lines.append(f"a breach {_ACTIONS[slo.action]}{kept}")
+    return "\n    ".join(lines)
+
+
+def _condition(slo: Slo, limit: Limit) -> str:
+    """When the rule is breached."""
+    indicator = INDICATORS[slo.indicator]
+    span = show_duration(slo.window.length_s)
+    shown = "the limit" if limit.value is None else show_value(indicator, limit.value)
+    held = f", found at every evaluation for {show_duration(slo.for_s)}" if slo.for_s else ""
+    if slo.burn_rate:
+        pairs = "; ".join(
+            f"{p.factor:g} x over {show_duration(p.long_s)} and {show_duration(p.short_s)} ({p.severity})"
+            for p in BURN_PAIRS
+        )
+        events = f"at least {slo.min_events} events in the long window"
+        return f"breached when its error budget over {span} burns too fast: {pairs}; {events}{held}"
+    side = "below" if indicator.worse == "down" else "above"
+    if indicator.kind == "latency":
+        share = show_ratio(round(1.0 - (indicator.quantile or 0.0), 9))
+        what = f"more than {share} of the requests take longer than {shown}"
+    elif indicator.kind == "mean":
+        what = f"the mean is {side} {shown}"
+    else:
+        what = f"the share is {side} {shown}"
+    return f"breached when over {span} {what}, with 95 % confidence, on at least {slo.min_events} events{held}"

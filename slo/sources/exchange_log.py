@@ -1,0 +1,102 @@
+"""Exchanges from the exchange log: segments of JSON lines, closed or still open, gzipped or not.
+
+A torn last line, a foreign line or a broken archive is counted and reported with file and line, never fatal: a log
+outlives crashes, and one bad line must not cost a week of traffic.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from slo.codec import decode_exchange
+from slo.errors import DataError
+from slo.types import Exchange
+
+SUFFIXES = (".jsonl", ".jsonl.open", ".jsonl.gz")
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_PROBLEMS = 20
+
+Row = tuple[Exchange, dict[str, Any] | None]
+"""An exchange and its text, when that was kept."""
+
+
+class LogReader:
+    """Iterates over the exchanges of segments and directories, oldest file first; may be iterated once.
+
+    problems: one line per unusable line, with place, the first 20. bad_count: all of them. line_count: lines read.
+    """
+
+    def __init__(self, paths: Iterable[Path | str] | Path | str) -> None:
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        self.files = tuple(_segments(given))
+        self.problems: list[str] = []
+        self.bad_count = 0
+        self.line_count = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for path in self.files:
+            try:
+                with _opened(path) as stream:
+                    yield from self._rows(path, stream)
+            except (OSError, EOFError, zlib.error) as error:
+                self._problem(f"{path}: cannot be read to its end ({error}); the lines before are used")
+
+    def _rows(self, path: Path, stream: BufferedReader | gzip.GzipFile) -> Iterator[Row]:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                self._problem(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes; the line is left out")
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(MAX_LINE_BYTES)
+                continue
+            if not line.strip():
+                continue
+            self.line_count += 1
+            try:
+                yield decode_exchange(line, f"{path}:{number}")
+            except DataError as error:
+                self._problem(str(error))
+
+    def _problem(self, text: str) -> None:
+        self.bad_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(text)
+
+
+def read_exchanges(paths: Iterable[Path | str] | Path | str) -> Iterator[Row]:
+    """Iterate over the exchanges of segments and directories; use `LogReader` to learn what was left out.
+
+    Raises:
+        DataError: a path does not exist, or a directory holds no segment.
+    """
+    return iter(LogReader(paths))
+
+
+def _segments(paths: list[Path | str]) -> Iterator[Path]:
+    """Files in the order of their names, which begin with their time."""
+    seen: set[Path] = set()
+    for given in map(Path, paths):
+        if given.is_dir():
+            found = sorted((p for p in given.iterdir() if p.name.endswith(SUFFIXES)), key=lambda p: p.name)
+            if not found:
+                raise DataError(
+                    f"{given}: no segments (*{', *'.join(SUFFIXES)}) in it; name the exchange log's directory"
+                )
+        elif given.exists():
+            found = [given]
+        else:
+            raise DataError(f"{given}: does not exist; name a segment or directory of the exchange log")
+        for path in found:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
+
+
+def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
+    return gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")

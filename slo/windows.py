@@ -1,0 +1,246 @@
+"""Rolling windows: rings of small buckets that merge. 10 s buckets up to 1 h, 5 min up to 24 h, 1 h up to 30 d.
+
+An event is added to one open 10 s bucket only; when that closes it is merged into the two coarser rings. So adding
+costs well under a microsecond, whatever the window, and a reading adds at most 721 buckets.
+
+Latencies keep, beside counts and sums, logarithmic bins (1 % relative accuracy, the key mapping of DDSketch). A plain
+dict of bin counts is used instead of the library's dense store because a ring holds some 1,400 small buckets and a
+quantile merges hundreds of them.
+
+Resolution is honest: a window of n buckets covers between n - 1 and n bucket widths, ending now; its length is rounded
+up to whole buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, floor
+from typing import Any
+
+from ddsketch.mapping import LogarithmicMapping
+
+from slo.types import Reading
+
+FINE_S, MIDDLE_S, COARSE_S = 10.0, 300.0, 3600.0
+RINGS: tuple[tuple[float, float], ...] = ((FINE_S, 3600.0), (MIDDLE_S, 86_400.0), (COARSE_S, 30 * 86_400.0))
+"""(bucket width, longest window) of each ring, seconds."""
+
+MAX_LENGTH_S = RINGS[-1][1]
+
+_MAPPING = LogarithmicMapping(0.01)
+_key = _MAPPING.key
+_MIN_VALUE = 1e-9  # smaller durations and costs are told apart by nobody
+
+
+class Bucket:
+    """Counts and sums of one span; `bins` (bin key -> count) only where quantiles are kept."""
+
+    __slots__ = ("bad", "bins", "count", "squares", "total")
+
+    def __init__(self, bins: dict[int, float] | None) -> None:
+        self.count = 0.0
+        self.bad = 0.0
+        self.total = 0.0
+        self.squares = 0.0
+        self.bins = bins
+
+    def merge(self, other: Bucket) -> None:
+        """Add `other` to this one."""
+        self.count += other.count
+        self.bad += other.bad
+        self.total += other.total
+        self.squares += other.squares
+        if other.bins and self.bins is not None:
+            bins = self.bins
+            for key, count in list(other.bins.items()):  # a copy: a scrape reads in another thread
+                bins[key] = bins.get(key, 0.0) + count
+
+
+class Windows:
+    """Bad events, events, sums and (on wish) quantiles of one quantity of one release."""
+
+    __slots__ = ("_index", "_open", "_quantiles", "_rings", "_until_s")
+
+    def __init__(self, *, quantiles: bool = False) -> None:
+        self._quantiles = quantiles
+        # Each ring: bucket number -> closed bucket. Dicts, because silence needs no memory.
+        self._rings: tuple[dict[int, Bucket], ...] = ({}, {}, {})
+        self._open = self._new()
+        self._index: int | None = None  # number of the open 10 s bucket; None before the first event
+        self._until_s = float("-inf")  # end of the open bucket
+
+    def _new(self) -> Bucket:
+        return Bucket({} if self._quantiles else None)
+
+    def add(self, now_s: float, bad: float, count: float, value: float | None = None) -> None:
+        """Count `count` events at `now_s`, `bad` of them bad; `value` is the mean value of these events.
+
+        Weights below 1 (a tenant over its share) are allowed. Time that runs backwards by a little, as between two
+        threads, is counted in the open bucket.
+        """
+        if now_s >= self._until_s:
+            self._turn(now_s)
+        bucket = self._open
+        bucket.count += count
+        bucket.bad += bad
+        if value is not None:
+            bucket.total += value * count
+            bucket.squares += value * value * count
+            bins = bucket.bins
+            if bins is not None:
+                key = _key(value if value > _MIN_VALUE else _MIN_VALUE)
+                bins[key] = bins.get(key, 0.0) + count
+
+    def _turn(self, now_s: float) -> None:
+        """Open the bucket of `now_s`: close the old one, and forget what no window reaches any more."""
+        index = floor(now_s / FINE_S)
+        if self._index is not None and self._open.count:
+            closed, start_s = self._open, self._index * FINE_S
+            self._open = self._new()
+            for ring, (width_s, _) in zip(self._rings, RINGS, strict=True):
+                ring.setdefault(floor(start_s / width_s), self._new()).merge(closed)
+        self._index = index
+        self._until_s = (index + 1) * FINE_S
+        for ring, (width_s, longest_s) in zip(self._rings, RINGS, strict=True):
+            oldest = floor(now_s / width_s) - ceil(longest_s / width_s)
+            while ring and (first := next(iter(ring))) <= oldest:
+                del ring[first]  # insertion order is time order
+
+    def _buckets(self, now_s: float, length_s: float) -> Iterator[Bucket]:
+        """Closed buckets of the ring that fits, then the open one. Changes nothing, so any thread may ask."""
+        if self._index is None:
+            return
+        place = next((i for i, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
+        width_s, longest_s = RINGS[place]
+        first = floor(now_s / width_s) - ceil(min(length_s, longest_s) / width_s)
+        for number, bucket in list(self._rings[place].items()):
+            if number > first:
+                yield bucket
+        if self._open.count and floor(self._index * FINE_S / width_s) > first:
+            yield self._open
+
+    def reading(self, now_s: float, length_s: float, *, coverage_ratio: float = 1.0) -> Reading:
+        """Return what happened in the last `length_s` (> 0, at most 30 d). Weighted counts are rounded once, here."""
+        count = bad = total = squares = 0.0
+        for bucket in self._buckets(now_s, length_s):
+            count += bucket.count
+            bad += bucket.bad
+            total += bucket.total
+            squares += bucket.squares
+        whole = round(count)
+        if whole != count and count:  # keep mean and variance when weights made the count a fraction
+            total, squares = total * whole / count, squares * whole / count
+        return Reading(min(round(bad), whole), whole, total, squares, coverage_ratio)
+
+    def quantile(self, now_s: float, length_s: float, q: float) -> float | None:
+        """Return the q-quantile of the values within 1 %, None when there are none.
+
+        Raises:
+            ValueError: these windows keep no quantiles.
+        """
+        if not self._quantiles:
+            raise ValueError("made without quantiles: use Windows(quantiles=True)")
+        merged = self._new()
+        for bucket in self._buckets(now_s, length_s):
+            merged.merge(bucket)
+        return quantile_of_bins(merged.bins or {}, q)
+
+    def recounted(self, limit: float) -> Windows:
+        """Return windows of the same events whose bad ones are those with a value over `limit`, at bin accuracy.
+
+        For a limit that changed: what was counted against the old one must not be held against the new one.
+        """
+        counted = Windows()
+        counted._index, counted._until_s = self._index, self._until_s
+        for mine, theirs in zip(self._rings, counted._rings, strict=True):
+            theirs.update((number, _plain(bucket, limit)) for number, bucket in mine.items())
+        counted._open = _plain(self._open, limit)
+        return counted
+
+    def dump(self, now_s: float) -> dict[str, Any]:
+        """Return JSON-able state. Times are ages relative to `now_s`: a monotonic origin means nothing elsewhere."""
+        rings = [
+            [_row(now_s - number * width_s, bucket) for number, bucket in list(ring.items())]
+            for ring, (width_s, _) in zip(self._rings, RINGS, strict=True)
+        ]
+        still_open = (
+            [_row(now_s - self._index * FINE_S, self._open)] if self._index is not None and self._open.count else []
+        )
+        return {"quantiles": self._quantiles, "rings": rings, "open": still_open}
+
+    @classmethod
+    def load(cls, dump: dict[str, Any], now_s: float, away_s: float = 0.0) -> Windows:
+        """Return the windows of a dump, `away_s` seconds after it was taken.
+
+        A foreign clock has other bucket borders: a bucket lands in the one its start falls into, so ages are right
+        to one bucket width.
+
+        Raises:
+            ValueError, KeyError, TypeError: not a dump.
+        """
+        windows = cls(quantiles=bool(dump["quantiles"]))
+        windows._turn(now_s)
+        for ring, (width_s, longest_s), rows in zip(windows._rings, RINGS, dump["rings"], strict=True):
+            oldest = floor(now_s / width_s) - ceil(longest_s / width_s)
+            numbered = sorted(((_number(now_s, row, away_s, width_s), row) for row in rows), key=lambda pair: pair[0])
+            for number, row in numbered:
+                if number > oldest:
+                    ring.setdefault(number, windows._new()).merge(_bucket(row, windows._quantiles))
+        for row in dump["open"]:
+            bucket = _bucket(row, windows._quantiles)
+            number = _number(now_s, row, away_s, FINE_S)
+            if number == windows._index:
+                windows._open.merge(bucket)
+            else:
+                for ring, (width_s, longest_s) in zip(windows._rings, RINGS, strict=True):
+                    place = floor(number * FINE_S / width_s)
+                    if place > floor(now_s / width_s) - ceil(longest_s / width_s):
+                        ring.setdefault(place, windows._new()).merge(bucket)
+        return windows
+
+
+def _plain(bucket: Bucket, limit: float) -> Bucket:
+    """The bucket without bins, bad where the value is over `limit`."""
+    plain = Bucket(None)
+    plain.merge(bucket)
+    plain.bad = sum(count for key, count in (bucket.bins or {}).items() if _MAPPING.value(key) > limit)
+    return plain
+
+
+def quantile_of_bins(bins: dict[int, float], q: float) -> float | None:
+    """Return the q-quantile of binned values (bin key -> count), None when there are none. 1 % accurate."""
+    rank = q * max(0.0, sum(bins.values()) - 1.0)
+    seen = 0.0
+    value = None
+    for key in sorted(bins):
+        seen += bins[key]
+        value = float(_MAPPING.value(key))
+        if seen > rank:
+            break
+    return value
+
+
+def bin_key(value: float) -> int:
+    """Return the bin of a value, as `quantile_of_bins` reads it."""
+    return int(_key(value if value > _MIN_VALUE else _MIN_VALUE))
+
+
+def _row(age_s: float, bucket: Bucket) -> list[Any]:
+    row: list[Any] = [round(age_s, 6), bucket.count, bucket.bad, bucket.total, bucket.squares]
+    if bucket.bins:
+        row.append(sorted(bucket.bins.items()))
+    return row
+
+
+def _number(now_s: float, row: list[Any], away_s: float, width_s: float) -> int:
+    # Half a millisecond keeps a start that was exactly on a border on its side of it after the subtraction.
+    return min(floor((now_s - float(row[0]) - max(0.0, away_s) + 0.0005) / width_s), floor(now_s / width_s))
+
+
+def _bucket(row: list[Any], quantiles: bool) -> Bucket:
+    bins = {int(key): float(count) for key, count in row[5]} if quantiles and len(row) > 5 else {}
+    bucket = Bucket(bins if quantiles else None)
+    bucket.count, bucket.bad, bucket.total, bucket.squares = (float(number) for number in row[1:5])
+    if bucket.count < 0 or not 0 <= bucket.bad <= bucket.count:
+        raise ValueError(f"bucket {row[:5]} has more bad events than events")
+    return bucket
