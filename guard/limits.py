@@ -63,6 +63,7 @@ class RetryBudget:
     def __init__(self, ratio: float = 0.1, reserve: float = 10.0) -> None:
         self._ratio, self._reserve = ratio, reserve
         self._tokens = reserve
+        self.retry_count = 0
 
     def request(self) -> None:
         """Count a first attempt."""
@@ -74,14 +75,15 @@ class RetryBudget:
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
+        self.retry_count += 1
         return True
 
 
 class Egress:
     """Which resolved addresses an endpoint's name may have.
 
-    An address written in the configuration is meant. A name of a private zone (no dot, `.local`, `.internal`, `.svc`...)
-    may be private or loopback. A public name must resolve to public addresses: one that suddenly points inside is an
+    An address written in the configuration is meant. A name of a private zone (no dot, `.local`, `.svc`, ...) may be
+    private or loopback. A public name must resolve to public addresses: one that suddenly points inside is an
     attack or a mistake, and is refused. Link-local addresses (cloud metadata) are never reached by name.
     """
 

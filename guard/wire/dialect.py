@@ -16,16 +16,17 @@ from guard.wire.replies import error_frame
 class RequestFacts:
     """What the path needs of a request body.
 
-    user: the end user, for sticky splitting. asked_usage: the client wants the usage event of the stream itself.
-    body: what goes to the upstream (the client's bytes unless something had to change).
-    strips_usage: the usage event of the stream was asked for by us and is taken out again.
+    user: the end user, for sticky splitting. understood: the body is what the dialect expects.
+    asks_usage: the client did not ask for the usage event of its stream; we do, and take it out again.
     """
 
     body: bytes
+    understood: bool = False
     model: str = ""
     stream: bool = False
     user: str = ""
-    strips_usage: bool = False
+    asks_usage: bool = False
+    stream_options: object = None
 
 
 @dataclass(slots=True)
@@ -79,8 +80,12 @@ class Dialect(Protocol):
     checked: bool
     """Answers have words that the checks can judge."""
 
-    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+    def read_request(self, route: Route, body: bytes) -> RequestFacts:
         """Never fails: a body that is not understood is passed on as it is."""
+        ...
+
+    def upstream_body(self, facts: RequestFacts, rename_model: str) -> bytes:
+        """What goes to the upstream: the client's bytes unless usage is asked for or the model has another name."""
         ...
 
     def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:

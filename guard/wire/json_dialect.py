@@ -56,20 +56,22 @@ class JsonDialect(PlainFrames):
 
     checked = True
 
-    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+    def read_request(self, route: Route, body: bytes) -> RequestFacts:
         request = load_json(body)
         if not isinstance(request, dict):
             return RequestFacts(body)
         model, user = request.get("model"), request.get("user")
-        facts = RequestFacts(
+        return RequestFacts(
             body,
+            True,
             model if isinstance(model, str) else "",
             request.get("stream") is True,
             user if isinstance(user, str) else "",
         )
-        if rename_model and facts.model:
-            facts.body = edit_object(body, model=rename_model)
-        return facts
+
+    def upstream_body(self, facts: RequestFacts, rename_model: str) -> bytes:
+        # A bot that names no model is not told one.
+        return edit_object(facts.body, model=rename_model) if rename_model and facts.model else facts.body
 
     def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:
         return JsonWatcher(route)

@@ -147,28 +147,28 @@ class OpenAIChat(PlainFrames):
 
     checked = True
 
-    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+    def read_request(self, route: Route, body: bytes) -> RequestFacts:
         try:
             request = _read_request(body)
         except (msgspec.DecodeError, RecursionError):
             return RequestFacts(body)  # The upstream says what is wrong with it.
-        facts = RequestFacts(
+        options = request.stream_options
+        return RequestFacts(
             body,
+            True,
             request.model if isinstance(request.model, str) else "",
             request.stream is True,
             request.user if isinstance(request.user, str) else "",
+            request.stream is True and not (isinstance(options, dict) and options.get("include_usage") is True),
+            options,
         )
-        if facts.stream:
-            options = request.stream_options
-            if not (isinstance(options, dict) and options.get("include_usage") is True):
-                facts.strips_usage = True
-                facts.body = _asking_for_usage(body, options)
-        if rename_model:
-            facts.body = edit_object(facts.body, model=rename_model)
-        return facts
+
+    def upstream_body(self, facts: RequestFacts, rename_model: str) -> bytes:
+        body = _asking_for_usage(facts.body, facts.stream_options) if facts.asks_usage else facts.body
+        return edit_object(body, model=rename_model) if rename_model and facts.understood else body
 
     def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:
-        return ChatWatcher(facts.strips_usage)
+        return ChatWatcher(facts.asks_usage)
 
     def read_answer(self, route: Route, body: bytes) -> AnswerFacts:
         try:

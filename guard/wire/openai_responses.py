@@ -93,21 +93,22 @@ class OpenAIResponses:
 
     checked = True
 
-    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+    def read_request(self, route: Route, body: bytes) -> RequestFacts:
         try:
             request = _read_request(body)
         except (msgspec.DecodeError, RecursionError):
             return RequestFacts(body)
         user = request.safety_identifier or request.user
-        facts = RequestFacts(
+        return RequestFacts(
             body,
+            True,
             request.model if isinstance(request.model, str) else "",
             request.stream is True,
             user if isinstance(user, str) else "",
         )
-        if rename_model:
-            facts.body = edit_object(body, model=rename_model)
-        return facts
+
+    def upstream_body(self, facts: RequestFacts, rename_model: str) -> bytes:
+        return edit_object(facts.body, model=rename_model) if rename_model and facts.understood else facts.body
 
     def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:
         return ResponsesWatcher()

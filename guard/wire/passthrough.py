@@ -12,8 +12,11 @@ class Passthrough:
 
     checked = False
 
-    def read_request(self, route: Route, body: bytes, rename_model: str) -> RequestFacts:
+    def read_request(self, route: Route, body: bytes) -> RequestFacts:
         return RequestFacts(body)
+
+    def upstream_body(self, facts: RequestFacts, rename_model: str) -> bytes:
+        return facts.body
 
     def watch(self, route: Route, facts: RequestFacts) -> StreamWatcher:
         return StreamWatcher()
