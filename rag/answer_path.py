@@ -1,0 +1,228 @@
+"""Retrieve, then answer: extractively, or through a model. Knows no HTTP server.
+
+Search and embedding run in a thread, so the event loop of the server stays free. Until the embedder is loaded (it
+comes in the background) everything is answered by words; `status_line` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, extractive, refusal
+from rag.embedding import Embedder, embedder_status, load_embedder
+from rag.kb import KnowledgeBase
+from rag.model_client import AnswerModel, ModelConfig, Piece, Usage
+from rag.text import count_tokens, language
+from rag.types import SearchResult
+from slo.clock import Clock, SystemClock
+from slo.errors import DataError
+
+EXTRACTIVE_MODEL = "kb-extractive"
+"""`model` of answers that no model wrote."""
+
+_SENTENCES_CACHED = 20_000
+
+
+class SharedEmbedder:
+    """One embedder for all answer paths of a process, loaded once, in a thread.
+
+    state: off | loading | ready | failed; `note` says why, in one line.
+    """
+
+    def __init__(self, name: str | None = None, *, threads: int = 2, loaded: Embedder | None = None) -> None:
+        self._name, self._threads = name, threads
+        self._lock = asyncio.Lock()
+        self.embedder = loaded
+        self.state = "ready" if loaded else "loading"
+        self.note = ""
+        if loaded is None:
+            ok, message = embedder_status(name)
+            if not ok:
+                self.state, self.note = "off", message
+
+    async def get(self) -> Embedder | None:
+        """The embedder, loading it at the first call; None when there is none (`state`, `note`)."""
+        async with self._lock:
+            if self.state == "loading":
+                try:
+                    self.embedder = await asyncio.to_thread(load_embedder, self._name, threads=self._threads)
+                    self.state = "ready"
+                except DataError as error:
+                    self.state, self.note = "failed", str(error)
+        return self.embedder
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A search and how long it took, seconds."""
+
+    question: str
+    result: SearchResult
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PathAnswer:
+    """One whole answer."""
+
+    text: str
+    source: str  # KB | MODEL | REFUSAL
+    model: str
+    finish_reason: str
+    usage: Usage
+
+
+class AnswerPath:
+    """One knowledge base with its way of answering."""
+
+    def __init__(
+        self,
+        kb: KnowledgeBase,
+        *,
+        model: AnswerModel | None = None,
+        model_config: ModelConfig | None = None,
+        k: int = 3,
+        mode: str = "hybrid",
+        refuse_under: float = REFUSE_UNDER,
+        clock: Clock | None = None,
+    ) -> None:
+        self.kb = kb
+        self.model_config = model_config
+        self._model, self._k, self._mode, self._refuse_under = model, k, mode, refuse_under
+        self._clock = clock or SystemClock()
+        self._embedder: Embedder | None = None
+        # Two: one search may wait for its embedding while another runs on words.
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rag")
+        self._sentence_vector = lru_cache(maxsize=_SENTENCES_CACHED)(self._embed_sentence)
+        self.embedder_note = ""
+
+    @property
+    def model_name(self) -> str:
+        """What `/v1/models` lists."""
+        return self.model_config.model if self.model_config else EXTRACTIVE_MODEL
+
+    async def use_embedder(self, shared: SharedEmbedder) -> None:
+        """Wait for the embedder and use it from then on; a foreign one is reported, and words go on answering."""
+        embedder = await shared.get()
+        if embedder is None:
+            self.embedder_note = shared.note
+            return
+        try:
+            self.kb.attach(embedder)
+        except DataError as error:
+            self.embedder_note = str(error)
+            return
+        self._embedder = embedder
+
+    async def retrieve(self, question: str) -> Retrieval:
+        """Search for the question.
+
+        Raises:
+            DataError: an empty question.
+        """
+        began_s = self._clock.now_s()
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._pool, self.kb.search, question, self._k, self._mode)
+        return Retrieval(question, result, self._clock.now_s() - began_s)
+
+    async def answer(self, retrieval: Retrieval, options: Mapping[str, object]) -> PathAnswer:
+        """The whole answer. options: sampling parameters for the model.
+
+        Raises:
+            ModelError: the model did not answer.
+        """
+        if self._asks_model(retrieval):
+            assert self._model is not None
+            prompt = build_prompt(retrieval.question, retrieval.result.hits)
+            piece = await self._model.complete(prompt.messages(), options)
+            usage = piece.usage or _estimated(prompt, piece.text)
+            return PathAnswer(piece.text, MODEL, piece.model or self.model_name, piece.finish_reason, usage)
+        text, source = await self._without_model(retrieval)
+        return PathAnswer(text, source, EXTRACTIVE_MODEL, "stop", _own_usage(retrieval, text))
+
+    async def stream(self, retrieval: Retrieval, options: Mapping[str, object]) -> AsyncIterator[tuple[Piece, str]]:
+        """(piece, source) of the answer; the last piece carries `finish_reason` and `usage`.
+
+        Raises:
+            ModelError: also in the middle.
+        """
+        if not self._asks_model(retrieval):
+            text, source = await self._without_model(retrieval)
+            for part in _parts(text):
+                yield Piece(part, model=EXTRACTIVE_MODEL), source
+            yield Piece("", "stop", _own_usage(retrieval, text), EXTRACTIVE_MODEL), source
+            return
+        assert self._model is not None
+        prompt = build_prompt(retrieval.question, retrieval.result.hits)
+        said: list[str] = []
+        finish_reason, usage, model = "stop", None, self.model_name
+        async for piece in self._model.stream(prompt.messages(), options):
+            finish_reason, usage, model = (
+                piece.finish_reason or finish_reason,
+                piece.usage or usage,
+                piece.model or model,
+            )
+            if piece.text:
+                said.append(piece.text)
+                yield Piece(piece.text, model=model), MODEL
+        yield Piece("", finish_reason, usage or _estimated(prompt, "".join(said)), model), MODEL
+
+    async def close(self) -> None:
+        """Stop the threads and the model's connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._model is not None:
+            await self._model.close()
+
+    def _asks_model(self, retrieval: Retrieval) -> bool:
+        config = self.model_config
+        return self._model is not None and config is not None and retrieval.result.confidence >= config.refuse_under
+
+    async def _without_model(self, retrieval: Retrieval) -> tuple[str, str]:
+        if self._model is not None:  # the model was not asked because retrieval was too unsure
+            return refusal(language(retrieval.question)), REFUSAL
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._extract, retrieval)
+
+    def _extract(self, retrieval: Retrieval) -> tuple[str, str]:
+        question, result = retrieval.question, retrieval.result
+        by_meaning = self._embedder is not None and self._embedder.covers(question)
+        answer = extractive(
+            question,
+            result.hits,
+            confidence=result.confidence,
+            refuse_under=self._refuse_under,
+            similarity=self._cosines if by_meaning else None,
+        )
+        return answer.text, KB if answer.source == KB else REFUSAL
+
+    def _cosines(self, question: str, texts: Sequence[str]) -> list[float]:
+        asked = self._sentence_vector(question)
+        return [sum(a * b for a, b in zip(asked, self._sentence_vector(text), strict=True)) for text in texts]
+
+    def _embed_sentence(self, text: str) -> list[float]:
+        assert self._embedder is not None
+        vector: list[float] = self._embedder.embed([text])[0].tolist()
+        return vector
+
+
+def _parts(text: str) -> list[str]:
+    """Pieces of a finished text as a stream would bring them: a few words, or a few Chinese characters."""
+    parts, begin = [], 0
+    for position, character in enumerate(text):
+        if position - begin >= 12 and (character == " " or ord(character) > 0x2E7F):
+            parts.append(text[begin:position])
+            begin = position
+    return [*parts, text[begin:]]
+
+
+def _own_usage(retrieval: Retrieval, text: str) -> Usage:
+    """Tokens read and written without a model, by our own count."""
+    return Usage(count_tokens(retrieval.question) + count_tokens(retrieval.result.context), count_tokens(text))
+
+
+def _estimated(prompt: Prompt, text: str) -> Usage:
+    return Usage(count_tokens(prompt.system) + count_tokens(prompt.user), count_tokens(text))

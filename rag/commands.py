@@ -1,0 +1,127 @@
+"""`sft-guard kb ...` as functions: plain arguments in, the object of `--json` out. Parsing and printing live elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rag.embedding import Embedder, embedder_status, load_embedder
+from rag.kb import QUARANTINE, KnowledgeBase
+from rag.model_client import ModelConfig
+from rag.rows import RawRow, read_jsonl, read_text
+from rag.servers import serve
+from slo.errors import DataError
+
+Json = dict[str, object]
+
+
+def kb_init(directory: Path | str) -> Json:
+    """Make an empty knowledge base."""
+    meta = KnowledgeBase.init(directory).meta
+    return {"kb": str(directory), "kb_version": meta.kb_version, "doc_count": meta.doc_count, "model": meta.model}
+
+
+def kb_add(
+    directory: Path | str,
+    jsonl: Sequence[Path | str] = (),
+    text: Sequence[Path | str] = (),
+    chunk: str | None = None,
+    *,
+    embedder: str | None = None,
+    allow_bad: bool = False,
+    dedupe: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Json:
+    """Add rows of JSON lines files and whole text files.
+
+    Args:
+        embedder: name of `load_embedder`; by default the one the knowledge base was made with.
+        progress: told what is going on, one line each.
+
+    Raises:
+        DataError, RefusedError, ConfigError: nothing was added.
+    """
+    if not jsonl and not text:
+        raise DataError("kb add: no input; name files with --jsonl FILE or --text FILE")
+    kb = KnowledgeBase.open(directory)
+    say = progress or (lambda line: None)
+    say("loading the embedder")
+    loaded, note = _embedder_for(kb, embedder)
+    if loaded is not None:
+        kb.attach(loaded)
+    say("adding rows")
+    report = kb.add(_rows(jsonl, text), chunk=chunk, allow_bad=allow_bad, dedupe=dedupe)
+    result: Json = {
+        "added": report.added,
+        "skipped": report.skipped,
+        "quarantined": report.quarantined,
+        "kb_version": report.kb_version,
+        "doc_count": report.doc_count,
+    }
+    notes = [*report.notes, *([note] if note and report.added else [])]
+    if report.quarantined:
+        notes.append(f"{report.quarantined} rows were set aside, with reasons: {Path(directory) / QUARANTINE}")
+    return result | ({"notes": notes} if notes else {})
+
+
+def kb_search(
+    directory: Path | str, query: str, k: int = 3, mode: str = "hybrid", *, embedder: str | None = None
+) -> Json:
+    """Search; the embedder is loaded only when the mode may use it."""
+    kb = KnowledgeBase.open(directory)
+    if mode != "bm25" and (kb.meta.indexed_count or mode == "embedding"):
+        loaded, note = _embedder_for(kb, embedder)
+        if loaded is not None:
+            kb.attach(loaded)
+        elif mode == "embedding":
+            raise DataError(f"search mode embedding: {note}")
+    result = kb.search(query, k, mode)
+    hits = [
+        {
+            "doc_id": hit.doc_id,
+            "text": hit.text,
+            "similarity": round(hit.similarity, 4),
+            "score": round(hit.score, 4),
+        }
+        for hit in result.hits
+    ]
+    return {
+        "hits": hits,
+        "context": result.context,
+        "mode_used": result.mode_used,
+        "similarity_by": result.similarity_by,
+        "confidence": round(result.confidence, 4),
+        "note": result.note,
+    }
+
+
+def kb_serve(
+    directory: Path | str,
+    host: str = "127.0.0.1",
+    port: int = 8810,
+    model_config: ModelConfig | None = None,
+    *,
+    embedder: str | None = None,
+) -> int:
+    """Serve until interrupted; 0 as exit status."""
+
+    def ready(ports: list[int]) -> None:
+        print(f"answer path on http://{host}:{ports[0]}/v1 (POST /ask, GET /healthz)", file=sys.stderr, flush=True)
+
+    serve(directory, host, port, model_config, embedder, ready)
+    return 0
+
+
+def _rows(jsonl: Sequence[Path | str], text: Sequence[Path | str]) -> Iterator[RawRow]:
+    for name in jsonl:
+        yield from read_jsonl(Path(name))
+    for name in text:
+        yield from read_text(Path(name))
+
+
+def _embedder_for(kb: KnowledgeBase, name: str | None) -> tuple[Embedder | None, str]:
+    """The embedder asked for, else the one of the knowledge base; with the reason when there is none."""
+    name = name or kb.meta.model
+    ok, message = embedder_status(name)
+    return (load_embedder(name), "") if ok else (None, message)

@@ -1,0 +1,326 @@
+"""The answer path over HTTP: OpenAI-compatible chat completions, `/ask`, and health.
+
+Beside the standard fields a response carries `retrieval` (contexts, duration, zero_hit) and `answer_source`; in a
+stream both are on the chunk with `finish_reason`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import uuid4
+
+import msgspec
+import pydantic
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag.answer_path import AnswerPath, Retrieval, SharedEmbedder
+from rag.embedding import Embedder
+from rag.kb import KnowledgeBase
+from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, Usage
+from slo.clock import Clock, SystemClock
+from slo.errors import DataError
+
+BODY_BYTES_MAX = 1024 * 1024
+
+_LOADING_NOTE = "answers by words until the embedder is loaded"
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+_MODEL_OPTIONS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "user")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    type: str
+    text: str = ""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[_Part] | None = None
+
+    def plain(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if part.type in ("text", "input_text"))
+        return self.content or ""
+
+
+class _StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    include_usage: bool = False
+
+
+class _ChatRequest(BaseModel):
+    """What of a chat completion request matters here; the rest is ignored as any server may."""
+
+    model_config = ConfigDict(extra="allow")
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=1000)]
+    model: str = ""
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    n: Literal[1] | None = None
+
+
+class _AskRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    question: str
+
+
+class _BadRequest(Exception):
+    """Becomes an OpenAI-style 400 (or 413)."""
+
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
+        self.message, self.param, self.status = message, param, status
+        super().__init__(message)
+
+
+def create_app(
+    kb: KnowledgeBase,
+    model: ModelConfig | None = None,
+    embedder: Embedder | SharedEmbedder | None = None,
+    *,
+    k: int = 3,
+    mode: str = "hybrid",
+    refuse_under: float | None = None,
+    clock: Clock | None = None,
+    make_model: Callable[[ModelConfig], AnswerModel] = OpenAiModel,
+) -> FastAPI:
+    """An app that answers from `kb`.
+
+    Args:
+        model: asked with the contexts; without one answers are extractive.
+        embedder: a `SharedEmbedder` is loaded in the background while words answer already.
+        k, mode: of the search.
+        refuse_under: confidence under which an extractive answer is refused.
+    """
+    clock = clock or SystemClock()
+    shared = embedder if embedder is None or isinstance(embedder, SharedEmbedder) else SharedEmbedder(loaded=embedder)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        options: dict[str, Any] = {} if refuse_under is None else {"refuse_under": refuse_under}
+        path = AnswerPath(
+            kb,
+            model=make_model(model) if model else None,
+            model_config=model,
+            k=k,
+            mode=mode,
+            clock=clock,
+            **options,
+        )
+        app.state.path = path
+        loading = None
+        if shared is not None:
+            if shared.state == "ready":
+                await path.use_embedder(shared)
+            else:
+                loading = asyncio.create_task(path.use_embedder(shared))
+        try:
+            yield
+        finally:
+            if loading is not None:
+                loading.cancel()
+            await path.close()
+
+    app = FastAPI(title="sft-guard answer path", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(_BadRequest)
+    async def bad_request(request: Request, error: _BadRequest) -> Response:
+        return _error(error.status, "invalid_request_error", error.message, error.param)
+
+    @app.exception_handler(ModelError)
+    async def model_failed(request: Request, error: ModelError) -> Response:
+        return _error(error.status, error.kind, str(error))
+
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def no_such_route(request: Request, error: Exception) -> Response:
+        status = int(getattr(error, "status_code", 404))
+        return _error(status, "invalid_request_error", f"no such route: {request.method} {request.url.path}")
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        body = await _parsed(request, _ChatRequest)
+        retrieval = await _retrieve(_path(request), _question(body.messages))
+        options = {name: value for name, value in (body.model_extra or {}).items() if name in _MODEL_OPTIONS}
+        head = {"id": f"chatcmpl-{uuid4().hex[:24]}", "created": int(clock.wall_s())}
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            events = _events(_path(request), retrieval, options, head, include_usage)
+            # The first event is made before the status is sent: a model that is down is a 502, not a broken 200.
+            first = await anext(events)
+            return StreamingResponse(
+                _chain(first, events), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            )
+        answer = await _path(request).answer(retrieval, options)
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        return _json(
+            head
+            | {
+                "object": "chat.completion",
+                "model": answer.model,
+                "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
+                "usage": _usage(answer.usage),
+                "retrieval": _retrieval(retrieval),
+                "answer_source": answer.source,
+            }
+        )
+
+    @app.post("/ask")
+    async def ask(request: Request) -> Response:
+        body = await _parsed(request, _AskRequest)
+        retrieval = await _retrieve(_path(request), body.question)
+        answer = await _path(request).answer(retrieval, {})
+        shown = _retrieval(retrieval)
+        return _json(
+            {
+                "answer": answer.text,
+                "contexts": shown["contexts"],
+                "answer_source": answer.source,
+                "confidence": round(retrieval.result.confidence, 4),
+                "model": answer.model,
+                "usage": _usage(answer.usage),
+                "retrieval": shown,
+            }
+        )
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        entry = {"id": _path(request).model_name, "object": "model", "created": 0, "owned_by": "sft-guard"}
+        return _json({"object": "list", "data": [entry]})
+
+    @app.get("/healthz")
+    async def healthz(request: Request) -> Response:
+        path = _path(request)
+        state = shared.state if shared is not None else "off"
+        return _json(
+            {
+                "status": "ok",
+                "embedder": "failed" if state == "ready" and path.embedder_note else state,
+                "retrieval": "hybrid" if state == "ready" and not path.embedder_note else "bm25",
+                "note": path.embedder_note or (_LOADING_NOTE if state == "loading" else ""),
+                "kb_version": path.kb.meta.kb_version,
+                "doc_count": path.kb.meta.doc_count,
+                "content_id": path.kb.content_id,
+                "model": path.model_name,
+            }
+        )
+
+    return app
+
+
+async def _events(
+    path: AnswerPath, retrieval: Retrieval, options: Mapping[str, object], head: Mapping[str, object], usage: bool
+) -> AsyncIterator[bytes]:
+    base = {**head, "object": "chat.completion.chunk"}
+    opened = False
+    try:
+        async for piece, source in path.stream(retrieval, options):
+            base["model"] = piece.model
+            if not opened:
+                opened = True
+                yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
+            if piece.finish_reason:
+                end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
+                yield _event(base | end | {"retrieval": _retrieval(retrieval)})
+                if usage and piece.usage is not None:
+                    yield _event(base | {"choices": [], "usage": _usage(piece.usage)})
+            else:
+                yield _event(base | {"choices": [_choice({"content": piece.text})]})
+    except ModelError as error:
+        if not opened:
+            raise
+        # The status is sent; an error event and no [DONE] tell the client that this is not the whole answer.
+        yield _event({"error": {"message": str(error), "type": error.kind, "param": None, "code": None}})
+        return
+    yield b"data: [DONE]\n\n"
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for event in rest:
+        yield event
+
+
+async def _parsed(request: Request, kind: type[_Body]) -> _Body:
+    """The request body as `kind`.
+
+    Raises:
+        _BadRequest: too large, not JSON, or a field is missing or of the wrong type.
+    """
+    data = bytearray()
+    async for block in request.stream():
+        data += block
+        if len(data) > BODY_BYTES_MAX:
+            raise _BadRequest(f"request body is larger than {BODY_BYTES_MAX} bytes", status=413)
+    try:
+        return kind.model_validate(msgspec.json.decode(bytes(data)))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _BadRequest(f"request body is not JSON: {error}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"])
+        raise _BadRequest(f"`{param or 'body'}`: {first['msg']}", param or None) from error
+
+
+def _question(messages: list[_Message]) -> str:
+    for message in reversed(messages):
+        if message.role == "user":
+            return message.plain()
+    raise _BadRequest("no message with role `user`", "messages")
+
+
+async def _retrieve(path: AnswerPath, question: str) -> Retrieval:
+    if not question.strip():
+        raise _BadRequest("the question is empty", "messages")
+    try:
+        return await path.retrieve(question)
+    except DataError as error:
+        raise _BadRequest(str(error), "messages") from error
+
+
+def _path(request: Request) -> AnswerPath:
+    path: AnswerPath = request.app.state.path
+    return path
+
+
+def _retrieval(retrieval: Retrieval) -> dict[str, object]:
+    hits = retrieval.result.hits
+    return {
+        "contexts": [{"doc_id": hit.doc_id, "text": hit.text, "score": round(hit.score, 4)} for hit in hits],
+        "duration_s": round(retrieval.duration_s, 6),
+        "zero_hit": not hits,
+        "mode": retrieval.result.mode_used,
+        "confidence": round(retrieval.result.confidence, 4),
+    }
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    total = usage.prompt_tokens + usage.completion_tokens
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": total,
+    }
+
+
+def _choice(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, object]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _event(value: Mapping[str, object]) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def _json(value: Mapping[str, object], status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _error(status: int, kind: str, message: str, param: str | None = None) -> Response:
+    return _json({"error": {"message": message, "type": kind, "param": param, "code": None}}, status)

@@ -1,0 +1,123 @@
+"""Run answer paths on ports: one, or several knowledge bases in one process with one embedder."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from rag.answer_path import SharedEmbedder
+from rag.kb import KnowledgeBase
+from rag.model_client import ModelConfig
+from rag.serve import create_app
+from slo.errors import ConfigError
+
+_DRAIN_S = 5
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals alone: several share one process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_many(
+    kbs: Sequence[tuple[Path | str, int]],
+    *,
+    host: str = "127.0.0.1",
+    model: ModelConfig | None = None,
+    embedder: SharedEmbedder | str | None = None,
+    k: int = 3,
+    mode: str = "hybrid",
+    stop: asyncio.Event | None = None,
+    on_ready: Callable[[list[int]], None] | None = None,
+) -> None:
+    """Serve each (directory, port) until `stop` is set, or until SIGINT or SIGTERM when no `stop` is given.
+
+    Args:
+        kbs: a port of 0 takes a free one.
+        model: answers for all of them; without one answers are extractive.
+        embedder: name of `load_embedder`, loaded once for all in the background ("none": words only).
+        on_ready: called with the ports, in order, when all of them accept connections.
+
+    Raises:
+        DataError: a knowledge base cannot be loaded.
+        ConfigError: a port is taken.
+    """
+    shared = embedder if isinstance(embedder, SharedEmbedder) else SharedEmbedder(embedder)
+    opened = [await asyncio.to_thread(KnowledgeBase.open, directory) for directory, _ in kbs]
+    sockets = [_listen(host, port) for _, port in kbs]
+    servers = [
+        _Server(
+            uvicorn.Config(
+                create_app(kb, model, shared, k=k, mode=mode),
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=_DRAIN_S,
+            )
+        )
+        for kb in opened
+    ]
+    running = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
+    try:
+        while not all(server.started for server in servers) and not any(task.done() for task in running):
+            await asyncio.sleep(0.01)
+        if on_ready is not None and not any(task.done() for task in running):
+            on_ready([sock.getsockname()[1] for sock in sockets])
+        await _until_stopped(stop, running)
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*running, return_exceptions=True)
+        for sock in sockets:
+            sock.close()
+
+
+def serve(
+    directory: Path | str,
+    host: str = "127.0.0.1",
+    port: int = 8810,
+    model: ModelConfig | None = None,
+    embedder: str | None = None,
+    on_ready: Callable[[list[int]], None] | None = None,
+) -> None:
+    """Serve one knowledge base until SIGINT or SIGTERM."""
+    asyncio.run(serve_many([(directory, port)], host=host, model=model, embedder=embedder, on_ready=on_ready))
+
+
+async def _until_stopped(stop: asyncio.Event | None, running: Sequence[asyncio.Task[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    caught: list[signal.Signals] = []
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+            caught.append(number)
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = error.strerror if isinstance(error, OSError) else "no such port"
+        raise ConfigError("listen", f"{host}:{port}", f"{reason}; choose a free port or stop what uses it") from error
+    return sock
