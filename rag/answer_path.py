@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import mul
 
 from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, extractive, refusal
 from rag.embedding import Embedder, embedder_status, load_embedder
@@ -30,10 +30,11 @@ _SENTENCES_CACHED = 20_000
 class SharedEmbedder:
     """One embedder for all answer paths of a process, loaded once, in a thread.
 
+    threads: 1 by default: the proxy shares the machine, and idle threads of linear algebra spin.
     state: off | loading | ready | failed; `note` says why, in one line.
     """
 
-    def __init__(self, name: str | None = None, *, threads: int = 2, loaded: Embedder | None = None) -> None:
+    def __init__(self, name: str | None = None, *, threads: int = 1, loaded: Embedder | None = None) -> None:
         self._name, self._threads = name, threads
         self._lock = asyncio.Lock()
         self.embedder = loaded
@@ -97,7 +98,7 @@ class AnswerPath:
         self._embedder: Embedder | None = None
         # Two: one search may wait for its embedding while another runs on words.
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rag")
-        self._sentence_vector = lru_cache(maxsize=_SENTENCES_CACHED)(self._embed_sentence)
+        self._vectors: dict[str, list[float]] = {}
         self.embedder_note = ""
 
     @property
@@ -200,13 +201,19 @@ class AnswerPath:
         return answer.text, KB if answer.source == KB else REFUSAL
 
     def _cosines(self, question: str, texts: Sequence[str]) -> list[float]:
-        asked = self._sentence_vector(question)
-        return [sum(a * b for a, b in zip(asked, self._sentence_vector(text), strict=True)) for text in texts]
-
-    def _embed_sentence(self, text: str) -> list[float]:
+        """Cosine of the question to each sentence; sentences are embedded once, together, and remembered."""
         assert self._embedder is not None
-        vector: list[float] = self._embedder.embed([text])[0].tolist()
-        return vector
+        wanted = list(dict.fromkeys([question, *texts]))
+        if missing := [text for text in wanted if text not in self._vectors]:
+            if len(self._vectors) + len(missing) > _SENTENCES_CACHED:
+                self._vectors = {}
+            for text, vector in zip(missing, self._embedder.embed(missing), strict=True):
+                self._vectors[text] = vector.tolist()
+        known = self._vectors
+        if any(text not in known for text in wanted):  # another thread has just emptied it
+            known = dict(zip(wanted, self._embedder.embed(wanted).tolist(), strict=True))
+        asked = known[question]
+        return [sum(map(mul, asked, known[text])) for text in texts]
 
 
 def _parts(text: str) -> list[str]:

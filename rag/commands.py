@@ -1,4 +1,4 @@
-"""`sft-guard kb ...` as functions: plain arguments in, the object of `--json` out. Parsing and printing live elsewhere."""
+"""`sft-guard kb ...` as functions: plain arguments in, the object of `--json` out; parsing lives elsewhere."""
 
 from __future__ import annotations
 
