@@ -1,0 +1,102 @@
+"""What in an answer is a claim: sentences without questions, politeness and refusals. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import rag.text
+
+_REFUSAL_EN = re.compile(
+    r"\b(?:i|we)(?:'m| am| are)?\s*(?:\w+\s+){0,2}?(?:do(?:n't| not)|can(?:not|'t| not)|could(?:n't| not)|was(?:n't| not)|were(?:n't| not)|am not|unable|not able|sorry)"
+    r"|\b(?:unable|not able|impossible) to (?:answer|provide|find|determine|tell|give|say)\b"
+    r"|\b(?:no|not any|insufficient|not enough|lack of) (?:relevant |specific |sufficient |such |direct |further )?(?:information|documents?|context|details?|answer|mention|results?)\b"
+    r"|\b(?:passages?|contexts?|documents?|texts?|sources?|information|knowledge base|it)\b[^.]{0,60}\b(?:do(?:es)?(?: not|n't)|did(?: not|n't)|is not|isn't|not) (?:\w+ ){0,2}?(?:contain|provide|mention|include|specify|state|say|give|address|discuss|answer|explicitly|have|clear|available)"
+    r"|\bnot (?:mentioned|specified|stated|provided|available|covered|found|answerable)\b|\bi apologi[sz]e\b"
+)
+_REFUSAL_ZH = re.compile(
+    "抱歉|很遺憾|很遗憾|對不起|对不起|無法(?:回答|提供|找到|確認|判斷|得知)|无法(?:回答|提供|找到|确认|判断|得知)|不知道|不清楚|"
+    "(?:沒有|没有|未|查無|找不到|缺乏)[^。]{0,12}(?:資料|資訊|信息|内容|內容|文件|記載|提及|說明|提供|答案|結果)|"
+    "(?:資料|文件|內容|内容|知識庫)(?:中|裡|里)?(?:並)?(?:沒有|没有|未|不)(?:包含|提到|提及|提供|說明|记载|記載)"
+)
+_POLITE_EN = re.compile(
+    r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|thanks?|thank you|you're welcome|"
+    r"you are welcome|sorry|yes|no|ok|okay|i hope|hope (?:this|that)|let me know|feel free|please (?:let|feel|contact|reach|ask|note that i)|"
+    r"if you (?:have|need|want|would like) (?:any|further|more|other|additional|anything|help|to know)|is there anything|here (?:is|are)\b.{0,80}:?$|"
+    r"happy to help|glad to help|i(?:'m| am) (?:happy|glad|here)|have a (?:nice|great|good)|best regards|kind regards|in summary:?$|"
+    r"as an ai|i can help|based on the (?:provided |given |above )?(?:passages?|contexts?|information|documents?)[^.]{0,40}:$|the answer is:?$)(?![\w'-]))"
+)
+_POLITE_ZH = re.compile(
+    "^(?:您好|你好|哈囉|嗨|謝謝|谢谢|感謝|感谢|不客氣|不客气|好的|當然|当然|沒問題|没问题|希望(?:以上|這|这|能|對|对)|"
+    "如(?:果)?(?:您|你|有|需)[^。]{0,24}(?:請|请|歡迎|欢迎|告訴|告诉|聯絡我|联系我|問題|问题)|歡迎(?:隨時|再)|欢迎(?:随时|再)|祝(?:您|你)|"
+    "很高興|很高兴|以下(?:是|為|为)|請問|请问|還有(?:什麼|其他)|請隨時|请随时|以上(?:資訊|内容|內容)|根據(?:以上|下列)[^。]{0,8}$)"
+)
+_QUESTION = re.compile("[?\uff1f][\"'\u201d\u2019\u300d)\uff09\\s]*$")
+_CLAUSE = re.compile(
+    r"[;\uff1b]\s*|[,\uff0c]\s+(?=\w)(?!(?:1[5-9]|20)\d\d\b)|\uff0c|(?<=[\u4e00-\u9fff]),|\u3001(?=.{4})"
+    r"|\s+(?:and|but|while|whereas|whilst|although|though|however)\s+"
+)
+_LETTER = re.compile(r"[^\W_]")
+
+
+def split_claims(answer: str) -> tuple[list[str], int]:
+    """Return the claims of an answer, and how many other sentences were refusals.
+
+    Questions, politeness, headings and refusals assert nothing that contexts could support. List items are claims.
+
+    >>> split_claims("Hello! The fee is 5 EUR. Anything else? I do not know the rest.")
+    (['The fee is 5 EUR.'], 1)
+    """
+    claims: list[str] = []
+    refusals = 0
+    for line in answer.splitlines():
+        for sentence in rag.text.sentences(line):
+            kind = kind_of(sentence)
+            if kind == "claim":
+                claims.append(sentence)
+            elif kind == "refusal":
+                refusals += 1
+    return claims, refusals
+
+
+def kind_of(sentence: str) -> str:
+    """ "claim", "refusal" or "other" (question, greeting, heading, nothing in words)."""
+    lower = sentence.strip(" \t*#>-_\u3000").lower().replace("\u2019", "'")
+    if not _LETTER.search(lower) or _QUESTION.search(lower):
+        return "other"
+    if _REFUSAL_EN.search(lower) or (not lower.isascii() and _REFUSAL_ZH.search(lower)):
+        return "refusal"
+    polite = _POLITE_EN.match(lower) or (not lower.isascii() and _POLITE_ZH.match(lower))
+    if polite and not _rest_asserts(lower, polite.end()):
+        return "other"
+    if lower.endswith((":", "\uff1a")) and not any(c.isdigit() for c in lower):
+        return "other"  # what follows is the claim
+    return "claim"
+
+
+def _rest_asserts(lower: str, end: int) -> bool:
+    """ "Yes, the fee is 5 EUR" begins politely and claims all the same."""
+    begins = lower[:end]
+    if begins in (
+        "yes",
+        "no",
+        "ok",
+        "okay",
+        "sure",
+        "certainly",
+        "absolutely",
+        "of course",
+        "sorry",
+        "好的",
+        "當然",
+        "当然",
+        "沒問題",
+    ):
+        rest = lower[end:].strip(" ,.!\uff0c\u3002\uff01")
+        return len(rest) > (12 if rest.isascii() else 5)
+    return any(c.isdigit() for c in lower[end:])
+
+
+def clauses(sentence: str) -> list[str]:
+    """Parts of a sentence in which facts belong together; the whole sentence when it has one part only."""
+    parts = [p for p in _CLAUSE.split(sentence) if p and _LETTER.search(p)]
+    return parts if len(parts) > 1 else [sentence]

@@ -1,0 +1,61 @@
+"""A context read once: its sentences, where each term stands, and its clauses on demand. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import rag.text
+from guard.checks.claims import clauses
+from guard.checks.facts import Statement, statement
+from guard.checks.numbers import Quantity
+
+NUMBER_WEIGHT = 2.0
+"""A number counts as much as two plain words."""
+
+EXACT_WEIGHT = 2.5
+"""A URL, path or identifier counts as much as two and a half."""
+
+
+@dataclass(slots=True)
+class Context:
+    """One context, read: its sentences and where each term stands."""
+
+    sentences: tuple[Statement, ...]
+    postings: dict[str, list[int]]
+    pairs: set[tuple[str, str]]
+    prefixes: set[str]
+    numbers: list[tuple[int, Quantity]]
+    exact: dict[str, list[int]]
+    names: set[str]
+    clauses: dict[int, tuple[Statement, ...]] = field(default_factory=dict)
+
+    def clauses_of(self, index: int) -> tuple[Statement, ...]:
+        """Clauses of a sentence, read when they are first needed."""
+        known = self.clauses.get(index)
+        if known is None:
+            parts = clauses(self.sentences[index].text)
+            known = tuple(statement(p) for p in parts) if len(parts) > 1 else (self.sentences[index],)
+            self.clauses[index] = known
+        return known
+
+
+@lru_cache(maxsize=1024)
+def read_context(text: str) -> Context:
+    """Read a context; cached by its text."""
+    found = tuple(statement(s) for line in text.splitlines() for s in rag.text.sentences(line))
+    postings: dict[str, list[int]] = {}
+    pairs: set[tuple[str, str]] = set()
+    numbers: list[tuple[int, Quantity]] = []
+    exact: dict[str, list[int]] = {}
+    names: set[str] = set()
+    for i, sentence in enumerate(found):
+        for term in set(sentence.terms):
+            postings.setdefault(term, []).append(i)
+        pairs.update(zip(sentence.terms, sentence.terms[1:], strict=False))
+        numbers.extend((i, n) for n in sentence.numbers)
+        for item in sentence.exact:
+            exact.setdefault(item, []).append(i)
+        names.update(sentence.names)
+    prefixes = {t[:5] for t in postings if len(t) >= 6 and t.isascii()}
+    return Context(found, postings, pairs, prefixes, numbers, exact, names)

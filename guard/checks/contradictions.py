@@ -1,0 +1,266 @@
+"""Where a claim says something else than the clause it is about. Pure.
+
+"14 days" where the contexts say "7 days" for the same thing, a fact that stands in the contexts beside another name,
+another path or URL, a negation, an opposite word, two facts that changed places. Cosine sees none of these. A clause is
+"about the same thing" when it covers the rest of the claim; the fact itself is left out of that measure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
+from guard.checks.facts import Statement, negated, opposed, periods_of, sides_of
+from guard.checks.lexicon import CJK, CJK_CHAR, stem
+from guard.checks.numbers import NUMBER_WORDS, Quantity, same
+from guard.checks.units import compatible
+
+ELSEWHERE_CREDIT = 0.5
+"""Share of a word's weight when it stands in the same sentence but in another clause."""
+
+MARGIN_RATIO = 0.12
+"""How much better the best clause must fit than the one that holds the fact, before the two contradict each other."""
+
+ALIGNED_RATIO = 0.55
+"""Coverage of the rest of a claim from which a clause is about the same thing."""
+
+POLARITY_RATIO = 0.72
+"""The same for opposite words and periods, which need a closer match."""
+
+NEGATION_RATIO = 0.65
+CLOSE_RATIO = 0.08
+"""Clauses within this of the best one fit about as well."""
+
+NAMES_RATIO = 0.75
+NAMES_MARGIN_RATIO = 0.2
+NAMES_NEED_WEIGHT = 3.0
+"""Names need a closer fit, a wider margin and a claim of some words: people and places are often left to a pronoun."""
+
+_PRONOUN = re.compile(r"\b(?:he|she|they|it|his|her|their|its|him|them)\b")
+_DURATION = frozenset(("time", "month", "workday"))
+_MONEY = frozenset(("usd", "twd", "cny", "eur", "gbp", "jpy", "yuan"))
+
+_WORD_AFTER = re.compile(r"\s([^\W\d_]+)")
+_BEFORE = re.compile(rf"([{CJK}]{{2}}|[^\W\d_]+)[\s:#(]*$")
+_NEXT = re.compile(
+    rf"\s*(?:[\d.,]+|\b(?:{'|'.join(sorted(NUMBER_WORDS))})\b|[零〇一二三四五六七八九十百千萬万兩两]+)(?:\s*[個个])?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
+)
+Parts = list[tuple[Statement, Statement]]
+Near = tuple[tuple[Context, int], ...]
+
+
+def contradictions(
+    claim: Statement, near: Near, contexts: Sequence[Context], weights: dict[str, float]
+) -> tuple[str, ...]:
+    """Reasons, each "kind: what the claim says, what the contexts say"; empty when nothing speaks against the claim.
+
+    near: the sentences that cover the claim best, best first. weights: of the claim's terms.
+    """
+    core = claim.lower.strip(" .,!;:\u3002")
+    if any(core in context.sentences[i].lower for context, i in near):
+        return ()  # a quotation contradicts nothing
+    parts = [(context.sentences[i], part) for context, i in near for part in context.clauses_of(i)]
+    wholes = [(context.sentences[i], context.sentences[i]) for context, i in near]
+    found = [
+        *_numbers(claim, parts, wholes, contexts, weights),
+        *_exact(claim, parts, contexts, weights),
+        *_names(claim, parts, contexts, weights),
+        *_polarity(claim, parts + wholes, weights),
+        *_swapped(claim, near, weights),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _numbers(
+    claim: Statement, parts: Parts, wholes: Parts, contexts: Sequence[Context], weights: dict[str, float]
+) -> Iterator[str]:
+    for number in claim.numbers:
+        held = any(same(number, n) for c in contexts for _, n in c.numbers)
+        # A number that stands nowhere needs no fine comparison: the whole sentence tells what it is about.
+        fits = [(_fit(claim, s, p, weights, number), p) for s, p in (parts if held else parts + wholes)]
+        rivals = [
+            (fit, part, rival)
+            for fit, part in fits
+            for rival in part.numbers
+            if fit >= ALIGNED_RATIO and _rival(claim, number, part, rival)
+        ]
+        if not rivals:
+            continue
+        best, part, rival = max(rivals, key=lambda r: r[0])
+        holding = max(
+            (
+                _fit(claim, c.sentences[si], p, weights, number)
+                for c in contexts
+                for si in {si for si, n in c.numbers if same(number, n)}
+                for p in c.clauses_of(si)
+                if any(same(number, m) for m in p.numbers)
+            ),
+            default=0.0,
+        )
+        if best - holding >= MARGIN_RATIO:
+            yield f"number: the answer says {_shown(claim, number)}, the contexts {_shown(part, rival)}"
+
+
+def _rival(claim: Statement, number: Quantity, part: Statement, other: Quantity) -> bool:
+    """Whether `other` fills the slot of `number` with another value, or the same value with another unit."""
+    if any(same(n, other) for n in claim.numbers):
+        return False
+    one, two = number.dimension, other.dimension
+    if not one and not two:  # "14 characters" is no rival of "14 users", "extension 4400" none of "page 12"
+        before, after = _words_around(claim, number)
+        other_before, other_after = _words_around(part, other)
+        return bool(after and after == other_after) or bool(not after and before and before == other_before)
+    if not one or not two:
+        return False
+    return (
+        compatible(one, two)
+        or number.plain == other.plain
+        or (one in _DURATION and two in _DURATION)
+        or (one in _MONEY and two in _MONEY)
+    )
+
+
+def _words_around(part: Statement, number: Quantity) -> tuple[str, str]:
+    """The word before a bare number and the one it counts (two characters in Chinese); "" where there is none."""
+    match = _NEXT.match(part.lower, number.start)
+    before = _BEFORE.search(part.lower, 0, number.start)
+    return before[1] if before else "", stem(match[1]) if match else ""
+
+
+def _shown(part: Statement, number: Quantity) -> str:
+    """The words of a number, from the text it stands in."""
+    text = part.lower[number.start : number.start + 18].strip()
+    return f'"{text}"' if text else f"{number.plain:g}"
+
+
+def _exact(
+    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
+) -> Iterator[str]:
+    for item in claim.exact:
+        if any(item in c.exact or item in s.lower for c in contexts for s in c.sentences if item in c.exact or item in s.lower):
+            best = max((_fit(claim, s, p, weights, item) for s, p in parts if p.exact and item not in p.exact and _kind_of(item) in map(_kind_of, p.exact)), default=0.0)
+            holding = max(
+                (_fit(claim, c.sentences[si], p, weights, item) for c in contexts for si in c.exact.get(item, ()) for p in c.clauses_of(si) if item in p.exact),
+                default=1.0,
+            )
+            if best >= POLARITY_RATIO and best - holding >= MARGIN_RATIO:
+                yield f"identifier: {item} stands elsewhere in the contexts"
+            continue
+        yield f"identifier: {item} is not in the contexts"
+
+
+def _kind_of(item: str) -> str:
+    return "url" if "/" in item or "@" in item else "id"
+
+
+def _names(
+    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
+) -> Iterator[str]:
+    """A name of the contexts that the aligned clause does not have, where it has another one instead."""
+    if sum(weights.values()) < NAMES_NEED_WEIGHT:
+        return
+    for name in claim.names:
+        fits = [
+            (_fit(claim, s, p, weights, name), p)
+            for s, p in parts
+            if name not in s.lower and _rival_name(claim, name, p) and not _PRONOUN.search(p.lower)
+        ]
+        best, part = max(fits, key=lambda f: f[0], default=(0.0, None))
+        if part is None or best < NAMES_RATIO:
+            continue
+        known = [s for c in contexts for s in c.sentences if name in s.lower]
+        holding = max((_fit(claim, s, s, weights, name) for s in known), default=0.0)
+        if best - holding >= NAMES_MARGIN_RATIO:
+            yield f"name: the answer says {name}, the contexts {_rival_name(claim, name, part)}"
+
+
+def _rival_name(claim: Statement, name: str, part: Statement) -> str:
+    """A name in `part` that stands between the same words as `name` in the claim; "" when there is none."""
+    before, after = _neighbours(claim.lower, name)
+    for other in part.names:
+        if other in claim.lower:
+            continue
+        other_before, other_after = _neighbours(part.lower, other)
+        if (before and before == other_before) or (after and after == other_after):
+            return other
+    return ""
+
+
+def _neighbours(lower: str, name: str) -> tuple[str, str]:
+    left, _, right = lower.partition(name)
+    before, after = _BEFORE.search(left), _WORD_AFTER.match(right)
+    return before[1] if before else "", stem(after[1]) if after else ""
+
+
+def _polarity(claim: Statement, parts: Parts, weights: dict[str, float]) -> Iterator[str]:
+    ranked = sorted(((_fit(claim, s, p, weights, None), p) for s, p in parts), key=lambda f: -f[0])
+    if not ranked or ranked[0][0] < ALIGNED_RATIO:
+        return
+    # Every clause that fits about as well must point the other way, else one of them supports the claim.
+    close = [p for fit, p in ranked if fit >= ranked[0][0] - CLOSE_RATIO]
+    if ranked[0][0] >= NEGATION_RATIO and all(_denies(claim, p) for p in close):
+        yield "negation: the contexts say the opposite"
+    if ranked[0][0] < POLARITY_RATIO:
+        return
+    mine = periods_of(claim.lower)
+    if mine and all((theirs := periods_of(p.lower)) and mine.isdisjoint(theirs) for p in close):
+        yield "period: the contexts name another period"
+    elif all(opposed(sides_of(claim.lower), sides_of(p.lower)) for p in close):
+        yield "opposite: the contexts use the opposite word"
+
+
+def _denies(claim: Statement, part: Statement) -> bool:
+    """Whether one of the two denies a term that the other states."""
+    (mine, mine_near), (theirs, theirs_near) = negated(claim.lower), negated(part.lower)
+    return any(_states(claim, t) for t in theirs - mine_near) or any(_states(part, t) for t in mine - theirs_near)
+
+
+def _states(part: Statement, term: str) -> bool:
+    return term in part.terms
+
+
+def _swapped(claim: Statement, near: Near, weights: dict[str, float]) -> Iterator[str]:
+    """Two facts that changed places in a sentence that is otherwise the same, word for word and in order."""
+    if not near:
+        return
+    context, index = near[0]
+    best = context.sentences[index]
+    once = [t for t in (*claim.names, *claim.exact) if claim.lower.count(t) == 1 and best.lower.count(t) == 1]
+    digits = [t for n in claim.numbers if claim.lower.count(t := f"{n.plain:g}") == 1 and best.lower.count(t) == 1]
+    facts = next((f for f in (once, digits) if len(set(f)) >= 2), [])
+    order = sorted(dict.fromkeys(facts), key=claim.lower.index)
+    if len(order) < 2 or order == sorted(order, key=best.lower.index):
+        return
+    plain = [t for t in claim.terms if t not in facts and not any(t in f or f in t for f in facts)]
+    other = [t for t in best.terms if t in set(plain)]
+    mine = [t for t in plain if t in set(other)]
+    covered = sum(weights.get(t, 0.0) for t in set(mine)) >= 0.8 * sum(weights.get(t, 0.0) for t in set(plain))
+    passive = " by " in claim.lower and " by " not in best.lower or " by " in best.lower and " by " not in claim.lower
+    if covered and len(mine) >= 2 and mine == other[: len(mine)] and not passive and not CJK_CHAR.search("".join(facts)):
+        yield f"order: {order[0]} and {order[1]} have changed places"
+
+
+def _fit(
+    claim: Statement, sentence: Statement, part: Statement, weights: dict[str, float], without: Quantity | str | None
+) -> float:
+    """Share of the claim, one fact left out, that a clause covers; words elsewhere in its sentence count half."""
+    own, whole = set(part.terms), set(sentence.terms)
+    got = total = 0.0
+    for term, value in weights.items():
+        if isinstance(without, str) and (term == without or (len(term) > 3 and without.startswith(term))):
+            continue
+        total += value
+        if term in own:
+            got += value
+        elif term in whole or (len(term) == 2 and not term.isascii() and term[0] in part.lower and term[1] in part.lower):
+            got += ELSEWHERE_CREDIT * value  # Two characters apart: the same word in another compound, as often as not.
+    for number in claim.numbers:
+        if number is not without:
+            total += NUMBER_WEIGHT
+            got += NUMBER_WEIGHT * any(same(number, m) for m in part.numbers)
+    for item in claim.exact:
+        if item != without:
+            total += EXACT_WEIGHT
+            got += EXACT_WEIGHT * (item in part.exact)
+    return got / total if total else 0.0

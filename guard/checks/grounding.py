@@ -1,0 +1,163 @@
+"""Does the answer say what its contexts say? One claim at a time, with the reasons.
+
+    answer -> claims -> (coverage, missing facts, contradictions) -> probability per claim -> score of the answer
+
+Word overlap weighted by how much a word says, and facts compared exactly, carry most of what is cheap; the cosine of an
+embedder, where it covers the language, is asked only about claims that are neither clearly supported nor clearly not.
+The embedder never overrules a contradiction: it cannot see one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from guard.checks.calibration import Calibration, Language
+from guard.checks.claims import split_claims
+from guard.checks.context import Context, read_context
+from guard.checks.facts import statement
+from guard.checks.lexicon import is_cjk, normalise, terms, words
+from guard.checks.semantic import Semantic
+from guard.checks.support import Support, assess
+from slo.types import CheckResult, Finding
+
+CHECK = "grounding"
+CONTRADICTION_FLOOR = 0.9
+"""Score of an answer with a contradiction, at least: above every calibrated threshold."""
+
+UNSURE = (0.15, 0.85)
+"""Probabilities between which the embedder is asked."""
+
+ANSWER_CHARS = 32_000
+CONTEXT_CHARS = 64_000
+CLAIM_COUNT = 200
+EVIDENCE_COUNT = 5
+EVIDENCE_CHARS = 200
+HAZARD_NORM = 2.0
+"""Claims add up by this norm of their hazards -log(1 - p): one wild claim weighs more than many mild ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One claim and what was found. probability: of being unsupported."""
+
+    claim: str
+    probability: float
+    support: Support
+
+
+def check_grounding(
+    question: str,
+    answer: str,
+    contexts: Sequence[str] | None,
+    calibration: Calibration,
+    *,
+    threshold: float | None = None,
+    named_threshold: str = "balanced",
+    semantic: Semantic | None = None,
+) -> Finding:
+    """Finding of one answer; `score` is the support, 1 - hallucination score.
+
+    contexts None: unknown, so the answer is unchecked, never passed. (): nothing was retrieved, so an answer that
+    asserts anything is unsupported and a refusal passes. threshold: hallucination score in [0, 1].
+    """
+    if contexts is None:
+        return Finding(CHECK, CheckResult.SKIPPED, None, "contexts unknown")
+    if not answer.strip():
+        return Finding(CHECK, CheckResult.SKIPPED, None, "empty answer")
+    claims, refusal_count = split_claims(answer[:ANSWER_CHARS])
+    used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()]
+    if not claims:
+        reason = "a refusal claims nothing" if refusal_count else "no claim in the answer"
+        return Finding(CHECK, CheckResult.PASS, 1.0, reason, detector="lexical")
+    if not used:
+        shown = tuple(c[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
+        return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
+    language = calibration.languages["zh" if is_cjk(answer) else "en"]
+    judged, detector = judge(question, claims[:CLAIM_COUNT], used, language, semantic)
+    score = answer_score([j.probability for j in judged], language)
+    if any(j.support.contradictions for j in judged):
+        score = max(score, CONTRADICTION_FLOOR)
+    limit = language.thresholds[named_threshold] if threshold is None else threshold
+    if score < limit:
+        return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
+    bad = sorted(judged, key=lambda j: (not j.support.contradictions, -j.probability))
+    worst = [j for j in bad if j.support.contradictions or j.probability >= 0.5] or bad[:1]
+    evidence = tuple(f"{j.claim[:EVIDENCE_CHARS]} [{_why(j)}]" for j in worst[:EVIDENCE_COUNT])
+    return Finding(CHECK, CheckResult.FAIL, 1.0 - score, _why(worst[0]), evidence, detector)
+
+
+def judge(
+    question: str, claims: Sequence[str], contexts: Sequence[str], language: Language, semantic: Semantic | None
+) -> tuple[list[Judged], str]:
+    """Every claim with its probability of being unsupported, and the name of what said so."""
+    read = [read_context(c) for c in contexts]
+    asked = frozenset(terms(words(normalise(question[:CONTEXT_CHARS]).lower())))
+    supports = [assess(statement(c), read, asked) for c in claims]
+    chances = [claim_probability(s.features, language) for s in supports]
+    detector = "lexical"
+    if semantic is not None and language.cosine:
+        if semantic.covers("\n".join(claims)):
+            chances = _with_cosine(claims, supports, chances, read, language, semantic)
+            detector = f"lexical+{semantic.name}"
+        else:
+            detector = "lexical (embedder does not cover the language)"
+    judged = [
+        Judged(c, max(p, 0.95) if s.contradictions else p, s)
+        for c, s, p in zip(claims, supports, chances, strict=True)
+    ]
+    return judged, detector
+
+
+def claim_probability(features: Sequence[float], language: Language) -> float:
+    """Logistic model of one claim."""
+    total = language.intercept + sum(w * x for w, x in zip(language.weights, features, strict=True))
+    return _sigmoid(total)
+
+
+def answer_score(probabilities: Sequence[float], language: Language) -> float:
+    """Hallucination score in [0, 1] of claims taken together.
+
+    One claim: its own probability. Many: the joint hazard, read through its own calibration, because in a long answer
+    some harmless sentence always looks a little unsupported; in between the two are blended.
+    """
+    hazards = [-math.log(max(1e-9, 1.0 - p)) for p in probabilities]
+    joint = math.fsum(h**HAZARD_NORM for h in hazards) ** (1.0 / HAZARD_NORM)
+    one = _logit(1.0 - math.exp(-joint))
+    many = language.many_slope * math.log(max(joint, 1e-6)) + language.many_intercept
+    share = min(1.0, (len(hazards) - 1) / 3)
+    return _sigmoid((1 - share) * one + share * many)
+
+
+def _with_cosine(
+    claims: Sequence[str], supports: Sequence[Support], chances: Sequence[float], contexts: Sequence[Context],
+    language: Language, semantic: Semantic,
+) -> list[float]:  # fmt: skip
+    unsure = [i for i, p in enumerate(chances) if UNSURE[0] < p < UNSURE[1] and not supports[i].contradictions]
+    if not unsure:
+        return list(chances)
+    sentences = [s.text for c in contexts for s in c.sentences]
+    found = list(chances)
+    intercept, logit_weight, cosine_weight = language.cosine
+    for i in unsure:
+        cosine = semantic.best_cosine(claims[i], sentences)
+        found[i] = _sigmoid(intercept + logit_weight * _logit(chances[i]) + cosine_weight * cosine)
+    return found
+
+
+def _why(judged: Judged) -> str:
+    if judged.support.contradictions:
+        return judged.support.contradictions[0]
+    if not judged.support.best:
+        return "no context sentence shares a word with it"
+    return f"best context sentence covers {judged.support.best_coverage:.0%} of it"
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, x))))
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))

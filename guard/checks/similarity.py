@@ -1,0 +1,66 @@
+"""How close the answer is to its reference, or else to its best context: cosine in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from guard.checks.context import read_context
+from guard.checks.lexicon import weight
+from guard.checks.semantic import Semantic
+from slo.types import CheckResult, Finding
+
+CHECK = "similarity"
+LIMIT = 0.5
+"""Below this a single answer is called poor (share of answers under 50 % in the practice's vocabulary)."""
+
+LEXICAL_CHARS = 16_000
+CONTEXT_COUNT = 20
+
+
+def check_similarity(
+    answer: str, contexts: Sequence[str] | None, reference: str = "", semantic: Semantic | None = None
+) -> Finding:
+    """Cosine of the answer with the reference when there is one, else with the best context.
+
+    Without an embedder that covers the text it is the cosine of character n-grams, and `detector` says so.
+    """
+    others = [reference] if reference.strip() else [c for c in contexts or () if c.strip()][:CONTEXT_COUNT]
+    if not answer.strip() or not others:
+        return Finding(CHECK, CheckResult.SKIPPED, None, "nothing to compare with")
+    if semantic is not None and semantic.covers(answer):
+        score, detector = semantic.best_cosine(answer, others), semantic.name
+    else:
+        score = max(lexical_cosine(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)
+        detector = "lexical (words and character bigrams)"
+    result = CheckResult.PASS if score >= LIMIT else CheckResult.FAIL
+    return Finding(CHECK, result, score, "to the reference" if reference.strip() else "to the best context", (), detector)
+
+
+def lexical_cosine(one: str, other: str) -> float:
+    """Cosine of two texts as weighted sets of terms (stems, CJK bigrams, exact items), in [0, 1].
+
+    >>> round(lexical_cosine("The leave is approved by HR", "HR approves leave"), 2)
+    1.0
+    """
+    a, b = _profile(one), _profile(other)
+    shared = a.keys() & b.keys()
+    norm = math.sqrt(sum(w * w for w in a.values()) * sum(w * w for w in b.values()))
+    return min(1.0, sum(a[t] * b[t] for t in shared) / norm) if norm else 0.0
+
+
+def _profile(text: str) -> dict[str, float]:
+    read = read_context(text)
+    found = {term: weight(term) for term in read.postings}
+    found.update((item, 1.5) for item in read.exact)
+    found.update((f"{n.dimension}:{n.value:g}", 1.5) for _, n in read.numbers)
+    return found
+
+
+def check_zero_hit(contexts: Sequence[str] | None) -> Finding:
+    """Whether retrieval found anything. None: unknown. Score 1.0: a zero-hit."""
+    if contexts is None:
+        return Finding("zero_hit", CheckResult.SKIPPED, None, "contexts unknown")
+    if any(c.strip() for c in contexts):
+        return Finding("zero_hit", CheckResult.PASS, 0.0)
+    return Finding("zero_hit", CheckResult.FAIL, 1.0, "nothing was retrieved")

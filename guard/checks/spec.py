@@ -1,0 +1,33 @@
+"""What the checks are asked to do: plain values that travel to the worker process. Imports nothing heavy. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEXT_MODES = ("none", "redacted", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """Settings of one worker.
+
+    embedder: name or path for `rag.embedding.load_embedder`; "none" checks by words alone.
+    rules_path: rules.yaml; "" for the built-in rules only.
+    grounding_threshold: hallucination score in [0, 1] from which an answer fails; None for the calibrated one.
+    calibration: which calibrated threshold: "balanced" (best F1 on the labelled sets) or "fpr_05" (5 % of supported
+        answers flagged).
+    drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
+        `drift_window` questions of the stable release.
+    drift_window: questions per comparison.
+    text_mode: what of an exchange's words comes back from the worker: none | redacted | full.
+    """
+
+    embedder: str = "all-MiniLM-L6-v2"
+    rules_path: str = ""
+    grounding_threshold: float | None = None
+    calibration: str = "balanced"
+    pii: bool = True
+    drift: bool = True
+    drift_reference: str = ""
+    drift_window: int = 200
+    text_mode: str = "redacted"
