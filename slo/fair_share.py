@@ -64,9 +64,11 @@ class FairShare:
                 self._only = tenant
                 return 1.0
             self._seen_s[self._only] = now_s
+            self._active_count = 1
         seen_s = self._seen_s
-        if tenant not in seen_s and len(seen_s) >= self.max_tenants:
-            tenant = OTHER
+        if tenant not in seen_s:
+            tenant = tenant if len(seen_s) < self.max_tenants else OTHER
+            self._active_count += tenant not in seen_s
         seen_s[tenant] = now_s
         if now_s >= self._count_again_s:
             self._count_active(now_s)

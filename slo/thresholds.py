@@ -123,11 +123,8 @@ def _from_baseline(slo: Slo, known: Known, baseline: Baseline | None, what: str)
     value = _bounded(slo, statistic.estimate * scale * factor)
     low, high = (show_value(INDICATORS[slo.indicator], bound) for bound in (statistic.low, statistic.high))
     forced = ", forced" if baseline.forced else ""
-    return Limit(
-        value,
-        "",
-        f"{source} (interval {low} to {high}, {values.window_count} windows, hash {baseline.sha256[:12]}{forced}{hours})",
-    )
+    sample = f"interval {low} to {high}, {values.window_count} windows, hash {baseline.sha256[:12]}"
+    return Limit(value, "", f"{source} ({sample}{forced}{hours})")
 
 
 def _hour_scale(values: IndicatorBaseline, wall_s: float) -> tuple[float, str]:

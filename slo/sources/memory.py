@@ -31,6 +31,7 @@ GAUGE_WINDOW_S = 3600.0
 GAUGE_MIN_EVENTS = 20
 GAUGE_MIN_COVERAGE_RATIO = 0.5
 REPEAT_S = 10.0
+MAX_RETRIES = 3
 MAX_REPEATS = 4096
 DUMP_VERSION = 1
 
@@ -72,22 +73,29 @@ class _Release:
         self.books = books
         self.share_served = FairShare(cap_ratio) if cap_ratio else None
         self.share_checked = FairShare(cap_ratio) if cap_ratio else None
-        self.repeats: dict[tuple[str, str], float] = {}  # (what, session) -> when it last counted
+        self.repeats: dict[tuple[str, str], tuple[float, int]] = {}  # (what, session) -> (counted at, retries since)
 
     def repeated(self, what: str, session: str, now_s: float) -> bool:
-        """Whether the same session had the same trouble less than 10 s ago: a retry, not another event."""
+        """Whether this is a retry: the same trouble of the same session less than 10 s after it counted.
+
+        Only a few retries are believed. A "session" with more of them is many people behind one name (a bot that
+        sends a constant user), and taking them for one would hide an outage.
+        """
         if not session:
             return False
         repeats = self.repeats
         key = (what, session)
-        last_s = repeats.get(key)
-        if last_s is not None and now_s - last_s < REPEAT_S:
+        at_s, retry_count = repeats.get(key, (float("-inf"), 0))
+        if now_s - at_s < REPEAT_S:
+            if retry_count >= MAX_RETRIES:
+                return False
+            repeats[key] = (at_s, retry_count + 1)
             return True
         if len(repeats) >= MAX_REPEATS:
-            self.repeats = repeats = {k: at_s for k, at_s in repeats.items() if now_s - at_s < REPEAT_S}
-            if len(repeats) >= MAX_REPEATS:  # more troubled sessions than that: nobody is mistaken for a retry
+            self.repeats = repeats = {k: seen for k, seen in repeats.items() if now_s - seen[0] < REPEAT_S}
+            if len(repeats) >= MAX_REPEATS:  # so many sessions in trouble: none is mistaken for a retry
                 return False
-        repeats[key] = now_s
+        repeats[key] = (now_s, 0)
         return False
 
 

@@ -1,0 +1,172 @@
+"""One action per situation, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from slo.actions import ReleaseSnapshot, decide, reason_code
+from slo.types import ActionKind, OnBreach, Reading, State, Verdict
+from tests.slo_builders import FAST, SIMILARITY, make_slo
+
+READY = ReleaseSnapshot(has_canary=True, weight=0.1, hold_satisfied=True, events_satisfied=True)
+ALONE = ReleaseSnapshot(has_canary=False)
+
+
+def verdict(
+    name: str, state: State, action: OnBreach = OnBreach.ROLLBACK, *, firing: bool | None = None, fast: bool = False,
+    reading: Reading | None = None, fast_reading: Reading | None = None, indicator: str = "sft_quality_hallucination_rate",
+) -> Verdict:  # fmt: skip
+    slo = make_slo(indicator, name=name, action=action, fast=FAST if fast else None)
+    return Verdict(
+        slo, "r", state, None, 0.05, f"{name} {state}", reading=reading, fast_reading=fast_reading, fast=fast,
+        firing=state is State.BREACH if firing is None else firing,
+    )  # fmt: skip
+
+
+OK, BREACH, UNKNOWN = State.OK, State.BREACH, State.UNKNOWN
+GOOD = verdict("quality", OK)
+
+
+def test_all_ok_and_the_stage_done_advances() -> None:
+    action = decide((GOOD,), (GOOD,), READY)
+    assert (action.kind, reason_code(action.reason)) == (ActionKind.ADVANCE, "pass")
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "word"),
+    [
+        (replace(READY, hold_satisfied=False), "hold"),
+        (replace(READY, events_satisfied=False), "events"),
+        (replace(READY, weight=0.0), "no traffic"),
+    ],
+)
+def test_a_stage_that_is_not_done_waits(snapshot: ReleaseSnapshot, word: str) -> None:
+    action = decide((GOOD,), (), snapshot)
+    assert action.kind is ActionKind.HOLD
+    assert reason_code(action.reason) == "waiting"
+    assert word in action.reason
+
+
+@pytest.mark.parametrize(
+    ("canary", "kind", "code"),
+    [
+        (verdict("quality", BREACH), ActionKind.ROLL_BACK, "breach"),
+        (verdict("quality", BREACH, OnBreach.SHED), ActionKind.SHED, "breach"),
+        (verdict("quality", BREACH, OnBreach.PAGE), ActionKind.HOLD, "breach"),
+        (verdict("quality", BREACH, OnBreach.TRACK), ActionKind.ADVANCE, "pass"),
+        (verdict("quality", BREACH, firing=False), ActionKind.HOLD, "pending"),
+        (verdict("quality", UNKNOWN), ActionKind.HOLD, "unknown"),
+        (verdict("quality", UNKNOWN, firing=True), ActionKind.HOLD, "unknown"),  # kept while blind: nobody acts on it
+        (verdict("quality", UNKNOWN, OnBreach.TRACK), ActionKind.ADVANCE, "pass"),
+        (verdict("quality", OK, firing=True), ActionKind.HOLD, "kept"),
+    ],
+)
+def test_what_one_verdict_of_the_canary_asks_for(canary: Verdict, kind: ActionKind, code: str) -> None:
+    action = decide((verdict("other", OK), canary), (GOOD,), READY)
+    assert (action.kind, reason_code(action.reason)) == (kind, code)
+
+
+def test_no_objective_never_advances() -> None:
+    assert decide((), (), READY).kind is ActionKind.HOLD
+    only_tracked = (verdict("cost", OK, OnBreach.TRACK),)
+    assert reason_code(decide(only_tracked, (), READY).reason) == "unknown"
+
+
+def test_long_unknown_says_how_long() -> None:
+    action = decide((verdict("quality", UNKNOWN),), (), replace(READY, unknown_for_s=312.0))
+    assert "for 312 s" in action.reason
+
+
+def test_when_stable_breaches_too_it_is_not_the_canary() -> None:
+    action = decide((verdict("quality", BREACH),), (verdict("quality", BREACH, firing=False),), READY)
+    assert (action.kind, reason_code(action.reason)) == (ActionKind.SHED, "shared_upstream")
+    assert [v.slo.name for v in action.verdicts] == ["quality", "quality"]
+
+
+def test_another_objective_that_stable_keeps_still_rolls_back() -> None:
+    canary = (verdict("quality", BREACH), verdict("errors", BREACH))
+    stable = (verdict("quality", BREACH), verdict("errors", OK))
+    action = decide(canary, stable, READY)
+    assert action.kind is ActionKind.ROLL_BACK
+    assert [v.slo.name for v in action.verdicts] == ["errors"]
+
+
+@pytest.mark.parametrize(
+    ("stable_fast", "kind"),
+    [
+        (Reading(48, 180), ActionKind.SHED),  # 27 % there, 40 % here: one outage seen at two moments
+        (Reading(9, 180), ActionKind.ROLL_BACK),  # stable at 5 % is below its limit
+        (Reading(3, 9), ActionKind.ROLL_BACK),  # nine events of stable say nothing
+        (None, ActionKind.ROLL_BACK),
+    ],
+)
+def test_an_outage_that_the_canary_shows_first_is_still_shared(stable_fast: Reading | None, kind: ActionKind) -> None:
+    canary = verdict("errors", BREACH, fast=True, reading=Reading(10, 25))
+    stable = verdict("errors", OK, fast_reading=stable_fast, reading=Reading(0, 1000))
+    assert decide((canary,), (stable,), READY).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("stable", "kind"),
+    [
+        (Reading(60, 1000), ActionKind.SHED),  # 6 % there against 9 % here, limit 5 %
+        (Reading(60, 1500), ActionKind.ROLL_BACK),  # 4 % is below the limit
+        (Reading(51, 1000), ActionKind.SHED),  # past by a hair, and not twice as good
+    ],
+)
+def test_a_slow_breach_compares_with_the_slow_reading_of_stable(stable: Reading, kind: ActionKind) -> None:
+    canary = verdict("quality", BREACH, reading=Reading(90, 1000))
+    assert decide((canary,), (verdict("quality", OK, reading=stable),), READY).kind is kind
+
+
+def test_a_canary_clearly_worse_than_a_weak_stable_is_rolled_back() -> None:
+    canary = verdict("quality", BREACH, reading=Reading(300, 1000))
+    assert decide((canary,), (verdict("quality", OK, reading=Reading(60, 1000)),), READY).kind is ActionKind.ROLL_BACK
+
+
+def test_means_are_compared_by_verdict_only() -> None:
+    canary = verdict("similarity", BREACH, indicator=SIMILARITY, reading=Reading(0, 1000, 600.0))
+    stable = verdict("similarity", OK, indicator=SIMILARITY, reading=Reading(0, 1000, 600.0))
+    assert decide((canary,), (stable,), READY).kind is ActionKind.ROLL_BACK
+
+
+@pytest.mark.parametrize("snapshot", [READY, ALONE])
+def test_a_sick_guard_holds_whatever_it_sees(snapshot: ReleaseSnapshot) -> None:
+    bad = (verdict("quality", BREACH),)
+    action = decide(
+        bad, bad, replace(snapshot, sick="event loop late by 0.4 s", previous_known=True, since_promotion_s=1.0)
+    )
+    assert (action.kind, reason_code(action.reason)) == (ActionKind.HOLD, "sick")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "code"),
+    [
+        ({"previous_known": True, "since_promotion_s": 3600.0}, ActionKind.ROLL_BACK, "after_promotion"),
+        ({"previous_known": False, "since_promotion_s": 3600.0}, ActionKind.HOLD, "no_target"),
+        ({"previous_known": True, "since_promotion_s": 86_401.0}, ActionKind.HOLD, "no_target"),
+        ({"previous_known": True, "since_promotion_s": None}, ActionKind.HOLD, "no_target"),
+    ],
+)
+def test_without_a_canary_only_a_fresh_promotion_is_taken_back(
+    changes: dict[str, float | bool | None], kind: ActionKind, code: str
+) -> None:
+    action = decide((), (verdict("quality", BREACH),), replace(ALONE, **changes))  # type: ignore[arg-type]
+    assert (action.kind, reason_code(action.reason)) == (kind, code)
+
+
+@pytest.mark.parametrize(
+    ("stable", "kind", "code"),
+    [
+        (verdict("p95", BREACH, OnBreach.SHED), ActionKind.SHED, "breach"),
+        (verdict("p95", BREACH, OnBreach.PAGE), ActionKind.HOLD, "breach"),
+        (verdict("p95", BREACH, firing=False), ActionKind.HOLD, "steady"),
+        (verdict("p95", UNKNOWN, firing=True), ActionKind.HOLD, "steady"),
+        (GOOD, ActionKind.HOLD, "steady"),
+    ],
+)
+def test_without_a_canary(stable: Verdict, kind: ActionKind, code: str) -> None:
+    action = decide((), (stable,), ALONE)
+    assert (action.kind, reason_code(action.reason)) == (kind, code)
