@@ -1,0 +1,65 @@
+"""Release state to control document and back. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from guard.release.plan import plan_from_text
+from guard.release.state import Advance, Phase, ReleaseState
+from registry.model import Control
+
+
+def control_of(state: ReleaseState, outbox_id: str = "") -> Control:
+    """The document that tells every replica what this state means."""
+    return Control(
+        service=state.service,
+        epoch=state.epoch,
+        stable=state.stable,
+        canary=state.canary,
+        previous=state.previous,
+        canary_ratio=state.canary_ratio,
+        stage=state.stage,
+        plan=state.plan.text,
+        advance=state.advance.value,
+        phase=state.phase.value,
+        cache_epoch=state.cache_epoch,
+        incident_id=state.incident_id,
+        outbox_id=outbox_id,
+        mode=state.mode.value,
+    )
+
+
+def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
+    """Obey a document that somebody else wrote: the later epoch wins.
+
+    The mode stays: it says how far *this* process may go, and its own configuration decides that. A phase or an
+    advance of a newer version is read as the careful one (paused, manual).
+    """
+    plan = plan_from_text(control.plan)
+    same_stage = (control.canary, control.stage, plan) == (state.canary, state.stage, state.plan) and state.in_traffic
+    phase = Phase(control.phase) if control.phase in set(Phase) else Phase.PAUSED
+    barred = state.barred
+    if phase is Phase.ROLLED_BACK and control.canary and control.canary not in barred:
+        barred = (*barred, control.canary)
+    elif control.canary_ratio > 0:  # A person started it again elsewhere.
+        barred = tuple(name for name in barred if name != control.canary)
+    return replace(
+        state,
+        stable=control.stable,
+        canary=control.canary,
+        previous=control.previous,
+        canary_ratio=control.canary_ratio,
+        plan=plan,
+        stage=min(control.stage, len(plan.stages) - 1),
+        stage_started_s=state.stage_started_s if same_stage else now_s,
+        stage_events=state.stage_events if same_stage else 0,
+        epoch=control.epoch,
+        cache_epoch=control.cache_epoch,
+        advance=Advance(control.advance) if control.advance in set(Advance) else Advance.MANUAL,
+        phase=phase,
+        incident_id=control.incident_id,
+        barred=barred,
+        unknown_since_s=None,
+        conditions=(),
+        recommendation="",
+    )

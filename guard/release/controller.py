@@ -1,0 +1,305 @@
+"""The release loop: ask the judge, step, carry out. It knows no threshold and no percentage: it only repeats.
+
+Commands of people go through the same door and take turns with the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from guard.release import state as rules
+from guard.release.casebook import Casebook, Facts
+from guard.release.drill import rehearse
+from guard.release.enactor import Enactor
+from guard.release.incident import Incident, IncidentKind
+from guard.release.journal import Journal
+from guard.release.outbox import Offload, Outbox, in_thread
+from guard.release.plan import DEFAULT, Plan
+from guard.release.pointer import ReleaseRegistry
+from guard.release.report import CommandResult, DrillResult, Hooks, ReleaseStatus, status_of
+from guard.release.state import Advance, Condition, Effects, Mode, ReleaseState
+from slo.clock import Clock
+from slo.errors import GuardError, RefusedError, SourceError
+from slo.types import Action, ActionKind, Verdict
+
+Judgement = tuple[Action, tuple[Verdict, ...]]
+
+EVERY_S = 5.0
+
+
+class Judge(Protocol):
+    """Decides what the release should do. May be a coroutine function.
+
+    Raises:
+        SourceError: it could not look. That is no verdict: the release holds.
+    """
+
+    def judge(self, state: ReleaseState) -> Judgement | Awaitable[Judgement]: ...
+
+
+class Controller:
+    """One release of one service. Commands are safe to call at any time; they take turns with the loop.
+
+    stable: the version of the configuration, used until a state is recorded. apply: makes a state effective in this
+    process at once (split, cache epoch); must not fail or wait. registry None: this process alone decides.
+
+    Use: `restore()` before any listener opens, `await recover()`, then `run()` as a task beside `outbox.run()`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        registry: ReleaseRegistry | None,
+        judge: Judge,
+        apply: Callable[[ReleaseState], None],
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        service: str,
+        stable: str,
+        facts: Facts,
+        plan: Plan = DEFAULT,
+        mode: Mode = Mode.RECOMMEND,
+        every_s: float = EVERY_S,
+        drain_unknown: bool = False,
+        hooks: Hooks | None = None,
+        offload: Offload = in_thread,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
+        self._journal, self._registry, self._judge, self._outbox = journal, registry, judge, outbox
+        self._clock, self._facts, self._plan = clock, facts, plan
+        self._every_s, self._drain_unknown, self._offload = every_s, drain_unknown, offload
+        self._hooks = hooks or Hooks()
+        self._turn, self._drilling = asyncio.Lock(), asyncio.Lock()
+        self._last: tuple[Action, tuple[Verdict, ...], float] | None = None
+        self._cases = Casebook(journal, outbox, clock, facts, offload, self._hooks.on_incident)
+        self._enactor = Enactor(
+            state=ReleaseState(service=service, stable=stable, mode=mode),
+            journal=journal,
+            registry=registry,
+            apply=apply,
+            outbox=outbox,
+            clock=clock,
+            facts=facts,
+            casebook=self._cases,
+            hooks=self._hooks,
+            offload=offload,
+            at=at,
+        )
+
+    @property
+    def state(self) -> ReleaseState:
+        """The release now."""
+        return self._enactor.state
+
+    def restore(self) -> ReleaseState:
+        """Apply the last committed state. Call before any listener opens; blocks on the disk.
+
+        Raises:
+            DataError: the journal cannot be read; a person decides what to do with it.
+        """
+        return self._enactor.restore()
+
+    async def recover(self) -> None:
+        """Finish an interrupted rollback and obey the registry. Does not fail when the registry is down."""
+        async with self._turn:
+            await self._enactor.recover()
+
+    async def run(self) -> None:
+        """Repeat forever; cancel to stop."""
+        while True:
+            await self.tick()
+            await self._clock.sleep(self._every_s)
+
+    async def tick(self) -> None:
+        """One evaluation: ask, step, carry out."""
+        async with self._turn:
+            await self._enactor.sync()
+            if await self._enactor.retry():
+                return
+            self._enactor.count_events()
+            action, verdicts = await self._ask()
+            state, effects = rules.step(
+                self.state, action, self._clock.now_s(), self._clock.wall_s(), drain_unknown=self._drain_unknown
+            )
+            await self._carry_out(state, effects, action, verdicts)
+
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    async def start(
+        self, canary: str, *, actor: str, plan: Plan | None = None, advance: str = "manual", again: bool = False
+    ) -> CommandResult:
+        """Begin a rollout. Raises RefusedError, UpstreamError."""
+        if canary not in self._facts.versions:
+            known = ", ".join(sorted(self._facts.versions))
+            raise RefusedError("unknown_version", f"canary: got {canary!r}; versions in guard.yaml: {known}")
+        who = _advance_of(advance)
+        async with self._turn:
+            self._not_busy()
+            moved = rules.start(self.state, canary, plan or self._plan, self._clock.now_s(), advance=who, again=again)
+            await self._enactor.register(canary)
+            await self._enactor.raise_exposure(moved, "start", actor)
+            await self._cases.close_all("a new rollout began")
+            return self._result("start", f"{canary} takes {moved.canary_ratio:.0%} of the sessions")
+
+    async def promote(self, *, actor: str) -> CommandResult:
+        """Make the canary stable now. Raises RefusedError, UpstreamError."""
+        async with self._turn:
+            self._not_busy()
+            moved = rules.promote(self.state)
+            await self._enactor.raise_exposure(moved, "promote", actor)
+            return self._result("promote", f"{moved.stable} is stable; {moved.previous} is kept to return to")
+
+    async def advance(self, *, actor: str) -> CommandResult:
+        """Raise the weight by one stage; past the last one this promotes. Raises RefusedError, UpstreamError."""
+        async with self._turn:
+            self._not_busy()
+            moved = rules.advance(self.state, self._clock.now_s())
+            await self._enactor.raise_exposure(moved, "advance", actor)
+            return self._result("advance", f"{moved.canary or moved.stable}: stage {moved.stage + 1}, {moved.phase}")
+
+    async def abort(self, *, actor: str, reason: str = "") -> CommandResult:
+        """End the rollout without blame. Works with the registry down. Raises RefusedError."""
+        async with self._turn:
+            self._not_busy()
+            canary, moved = self.state.canary, rules.abort(self.state)
+            await self._enactor.reduce_exposure(moved, "abort", actor, reason)
+            return self._result("abort", f"{canary} takes no traffic; {moved.stable} answers")
+
+    async def rollback(self, *, actor: str, reason: str = "asked for by a person") -> CommandResult:
+        """Roll back now, in every mode. Works with the registry down. Raises RefusedError."""
+        async with self._turn:
+            self._not_busy()
+            state, order = rules.rollback(self.state, reason)
+            if order.promoted and order.target not in self._facts.versions:
+                raise RefusedError(
+                    "no_target", f"{order.target!r} is not configured any more; add it to guard.yaml versions first"
+                )
+            result = await self._enactor.roll_back(state, order, (), actor)
+            message = f"{order.bad} takes no traffic; {self.state.stable} answers; {result.status}"
+            return self._result("rollback", message, result.incident.incident_id)
+
+    async def pause(self, *, actor: str) -> CommandResult:
+        """Keep the weight and stop advancing. Raises RefusedError."""
+        async with self._turn:
+            self._not_busy()
+            await self._enactor.reduce_exposure(rules.pause(self.state), "pause", actor)
+            return self._result("pause", f"held at {self.state.canary_ratio:.0%}")
+
+    async def resume(self, *, actor: str) -> CommandResult:
+        """Go on in the current stage. Raises RefusedError, UpstreamError."""
+        async with self._turn:
+            self._not_busy()
+            await self._enactor.raise_exposure(rules.resume(self.state, self._clock.now_s()), "resume", actor)
+            return self._result("resume", f"{self.state.canary} at {self.state.canary_ratio:.0%}")
+
+    async def close_incident(self, incident_id: str, *, actor: str) -> Incident:
+        """A person has dealt with it; alerts stop being renewed. Raises RefusedError, JournalError."""
+        return await self._cases.close(incident_id, actor)
+
+    async def drill(self, *, actor: str, target_s: float = 300.0) -> DrillResult:
+        """Rehearse a rollback with real files, registry and receivers, and no user's traffic."""
+        names = [name for name in (self.state.canary, self.state.previous) if name] or [self.state.stable]
+        async with self._drilling:
+            return await rehearse(
+                journal=self._journal,
+                registry=self._registry,
+                outbox=self._outbox,
+                clock=self._clock,
+                offload=self._offload,
+                service=self.state.service,
+                bad=self._facts.version(names[0]),
+                target=self._facts.version(self.state.stable),
+                actor=actor,
+                target_s=target_s,
+            )
+
+    def status(self) -> ReleaseStatus:
+        """The release as a person wants to see it."""
+        return status_of(
+            self.state,
+            self._last,
+            now_s=self._clock.now_s(),
+            wall_s=self._clock.wall_s(),
+            registry=self._enactor.registry_word,
+            journal=self._enactor.journal_word,
+            pending=self._enactor.owes,
+            outbox_waiting_count=self._outbox.waiting_count,
+        )
+
+    async def open_incidents(self) -> tuple[Incident, ...]:
+        """Incidents nobody closed, and those closed within the last minutes (so that alerts resolve)."""
+        return await self._cases.current()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _ask(self) -> Judgement:
+        verdicts: tuple[Verdict, ...] = ()
+        try:
+            judged = self._judge.judge(self.state)
+            action, verdicts = await judged if inspect.isawaitable(judged) else judged
+        except SourceError as error:
+            # Blind: holding is safer than moving traffic without data.
+            action = Action(ActionKind.HOLD, f"unknown: {error}")
+        except Exception as error:
+            # A judge that breaks must not take the loop with it; to the release it is as good as blind.
+            action = Action(ActionKind.HOLD, f"unknown: the judge failed ({type(error).__name__})")
+            self._hooks.on_alert("judge_failed", f"{type(error).__name__}: {error}")
+        self._last = (action, verdicts, self._clock.now_s())
+        return action, verdicts
+
+    async def _carry_out(
+        self, moved: ReleaseState, effects: Effects, action: Action, verdicts: tuple[Verdict, ...]
+    ) -> None:
+        before = self.state
+        await self._tell(before, moved, effects, action)
+        order = effects.rollback
+        if order is not None and order.promoted and order.target not in self._facts.versions:
+            await self._no_target(before, order.target, order.reason)
+        elif order is not None:
+            await self._enactor.roll_back(moved, order, action.verdicts or verdicts, "guard")
+        elif effects.promoted or moved.canary_ratio > before.canary_ratio:
+            try:
+                word = "promote" if effects.promoted else "advance"
+                await self._enactor.raise_exposure(moved, word, "guard", effects.reason)
+            except GuardError:
+                pass  # Not won, not raised. The next tick sees what there is then.
+        elif moved.epoch != before.epoch:
+            await self._enactor.reduce_exposure(moved, action.kind.value, "guard", effects.reason)
+        else:
+            await self._enactor.keep(moved, exposure=effects.exposure)
+
+    async def _tell(self, before: ReleaseState, moved: ReleaseState, effects: Effects, action: Action) -> None:
+        for condition in effects.alerts:
+            self._hooks.on_alert(condition, action.reason)
+        if Condition.SHARED_UPSTREAM in effects.alerts:
+            await self._cases.open_shared(before, action)
+        elif Condition.SHARED_UPSTREAM in before.conditions and Condition.SHARED_UPSTREAM not in moved.conditions:
+            await self._cases.close_all("stable is healthy again", IncidentKind.SHARED_UPSTREAM)
+        if effects.recommendation:
+            self._hooks.on_recommendation(effects.recommendation)
+            await self._enactor.audit("recommend", "guard", before, moved, effects.recommendation)
+
+    async def _no_target(self, before: ReleaseState, target: str, reason: str) -> None:
+        """There is nothing sound to return to: the pointer never goes to a missing artifact."""
+        held, fresh = rules.with_condition(before, Condition.NO_TARGET)
+        if fresh:
+            self._hooks.on_alert(Condition.NO_TARGET, f"{target} is not configured; {reason}")
+        await self._enactor.keep(held, exposure=False)
+
+    def _not_busy(self) -> None:
+        if self._enactor.owes == "rollback":
+            raise RefusedError("busy", "a rollback is being finished; see `release status`")
+
+    def _result(self, command: str, message: str, incident_id: str = "") -> CommandResult:
+        return CommandResult(command, message, self.status(), incident_id)
+
+
+def _advance_of(word: str) -> Advance:
+    try:
+        return Advance(word)
+    except ValueError:
+        raise RefusedError("invalid", f"advance: got {word[:40]!r}; one of {', '.join(Advance)}") from None

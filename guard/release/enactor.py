@@ -1,0 +1,352 @@
+"""Makes decisions real, in the order that keeps users safe, and survives restarts and other replicas.
+
+Reducing exposure happens here first and is told to the registry afterwards. Raising it happens in the registry first
+(compare-and-set by epoch) and here only when that was won. A later epoch of somebody else is always obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from guard.release import state as rules
+from guard.release.casebook import Casebook, Facts
+from guard.release.control import adopt, control_of
+from guard.release.journal import Journal, JournalError
+from guard.release.outbox import Offload, Outbox
+from guard.release.pointer import ReleaseRegistry
+from guard.release.records import AuditLine, Intent
+from guard.release.report import Hooks
+from guard.release.saga import Rollback, SagaResult
+from guard.release.state import Condition, Phase, ReleaseState, RollbackOrder
+from registry.model import Control, Stage
+from slo.clock import Clock
+from slo.errors import GuardError, RefusedError, UpstreamError
+from slo.types import Verdict
+
+PROGRESS_S = 60.0
+RETRY_FIRST_S, RETRY_LAST_S = 1.0, 300.0
+LATE_S = 30.0
+
+
+class Enactor:
+    """Holds the release state of this process and changes it. Callers take turns; see `Controller`.
+
+    registry_word, journal_word: how they answered last, for the status.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: ReleaseState,
+        journal: Journal,
+        registry: ReleaseRegistry | None,
+        apply: Callable[[ReleaseState], None],
+        outbox: Outbox,
+        clock: Clock,
+        facts: Facts,
+        casebook: Casebook,
+        hooks: Hooks,
+        offload: Offload,
+        at: Callable[[str], None],
+    ) -> None:
+        self.state = state
+        self.registry_word = "none" if registry is None else "ok"
+        self.journal_word = "ok"
+        self._journal, self._registry, self._apply, self._outbox = journal, registry, apply, outbox
+        self._clock, self._facts, self._casebook, self._hooks, self._offload = clock, facts, casebook, hooks, offload
+        self._owed: Intent | None = None
+        self._owes_control = self._owes_pointer = False
+        self._owed_since_s = self._retry_at_s = self._retry_after_s = 0.0
+        self._late = False
+        self._saved_at_s = 0.0
+        self._events_seen = 0
+        self._saga = Rollback(
+            journal=journal,
+            registry=registry,
+            apply=self._obey,
+            outbox=outbox,
+            clock=clock,
+            usable=lambda name: name in facts.versions,
+            offload=offload,
+            at=at,
+        )
+
+    @property
+    def owes(self) -> str:
+        """What is not finished: rollback | control | pointer, or nothing."""
+        return (
+            "rollback" if self._owed else "control" if self._owes_control else "pointer" if self._owes_pointer else ""
+        )
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    def restore(self) -> ReleaseState:
+        """Apply the last committed state; never a default split after a crash. Blocks on the disk.
+
+        Raises:
+            DataError: the journal cannot be read; a person decides what to do with it.
+        """
+        configured = self.state
+        loaded = self._journal.load_state(configured.service)
+        state, held_s = loaded if loaded else (configured, 0.0)
+        intent = self._journal.read_intent()
+        if intent is not None and intent.state.epoch >= state.epoch:
+            self._owed = intent
+            state = intent.state if intent.state.epoch > state.epoch else state
+        elif state.phase is Phase.ROLLING_BACK:
+            state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
+        now_s = self._clock.now_s()
+        self._obey(
+            replace(
+                self._servable(state, configured.stable),
+                mode=configured.mode,
+                stage_started_s=now_s - held_s,
+                unknown_since_s=None,
+                conditions=(),
+                recommendation="",
+            )
+        )
+        return self.state
+
+    async def recover(self) -> None:
+        """Finish what an earlier process began and obey the registry; one that is down is no fault."""
+        await self._outbox.load()
+        if self._owed is None:
+            await self._quietly(lambda: self._journal.clear_intent())  # older than the state: it was kept
+        else:
+            await self._settle(await self._saga.finish(self._owed), self._owed)
+        await self._quietly(lambda: self._journal.clear_intent(drill=True))
+        self._owes_pointer = self.state.phase is Phase.PROMOTED and self._registry is not None
+        await self.sync()
+        try:
+            await self.register()
+        except GuardError:
+            pass  # Done again before the next rollout, where it is required.
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    async def roll_back(
+        self, moved: ReleaseState, order: RollbackOrder, verdicts: tuple[Verdict, ...], actor: str
+    ) -> SagaResult:
+        """Run the saga as far as it goes now; what is left is done at later ticks and after restarts."""
+        before = self.state
+        incident = self._casebook.of_rollback(before, order, verdicts, actor)
+        moved = replace(moved, incident_id=incident.incident_id)
+        intent = Intent(incident.incident_id, before.epoch, order.promoted, moved, incident)
+        self._casebook.hold(incident)
+        result = await self._saga.begin(intent)
+        self._hooks.on_rollback(incident.rule, order.automatic)
+        await self.audit("rollback", actor, before, moved, order.reason)
+        await self._settle(result, intent)
+        return result
+
+    async def raise_exposure(self, moved: ReleaseState, action: str, actor: str, detail: str = "") -> None:
+        """Registry first; a lost race or a dead disk means that nothing changed.
+
+        Raises:
+            RefusedError: conflict (the winner is obeyed), disk_full, disk_fault.
+            UpstreamError: the registry did not answer.
+        """
+        before = self.state
+        line = self._line(action, actor, before, moved, detail)
+        try:
+            await self._offload(lambda: self._journal.record(audit=line))
+        except JournalError as error:
+            self.journal_word = error.reason
+            raise RefusedError(error.reason, f"{action}: {error}") from error
+        self.journal_word = "ok"
+        await self._commit(moved, actor)
+        self._obey(moved)
+        await self.save_progress(force=True)
+        self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
+        if self._owes_pointer:
+            await self._pay_pointer(actor)
+
+    async def reduce_exposure(self, moved: ReleaseState, action: str, actor: str, detail: str = "") -> None:
+        """Here first; the registry hears of it now or at a later tick."""
+        before = self.state
+        self._obey(moved)
+        await self.audit(action, actor, before, moved, detail)
+        await self.save_progress(force=True)
+        try:
+            await self._commit(moved, actor)
+        except UpstreamError:
+            self._owes_control = True
+        except RefusedError:
+            pass  # A later epoch won and is obeyed already.
+
+    async def keep(self, moved: ReleaseState, *, exposure: bool) -> None:
+        """Take over a state with the same epoch (conditions, counters, shedding)."""
+        if exposure:
+            self._obey(moved)
+        self.state = moved
+        await self.save_progress(force=exposure)
+
+    # -- every tick ---------------------------------------------------------------------------------------------
+
+    async def sync(self) -> None:
+        """Obey a later epoch; say what is owed. A registry that is down changes nothing here."""
+        if self._registry is None:
+            return
+        try:
+            now = await self._registry.control()
+            self.registry_word = "ok"
+            if now is not None and now.epoch > self.state.epoch and self._owed is None:
+                await self._obey_newer(now)
+            elif self._owes_control and (now is None or now.epoch < self.state.epoch):
+                await self._registry.commit(control_of(self.state), now.epoch if now else 0)
+            self._owes_control = False
+            if self._owes_pointer:
+                await self._pay_pointer("guard")
+        except UpstreamError:
+            self.registry_word = "unreachable"
+        except RefusedError:
+            pass  # Lost a race just now; the next tick reads the winner.
+
+    async def retry(self) -> bool:
+        """Go on with an unfinished rollback when it is due; False when none is owed."""
+        now_s = self._clock.now_s()
+        if self._owed is None:
+            return False
+        if now_s >= self._retry_at_s:
+            if not self._late and now_s - self._owed_since_s >= LATE_S:
+                self._late = True
+                self._hooks.on_alert("rollback_pending", "weight is 0 here; registry or journal did not take it yet")
+            self._retry_after_s = min(RETRY_LAST_S, max(RETRY_FIRST_S, self._retry_after_s * 2))
+            await self._settle(await self._saga.finish(self._owed), self._owed)
+        return True
+
+    def count_events(self) -> None:
+        """Add the canary's exchanges since the last call to its stage."""
+        if not self.state.in_traffic:
+            return
+        seen = self._facts.event_count(self.state.canary)
+        self.state = rules.count_events(self.state, seen - self._events_seen)
+        self._events_seen = seen
+
+    async def register(self, canary: str = "") -> None:
+        """Make sure the registry knows the releases that a rollback would name. Raises GuardError."""
+        if self._registry is None:
+            return
+        await self._registry.ensure(self._facts.version(self.state.stable), Stage.PRODUCTION)
+        if canary:
+            await self._registry.ensure(self._facts.version(canary), Stage.STAGING)
+
+    async def audit(self, action: str, actor: str, before: ReleaseState, after: ReleaseState, detail: str) -> None:
+        """Write one audit line; a disk that refuses is counted by the journal."""
+        line = self._line(action, actor, before, after, detail)
+        await self._quietly(lambda: self._journal.record(audit=line))
+
+    async def save_progress(self, *, force: bool = False) -> None:
+        """Record the state; how long a stage has lasted survives a restart to within a minute."""
+        now_s = self._clock.now_s()
+        if not force and now_s - self._saved_at_s < PROGRESS_S:
+            return
+        self._saved_at_s = now_s
+        state = self.state
+        await self._quietly(lambda: self._journal.record(state=state, held_s=now_s - state.stage_started_s))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _obey(self, state: ReleaseState) -> None:
+        if (state.canary, state.stage) != (self.state.canary, self.state.stage) or not self.state.in_traffic:
+            self._events_seen = self._facts.event_count(state.canary) if state.canary else 0
+        self.state = state
+        self._apply(state)
+        self._hooks.on_state(state)
+
+    async def _settle(self, result: SagaResult, intent: Intent) -> None:
+        """Take over what the saga arrived at."""
+        now_s = self._clock.now_s()
+        state = replace(result.state, mode=self.state.mode, stage_started_s=now_s)
+        if result.winner is not None:
+            state = self._servable(adopt(state, result.winner, now_s), state.stable)
+        self._obey(state)
+        self._hooks.on_incident(result.incident)
+        if result.status == "pending":
+            if self._owed_since_s == 0.0:
+                self._owed_since_s, self._retry_after_s = now_s, RETRY_FIRST_S
+            self._owed, self._retry_at_s = intent, now_s + self._retry_after_s
+            return
+        self._owed, self._owed_since_s, self._late = None, 0.0, False
+        self._casebook.release(intent.saga_id)
+        if result.incident.pointer == "no_target":
+            self._hooks.on_alert(Condition.NO_TARGET, f"{result.incident.target.name} cannot be served")
+        await self.save_progress(force=True)
+
+    async def _commit(self, moved: ReleaseState, actor: str) -> None:
+        if self._registry is None:
+            return
+        document = control_of(moved)
+        try:
+            now = await self._registry.control()
+            if now is not None and now.epoch >= moved.epoch and now != document:
+                raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
+            if now != document:
+                await self._registry.commit(document, now.epoch if now else 0, actor)
+        except RefusedError:
+            await self._obey_winner()
+            raise
+        except UpstreamError:
+            self.registry_word = "unreachable"
+            raise
+        self.registry_word = "ok"
+
+    async def _obey_winner(self) -> None:
+        if self._registry is None:
+            return
+        try:
+            now = await self._registry.control()
+        except UpstreamError:
+            self.registry_word = "unreachable"
+            return
+        if now is not None and now.epoch >= self.state.epoch and now != control_of(self.state):
+            await self._obey_newer(now)
+
+    async def _obey_newer(self, control: Control) -> None:
+        before = self.state
+        moved = self._servable(adopt(before, control, self._clock.now_s()), before.stable)
+        self._owes_control = False
+        self._obey(moved)
+        await self.audit("adopt", "registry", before, moved, f"epoch {control.epoch}")
+        await self.save_progress(force=True)
+
+    async def _pay_pointer(self, actor: str) -> None:
+        state = self.state
+        if self._registry is None or state.phase is not Phase.PROMOTED:
+            self._owes_pointer = False
+            return
+        try:
+            if await self._registry.production() != state.stable:
+                await self._registry.promote(state.stable, epoch=state.epoch, actor=actor)
+            self._owes_pointer = False
+        except UpstreamError:
+            self.registry_word = "unreachable"  # owed; paid at a later tick
+        except RefusedError as error:
+            self._owes_pointer = False
+            self._hooks.on_alert("pointer_refused", str(error))
+
+    def _servable(self, state: ReleaseState, fallback: str) -> ReleaseState:
+        """Never route to a version that this process is not configured for; the document itself is left alone."""
+        known = self._facts.versions
+        if state.stable not in known:
+            return replace(state, stable=fallback, canary="", previous="", canary_ratio=0.0, phase=Phase.IDLE)
+        if state.in_traffic and state.canary not in known:
+            return replace(state, canary="", canary_ratio=0.0, phase=Phase.IDLE)
+        return state
+
+    def _line(self, action: str, actor: str, before: ReleaseState, after: ReleaseState, detail: str) -> AuditLine:
+        return AuditLine(self._clock.wall_s(), action, actor[:200], _brief(before), _brief(after), detail[:1000])
+
+    async def _quietly(self, write: Callable[[], None]) -> None:
+        try:
+            await self._offload(write)
+            self.journal_word = "ok"
+        except JournalError as error:
+            self.journal_word = error.reason  # Shown in the status; the journal's own on_fault counted it.
+
+
+def _brief(state: ReleaseState) -> str:
+    canary = f" canary={state.canary}@{state.canary_ratio:g}" if state.canary else ""
+    return f"epoch={state.epoch} {state.phase} stable={state.stable}{canary}"

@@ -1,0 +1,149 @@
+"""What the controller answers to commands: frozen results for the CLI, the admin API and the console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from guard.release.incident import Incident
+from guard.release.state import ROLLBACKS_PER_DAY, Condition, Phase, ReleaseState, recent_rollbacks
+from slo.types import Action, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStatus:
+    """The release as a person wants to see it. Durations in seconds, ratios 0..1.
+
+    registry: ok | unreachable | none. journal: ok | disk_full | disk_fault | busy. pending: what is still owed to the
+    registry: "" | rollback | control | pointer.
+    """
+
+    service: str
+    mode: str
+    phase: str
+    stable: str
+    canary: str
+    previous: str
+    canary_ratio: float
+    stage: int
+    stage_count: int
+    stage_weights: tuple[float, ...]
+    stage_held_s: float
+    stage_hold_s: float
+    stage_events: int
+    stage_min_events: int
+    advance: str
+    epoch: int
+    cache_epoch: int
+    incident_id: str
+    rollbacks_24h: int
+    rollbacks_allowed: int
+    conditions: tuple[str, ...]
+    recommendation: str
+    shedding: bool
+    last_action: str
+    last_reason: str
+    last_judged_ago_s: float | None
+    verdicts: tuple[Verdict, ...]
+    registry: str
+    journal: str
+    pending: str
+    outbox_waiting_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """A command was carried out. `message` is one line for a person."""
+
+    command: str
+    message: str
+    status: ReleaseStatus
+    incident_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """A rehearsed rollback. mttr_s: from the verdict to the last receiver told; None when one was not reached.
+
+    Each figure is seconds since the verdict. passed: all steps done within `target_s`.
+    """
+
+    incident_id: str
+    passed: bool
+    mttr_s: float | None
+    target_s: float
+    weight_zero_s: float
+    done_s: float
+    webhook_s: float | None
+    pointer: str
+    steps: tuple[tuple[str, float], ...]
+    message: str
+
+
+def _nothing(*_words: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who is told what, so that the controller knows no exporter. All are called on the event loop; none may block.
+
+    on_rollback(rule, automatic), on_alert(condition or word, sentence), on_recommendation(sentence),
+    on_incident(incident) when one opens or changes, on_state(state) after every change.
+    """
+
+    on_rollback: Callable[[str, bool], None] = _nothing
+    on_alert: Callable[[Condition | str, str], None] = _nothing
+    on_recommendation: Callable[[str], None] = _nothing
+    on_incident: Callable[[Incident], None] = _nothing
+    on_state: Callable[[ReleaseState], None] = _nothing
+
+
+def status_of(
+    state: ReleaseState,
+    last: tuple[Action, tuple[Verdict, ...], float] | None,
+    *,
+    now_s: float,
+    wall_s: float,
+    registry: str,
+    journal: str,
+    pending: str,
+    outbox_waiting_count: int,
+) -> ReleaseStatus:
+    """Put the status together. last: what was decided last, on which verdicts, at which monotonic second."""
+    stage = state.plan.stages[min(state.stage, len(state.plan.stages) - 1)]
+    rolling = state.phase in (Phase.ROLLING_OUT, Phase.PAUSED)
+    action, verdicts, judged_s = last or (None, (), None)
+    return ReleaseStatus(
+        service=state.service,
+        mode=state.mode.value,
+        phase=state.phase.value,
+        stable=state.stable,
+        canary=state.canary,
+        previous=state.previous,
+        canary_ratio=state.canary_ratio,
+        stage=state.stage,
+        stage_count=len(state.plan.stages),
+        stage_weights=tuple(s.weight for s in state.plan.stages),
+        stage_held_s=now_s - state.stage_started_s if rolling else 0.0,
+        stage_hold_s=stage.hold_s,
+        stage_events=state.stage_events,
+        stage_min_events=stage.min_events,
+        advance=state.advance.value,
+        epoch=state.epoch,
+        cache_epoch=state.cache_epoch,
+        incident_id=state.incident_id,
+        rollbacks_24h=len(recent_rollbacks(state, wall_s)),
+        rollbacks_allowed=ROLLBACKS_PER_DAY,
+        conditions=tuple(c.value for c in state.conditions),
+        recommendation=state.recommendation,
+        shedding=state.shedding,
+        last_action=action.kind.value if action else "",
+        last_reason=action.reason if action else "",
+        last_judged_ago_s=None if judged_s is None else now_s - judged_s,
+        verdicts=verdicts,
+        registry=registry,
+        journal=journal,
+        pending=pending,
+        outbox_waiting_count=outbox_waiting_count,
+    )
