@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from hashlib import sha256
 
-from rag.words import ABBREVIATIONS, MAY_END, STOP_BIGRAMS, STOP_WORDS
+from rag.words import ABBREVIATIONS, BEFORE_NUMBERS, MAY_END, STOP_BIGRAMS, STOP_WORDS
 
 _CJK = (
     "\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
@@ -214,7 +214,7 @@ def _ends_sentence(block: str, begin: int, match: re.Match[str]) -> bool:
     if any(mark in _FULL_STOP for mark in marks):
         return True
     if not following.isspace():
-        # "...\u55ce?\u8acb...": half-width marks in Chinese text have no space behind them.
+        # "...嗎?請...": half-width marks in Chinese text have no space behind them.
         before = block[match.start() - 1] if match.start() else ""
         return _CJK_CHAR.match(following) is not None and not before.isdigit()
     if marks[0] != ".":
@@ -227,6 +227,8 @@ def _ends_sentence(block: str, begin: int, match: re.Match[str]) -> bool:
     if word.isdigit() and block[begin : match.start()].strip() == word:
         return False  # "1. Open the form": the number of a list item
     plain = word.lstrip("(\"'\u201c[").casefold()
+    if plain in BEFORE_NUMBERS:
+        return not upcoming.isdigit()  # "form No. 5", but "he said no."
     if plain in ABBREVIATIONS:
         return plain in MAY_END and upcoming.isupper()
     if len(plain) == 1 and plain.isalpha() and word.lstrip("(\"'")[:1].isupper() and plain != "i":

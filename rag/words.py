@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _ABBREVIATIONS = """
-e.g i.e etc mr mrs ms dr prof no vs approx dept inc ltd co corp st jr sr fig al cf ext tel min max resp a.m p.m
+e.g i.e etc mr mrs ms dr prof vs approx dept inc ltd co corp st jr sr al cf min max resp a.m p.m
 u.s u.k u.n jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun
 """
 _MAY_END = "etc inc ltd co corp a.m p.m u.s u.k u.n min max"
@@ -24,6 +24,9 @@ ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 
 MAY_END = frozenset(_MAY_END.split())
 """After these a capital letter does begin a sentence more often than not ("... by 5 p.m. The form ...")."""
+
+BEFORE_NUMBERS = frozenset({"no", "nos", "fig", "ext", "tel", "art", "para", "p", "pp"})
+"""These are abbreviations only where a number follows."""
 
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """English words that say nothing about the subject of a question."""
