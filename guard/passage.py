@@ -278,7 +278,7 @@ class Passage:
         self._break_off(reason)
 
     def _break_off(self, reason: Reason) -> None:
-        if self._head is None or self._head_out:
+        if self._head is None or (self._head_out and (self._hold or self._first_byte_s is None)):
             self._reply_error(reason)
             return
         watcher = self._watcher
@@ -289,7 +289,7 @@ class Passage:
             return
         if isinstance(self._relay, EventRelay):
             self._body_out.append(self._dialect.error_frame(reason))
-            self._write_out(b"")
+        self._write_out(b"")
         # No last chunk: nobody may take this for the end of an answer.
         self._client.cut(hard=not self._chunked_out and self._method.minor == 0)
         self._record(Outcome.INCOMPLETE, reason, None)
@@ -425,7 +425,7 @@ class Passage:
         capture, head = self._capture, self._head
         if capture is None or head is None:
             return None
-        headers = tuple((name, line.partition(b":")[2].strip(b" \t")) for name, line in head.fields)
+        headers = tuple([field[3] for field in head.fields])
         return Capture(self._route, self._request, capture.body(), headers, self._stream, capture.truncated)
 
 
@@ -439,9 +439,9 @@ def retry_after_s() -> int:
     return 1 + int(random() * 4)
 
 
-def forwarded(fields: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> bytes:
+def forwarded(fields: list[http1.Field], dropped: frozenset[bytes]) -> bytes:
     """Header lines that go on, as sent, without those whose name is dropped."""
-    lines = [line for name, line in fields if name not in dropped] if dropped else [line for _, line in fields]
+    lines = [field[2] for field in fields if field[1] not in dropped] if dropped else [field[2] for field in fields]
     return b"\r\n".join(lines) + b"\r\n" if lines else b""
 
 

@@ -108,6 +108,7 @@ class DataPath:
         own_posts: Mapping[bytes, OwnPost] | None = None,
         allow_networks: Iterable[str] = (),
         tls_context: ssl.SSLContext | None = None,
+        freezes_gc: bool = True,
     ) -> None:
         """Nothing is opened yet.
 
@@ -116,6 +117,7 @@ class DataPath:
             own_posts: the guard's own paths on this listener, e.g. `/guard/v1/feedback`.
             allow_networks: networks that public names may resolve into, e.g. "10.0.0.0/8".
             tls_context: for https endpoints; the default verifies certificate and name with the system's authorities.
+            freezes_gc: what exists at the start is hidden from the garbage collector; for a process that only serves.
 
         Raises:
             ConfigError: a route names an unknown adapter, or two routes have one path.
@@ -124,6 +126,7 @@ class DataPath:
         self.limits, self.timeouts = limits or Limits(), timeouts or Timeouts()
         self.now_s, self.wall_s = now_s, (clock or SystemClock()).wall_s
         self.draining = False
+        self._freezes_gc = freezes_gc
         self.retries = RetryBudget()
         self.admission = Admission()
         self.upstreams = Upstreams(self.limits, self.timeouts, now_s, Egress(allow_networks), tls_context)
@@ -157,9 +160,10 @@ class DataPath:
             place = "listeners.data"
             raise ConfigError(place, f"{host}:{port}", f"choose a free address ({error.strerror or error})") from error
         self._slow_tick = loop.call_later(_SLOW_TICK_S, self._check_clients)
-        # What exists now lives as long as the process; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        if self._freezes_gc:
+            # What exists now lives as long as the process; the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
         return int(self._server.sockets[0].getsockname()[1])
 
     async def drain(self) -> None:
@@ -416,7 +420,7 @@ class _OwnCall:
         self._task = asyncio.get_running_loop().create_task(self._answer(handler, body))
 
     async def _answer(self, handler: OwnPost, body: bytes) -> None:
-        headers = {name: line.partition(b":")[2].strip(b" \t") for name, line in self._head.fields}
+        headers = dict(field[3] for field in self._head.fields)
         try:
             status, answer = await handler(headers, body)
         except Exception:  # The handler is wired in from elsewhere; its caller gets an answer all the same.

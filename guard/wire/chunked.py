@@ -20,11 +20,12 @@ class ChunkReader:
     another idea of where it ends, so the connection must not be used again.
     """
 
-    __slots__ = ("_begun", "_parser", "_pieces", "done", "on_body", "surplus")
+    __slots__ = ("_begun", "_body_count", "_parser", "_pieces", "done", "on_body", "surplus")
 
     def __init__(self, *, response: bool) -> None:
         self.done = self.surplus = self._begun = False
         self._pieces: list[bytes] = []
+        self._body_count = 0
         self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self) if response else httptools.HttpRequestParser(self)
         self._parser.feed_data(_RESPONSE_PRIMER if response else _REQUEST_PRIMER)
@@ -38,6 +39,7 @@ class ChunkReader:
         """Called by the parser after the last chunk."""
         if not self.done:
             self.done = True
+            self._body_count = len(self._pieces)
 
     def feed(self, data: bytes) -> bytes:
         """Return the body bytes in `data`.
@@ -52,6 +54,9 @@ class ChunkReader:
                 raise BadChunk(str(error)) from None
             self.surplus = True
         pieces = self._pieces
+        if self.done:  # The parser goes on into what follows; that is not this body.
+            del pieces[self._body_count :]
+            self._body_count = 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return body

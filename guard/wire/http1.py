@@ -23,7 +23,6 @@ _REQUEST_LINE = re.compile(rb"(%s) ([^ \x00-\x1f\x7f-\xff]+) HTTP/1\.([01])" % _
 _ANY_REQUEST_LINE = re.compile(rb"%s [^ \r\n]+ HTTP/\d(\.\d)?" % _TOKEN)
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 _FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
-_DIGITS = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Encodings of characters that need none (they would make two spellings of one path), of separators and of controls.
 _BAD_ESCAPE = re.compile(
@@ -47,7 +46,12 @@ _KINDS: dict[bytes, int] = {
 
 _SECRET = frozenset({b"authorization", b"cookie", b"x-api-key", b"api-key", b"set-cookie"})
 _MEMO_LIMIT = 1024
-_memo: dict[bytes, tuple[int, bytes, bytes]] = {}
+Field = tuple[int, bytes, bytes, tuple[bytes, bytes]]
+"""One field: what it means to us, its lower-case name, its line as sent, and (name, value)."""
+
+_memo: dict[bytes, Field] = {}
+_request_lines: dict[bytes, tuple[bytes, bytes, bytes, int]] = {}
+_status_lines: dict[bytes, tuple[int, bytes, int]] = {}
 
 
 class BadRequest(Exception):
@@ -65,7 +69,7 @@ class BadFraming(Exception):
 class RequestHead:
     """A request head that may be forwarded.
 
-    fields: (lower-case name, line as sent) of what is passed on; framing and hop-by-hop fields are not in it.
+    fields: what is passed on; framing and hop-by-hop fields are not in it. path: the target without its query.
     content_length: bytes of the body; 0 without one. chunked: the body carries its own framing instead.
     """
 
@@ -74,10 +78,9 @@ class RequestHead:
         "target",
     )  # fmt: skip
 
-    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
-        self.method, self.target, self.minor = method, target, minor
-        self.path = target.partition(b"?")[0]
-        self.fields: list[tuple[bytes, bytes]] = []
+    def __init__(self, method: bytes, target: bytes, path: bytes, minor: int) -> None:
+        self.method, self.target, self.path, self.minor = method, target, path, minor
+        self.fields: list[Field] = []
         self.notes: dict[bytes, bytes] = {}
         self.content_length = 0
         self.chunked = self.expect_continue = False
@@ -96,15 +99,15 @@ class ResponseHead:
 
     def __init__(self, status: int, reason_phrase: bytes, minor: int) -> None:
         self.status, self.reason_phrase = status, reason_phrase
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.fields: list[Field] = []
         self.notes: dict[bytes, bytes] = {}
         self.content_length: int | None = None
         self.chunked = self.bodyless = False
         self.keep_alive = minor == 1
 
 
-def _read_field(line: bytes) -> tuple[int, bytes, bytes]:
-    """Return (kind, lower-case name, value) of one field line; remembered, because clients repeat themselves.
+def _read_field(line: bytes) -> Field:
+    """Read one field line; remembered, because clients and servers repeat themselves.
 
     Raises:
         ValueError: the line is not a field; the message says in which way.
@@ -118,7 +121,11 @@ def _read_field(line: bytes) -> tuple[int, bytes, bytes]:
             raise ValueError("blank before the colon of a header")
         raise ValueError("malformed header line")
     name = match[1].lower()
-    read = (_KINDS.get(name, PLAIN), name, match[2].strip(b" \t"))
+    value = match[2].strip(b" \t")
+    kind = _KINDS.get(name, PLAIN)
+    if kind == HOST and not _HOST.fullmatch(value):
+        raise ValueError("malformed Host")
+    read = (kind, name, line, (name, value))
     if len(line) <= 200 and name not in _SECRET:
         if len(_memo) >= _MEMO_LIMIT:
             _memo.clear()
@@ -126,10 +133,10 @@ def _read_field(line: bytes) -> tuple[int, bytes, bytes]:
     return read
 
 
-def _drop_named(fields: list[tuple[bytes, bytes]], connection: bytes) -> list[tuple[bytes, bytes]]:
+def _drop_named(fields: list[Field], options: set[bytes]) -> list[Field]:
     """Fields without those that the Connection field names as belonging to this hop."""
-    named = {option.strip() for option in connection.lower().split(b",")} - {b"close", b"keep-alive", b""}
-    return [field for field in fields if field[0] not in named] if named else fields
+    named = options - {b"close", b"keep-alive", b""}
+    return [field for field in fields if field[1] not in named] if named else fields
 
 
 def _options(connection: bytes) -> set[bytes]:
@@ -140,7 +147,7 @@ def _refuse(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> BadReq
     return BadRequest(status, message)
 
 
-def _read_request_line(line: bytes) -> RequestHead:
+def _read_request_line(line: bytes) -> tuple[bytes, bytes, bytes, int]:
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         if _ANY_REQUEST_LINE.fullmatch(line) and not line.endswith((b"HTTP/1.0", b"HTTP/1.1")):
@@ -151,12 +158,14 @@ def _read_request_line(line: bytes) -> RequestHead:
         if method in KNOWN_METHODS:
             raise _refuse("method not allowed", HTTPStatus.METHOD_NOT_ALLOWED)
         raise _refuse("unknown method", HTTPStatus.NOT_IMPLEMENTED)
-    head = RequestHead(method, target, match[3][0] - 48)
-    check_path(head.path, target)
-    return head
-
-
-_good_paths: set[bytes] = set()
+    path = target.partition(b"?")[0]
+    check_path(path, target)
+    read = (method, target, path, match[3][0] - 48)
+    if len(line) <= 200:
+        if len(_request_lines) >= _MEMO_LIMIT:
+            _request_lines.clear()
+        _request_lines[line] = read
+    return read
 
 
 def check_path(path: bytes, target: bytes) -> None:
@@ -165,8 +174,6 @@ def check_path(path: bytes, target: bytes) -> None:
     Raises:
         BadRequest: 400, the message says in which way.
     """
-    if target in _good_paths:
-        return
     if not target.startswith(b"/"):
         raise _refuse("the request target must be a path")
     if path.startswith(b"//"):
@@ -177,8 +184,6 @@ def check_path(path: bytes, target: bytes) -> None:
         raise _refuse("path holds an escape that hides a separator, a control or a plain character")
     if _DOT_SEGMENT.search(path):
         raise _refuse("path holds a dot segment")
-    if len(_good_paths) < _MEMO_LIMIT and len(target) < 200:
-        _good_paths.add(target)
 
 
 def read_request_head(raw: bytes) -> RequestHead:
@@ -188,20 +193,24 @@ def read_request_head(raw: bytes) -> RequestHead:
         BadRequest: with the status to answer; the connection cannot be used any further.
     """
     lines = raw.split(b"\r\n")
-    head = _read_request_line(lines[0])
+    line = lines[0]
+    head = RequestHead(*(_request_lines.get(line) or _read_request_line(line)))
     host = length = coding = expect = None
     connection = b""
     fields = head.fields
     memo = _memo
     for line in lines[1:]:
         try:
-            kind, name, value = memo.get(line) or _read_field(line)
+            field = memo.get(line) or _read_field(line)
         except ValueError as error:
             raise _refuse(str(error)) from None
+        kind = field[0]
         if kind == PLAIN:
-            fields.append((name, line))
-        elif kind == NOTED:
-            fields.append((name, line))
+            fields.append(field)
+            continue
+        name, value = field[3]
+        if kind == NOTED:
+            fields.append(field)
             head.notes.setdefault(name, value)
         elif kind == HOST:
             if host is not None:
@@ -219,21 +228,18 @@ def read_request_head(raw: bytes) -> RequestHead:
             connection = connection + b"," + value if connection else value
         elif kind == EXPECT:
             expect = value
-    if host is None:
-        if head.minor:
-            raise _refuse("Host is missing")
-    elif not _HOST.fullmatch(host):
-        raise _refuse("malformed Host")
+    if host is None and head.minor:
+        raise _refuse("Host is missing")
     if coding is not None:
         _read_coding(head, coding, length)
     elif length is not None:
-        if not _DIGITS.fullmatch(length):
+        if not length.isdigit() or len(length) > 18:
             raise _refuse("malformed Content-Length")
         head.content_length = int(length)
     if connection and connection != b"keep-alive":
         options = _options(connection)
         head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
-        head.fields = _drop_named(fields, connection)
+        head.fields = _drop_named(fields, options)
     elif connection:
         head.keep_alive = True
     if expect is not None:
@@ -253,6 +259,16 @@ def _read_coding(head: RequestHead, coding: bytes, length: bytes | None) -> None
     head.chunked = True
 
 
+def _read_status_line(line: bytes) -> tuple[int, bytes, int]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadFraming("malformed status line")
+    read = (int(match[2]), match[3] or b"", match[1][0] - 48)
+    if len(_status_lines) < _MEMO_LIMIT and len(line) <= 100:
+        _status_lines[line] = read
+    return read
+
+
 def read_response_head(raw: bytes, *, to_head: bool = False) -> ResponseHead:
     """Read a response head without its closing blank line. `to_head`: it answers a HEAD request.
 
@@ -260,23 +276,24 @@ def read_response_head(raw: bytes, *, to_head: bool = False) -> ResponseHead:
         BadFraming: the message says in which way.
     """
     lines = raw.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise BadFraming("malformed status line")
-    head = ResponseHead(int(match[2]), match[3] or b"", match[1][0] - 48)
+    line = lines[0]
+    head = ResponseHead(*(_status_lines.get(line) or _read_status_line(line)))
     length = coding = None
     connection = b""
     fields = head.fields
     memo = _memo
     for line in lines[1:]:
         try:
-            kind, name, value = memo.get(line) or _read_field(line)
+            field = memo.get(line) or _read_field(line)
         except ValueError as error:
             raise BadFraming(str(error)) from None
+        kind = field[0]
         if kind == PLAIN:
-            fields.append((name, line))
-        elif kind == NOTED:
-            fields.append((name, line))
+            fields.append(field)
+            continue
+        name, value = field[3]
+        if kind == NOTED:
+            fields.append(field)
             head.notes.setdefault(name, value)
         elif kind == LENGTH:
             if length is not None:
@@ -291,7 +308,7 @@ def read_response_head(raw: bytes, *, to_head: bool = False) -> ResponseHead:
     if connection:
         options = _options(connection)
         head.keep_alive = b"close" not in options and (head.keep_alive or b"keep-alive" in options)
-        head.fields = _drop_named(fields, connection)
+        head.fields = _drop_named(fields, options)
     if coding is not None:
         if length is not None:
             raise BadFraming("Content-Length together with Transfer-Encoding")
@@ -299,7 +316,7 @@ def read_response_head(raw: bytes, *, to_head: bool = False) -> ResponseHead:
             raise BadFraming("unknown transfer coding")
         head.chunked = True
     elif length is not None:
-        if not _DIGITS.fullmatch(length):
+        if not length.isdigit() or len(length) > 18:
             raise BadFraming("malformed Content-Length")
         head.content_length = int(length)
     head.bodyless = to_head or head.status in (204, 304) or head.status < 200
