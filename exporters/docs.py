@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from exporters.bounds import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS
 from exporters.labels import BOUNDED_COUNT, BOUNDED_COUNT_DEFAULT, closed_set
-from exporters.prometheus import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS
 from slo.metric_names import INDICATORS, METRICS, Metric
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"

@@ -159,10 +159,10 @@ class ExchangeLog:
             if closing or asked > self._flush_done or not self._blocked():
                 self._guarded(self._drain)
             self._guarded(self._rotate_by_hour)
+            self._warn()
             with self._flushed:
                 self._flush_done = asked
                 self._flushed.notify_all()
-            self._warn()
             if closing:
                 self._guarded(self._close_segment)
                 return

@@ -42,7 +42,13 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_quality_retrievals_total", "result"): frozenset({"hit", "zero_hit", "error"}),
     ("sft_cache_lookups_total", "result"): frozenset({CacheStatus.HIT.value, CacheStatus.MISS.value}),
     ("sft_guard_failopen_total", "reason"): FAILOPEN_REASONS,
-}
+    ("sft_guard_log_dropped_total", "reason"): frozenset({
+        "queue_full", "disk_full", "io_error", "unwritable", "unencodable", "closed", "internal",
+    }),
+    ("sft_guard_webhook_deliveries_total", "result"): frozenset({
+        "delivered", "http_error", "redirect", "timeout", "connect_error", "gone", "expired",
+    }),
+}  # fmt: skip
 """Labels whose words depend on the metric."""
 
 BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 64}

@@ -16,6 +16,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from exporters.bounds import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS, merge_bounds
 from exporters.labels import clean
 from exporters.series import Cell, Distribution, SeriesTable
 from exporters.text import FamilyText, Histogram, Sample, render
@@ -25,48 +26,38 @@ from slo.types import FAILURES, CacheStatus, CheckResult, Exchange, Outcome
 
 log = logging.getLogger("sft_guard.metrics")
 
-LATENCY_BOUNDS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0)
-RETRIEVAL_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-OVERHEAD_BOUNDS_S = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1)
-SCORE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
 GaugeRow = tuple[str, Mapping[str, str], float | None]
 GaugeSource = Callable[[], Iterable[GaugeRow]]
 NO_LABELS: Mapping[str, str] = {}
 
-_TIMED = FAILURES | {Outcome.OK}  # the user waited for these; a refusal after 1 ms says nothing about latency
+# The user waited for these; a refusal after 1 ms says nothing about latency. The windows of the sidecar count the same
+# exchanges, so that a rule gives the same verdict here and in Prometheus.
+_TIMED = FAILURES | {Outcome.OK}
 _RETRIEVAL = {CheckResult.PASS: "hit", CheckResult.FAIL: "zero_hit", CheckResult.UNAVAILABLE: "error"}
 _PULLED_SHARE = 4  # one line of four is kept for gauges, so that no flood of label values can hide the six exact ones
-
-
-def merge_bounds(*groups: Iterable[float]) -> tuple[float, ...]:
-    """Return the sorted union of bucket bounds, seconds.
-
-    Nine digits keep float noise such as 4.3 * 0.7 = 3.0099999999999998 out of the `le` labels that rules quote.
-
-    >>> merge_bounds((0.5, 1.0), (4.3 * 0.7, 1.0))
-    (0.5, 1.0, 3.01)
-
-    Raises:
-        ValueError: a bound is not a positive finite number.
-    """
-    bounds = {round(float(bound), 9) for group in groups for bound in group}
-    for bound in bounds:
-        if not math.isfinite(bound) or bound <= 0:
-            raise ValueError(f"latency bound {bound!r}: histogram bounds are positive finite seconds")
-    return tuple(sorted(bounds))
 
 
 class _Served:
     """The cells of one (route, release, outcome, cache), so that an answer costs one lookup."""
 
-    __slots__ = ("duration", "first_token", "lookups", "money", "requests", "throttled", "tokens_in", "tokens_out")
+    __slots__ = (
+        "duration",
+        "first_token",
+        "lookups",
+        "money",
+        "requests",
+        "throttled",
+        "timed",
+        "tokens_in",
+        "tokens_out",
+    )
 
-    def __init__(self, requests: Cell, duration: Distribution | None, lookups: Cell | None) -> None:
+    def __init__(self, requests: Cell, lookups: Cell | None, *, timed: bool) -> None:
         self.requests = requests
-        self.duration = duration
         self.lookups = lookups
+        self.timed = timed
         # Made at their first use: a series that was never measured is absent.
+        self.duration: Distribution | None = None
         self.first_token: Distribution | None = None
         self.throttled: Cell | None = None
         self.money: Cell | None = None
@@ -116,8 +107,8 @@ class PrometheusExporter:
             },
             max_series - self._max_pulled,
         )
-        self._served: dict[tuple[str, str, str, str], _Served] = {}
-        self._checked: dict[tuple[str, str, str], _Checked] = {}
+        self._served: dict[tuple[str, str, Outcome, CacheStatus], _Served] = {}
+        self._checked: dict[tuple[str, str, CheckResult], _Checked] = {}
         self._cells: dict[tuple[object, ...], Cell] = {}
         self._overhead: Distribution | None = None
         self._sources: list[GaugeSource] = []
@@ -130,18 +121,18 @@ class PrometheusExporter:
 
     def served(self, exchange: Exchange) -> None:
         """Count one exchange at its end. Only from the event loop: the cells it adds to have no lock."""
-        # `_value_` is the plain string: hashing an enum member runs Python code, four times the lookup itself.
-        key = (exchange.route, exchange.release, exchange.outcome._value_, exchange.cache._value_)
+        key = (exchange.route, exchange.release, exchange.outcome, exchange.cache)
         cells = self._served.get(key) or self._new_served(key)
         if cells is None:
             return
         cells.requests.n += 1
-        if cells.duration is not None:
-            index = cells.duration.observe(exchange.duration_s)
-            if exchange.traceparent:
-                # The 32 digits of "00-<trace id>-<span id>-01"; cleaned when rendered, not here.
-                trace_id, duration_s = exchange.traceparent[3:35], exchange.duration_s
-                cells.duration.exemplars[index] = (trace_id, duration_s, exchange.wall_s + duration_s)
+        throttled = exchange.reason == "throttled"
+        if cells.timed and not throttled:
+            if cells.duration is None:
+                name = "sft_perf_request_duration_seconds"
+                cells.duration = self._distribution(name, (key[0], key[1], key[3].value))
+            if cells.duration is not None:
+                _observe_duration(cells.duration, exchange)
         if cells.lookups is not None:
             cells.lookups.n += 1
         if exchange.first_token_s is not None:
@@ -164,7 +155,7 @@ class PrometheusExporter:
             cells.tokens_out = _add(
                 cells.tokens_out or self._cell("sft_cost_tokens_total", (key[1], "output")), exchange.output_tokens
             )
-        if exchange.reason == "throttled":
+        if throttled:
             cells.throttled = _add(cells.throttled or self._cell("sft_availability_throttled_total", key[:2]), 1)
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
@@ -173,8 +164,10 @@ class PrometheusExporter:
         text: what was said; only `retrieval_s` (seconds, reported by the answer path) is read here.
         """
         release = exchange.release
+        if exchange.outcome is not Outcome.OK or exchange.cache is CacheStatus.HIT:
+            return  # Only whole, fresh answers say something about the quality of a release.
         for finding in exchange.findings:
-            key = (release, finding.check, finding.result._value_)
+            key = (release, finding.check, finding.result)
             cells = self._checked.get(key) or self._new_checked(key)
             if cells is None:
                 continue
@@ -319,23 +312,23 @@ class PrometheusExporter:
 
     # -- cells --------------------------------------------------------------------------------------------------
 
-    def _new_served(self, key: tuple[str, str, str, str]) -> _Served | None:
+    def _new_served(self, key: tuple[str, str, Outcome, CacheStatus]) -> _Served | None:
         route, release, outcome, cache = key
-        requests, exact = self._table.cell("sft_availability_requests_total", key)
+        values = (route, release, outcome.value, cache.value)
+        requests, exact = self._table.cell("sft_availability_requests_total", values)
         if requests is None:
             return None
-        duration = lookups = None
-        if outcome in _TIMED:
-            duration = self._distribution("sft_perf_request_duration_seconds", (route, release, cache))
-        if cache != CacheStatus.BYPASS.value:
-            lookups = self._cell("sft_cache_lookups_total", (release, cache))
-        cells = _Served(requests, duration, lookups)
+        lookups = None
+        if cache is not CacheStatus.BYPASS:
+            lookups = self._cell("sft_cache_lookups_total", (release, cache.value))
+        cells = _Served(requests, lookups, timed=outcome in _TIMED)
         if exact:
             self._served[key] = cells
         return cells
 
-    def _new_checked(self, key: tuple[str, str, str]) -> _Checked | None:
-        results, exact = self._table.cell("sft_quality_checks_total", key)
+    def _new_checked(self, key: tuple[str, str, CheckResult]) -> _Checked | None:
+        release, check, result = key
+        results, exact = self._table.cell("sft_quality_checks_total", (release, check, result.value))
         if results is None:
             return None
         cells = _Checked(results)
@@ -366,3 +359,11 @@ def _add(cell: Cell | None, n: float) -> Cell | None:
     if cell is not None:
         cell.n += n
     return cell
+
+
+def _observe_duration(durations: Distribution, exchange: Exchange) -> None:
+    index = durations.observe(exchange.duration_s)
+    if exchange.traceparent:
+        # The 32 digits of "00-<trace id>-<span id>-01"; cleaned when rendered, not here.
+        trace_id, duration_s = exchange.traceparent[3:35], exchange.duration_s
+        durations.exemplars[index] = (trace_id, duration_s, exchange.wall_s + duration_s)

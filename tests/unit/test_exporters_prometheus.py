@@ -12,8 +12,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from exporters.bounds import LATENCY_BOUNDS_S, merge_bounds
 from exporters.labels import clean, closed_set
-from exporters.prometheus import LATENCY_BOUNDS_S, PrometheusExporter, merge_bounds
+from exporters.prometheus import PrometheusExporter
 from exporters.text import wants_openmetrics
 from slo.metric_names import INDICATORS, METRICS
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
@@ -147,6 +148,13 @@ def test_latency_counts_only_what_the_user_waited_for(outcome: Outcome, timed: b
     assert ("sft_perf_request_duration_seconds_count" in text) is timed
 
 
+def test_only_whole_fresh_answers_count_for_quality() -> None:
+    prom = exporter()
+    prom.checked(exchange(findings=FINDINGS, cache=CacheStatus.HIT))
+    prom.checked(exchange(findings=FINDINGS, outcome=Outcome.INCOMPLETE))
+    assert "sft_quality" not in prom.render().decode()
+
+
 def test_what_was_not_measured_is_absent() -> None:
     prom = exporter()
     prom.served(Exchange("e", 0.0, "chat", "r1", "stable", Outcome.OK, 200, duration_s=0.1))
@@ -163,7 +171,8 @@ def test_what_was_not_measured_is_absent() -> None:
 
 def test_throttling_is_counted_beside_its_outcome() -> None:
     prom = exporter()
-    prom.served(exchange(outcome=Outcome.CLIENT_ERROR, status=429, reason="throttled"))
+    prom.served(exchange(outcome=Outcome.SERVER_ERROR, status=429, reason="throttled"))
+    assert "sft_perf_request_duration_seconds_count" not in prom.render().decode()
     assert 'sft_availability_throttled_total{service="faq-bot",route="chat",release="abc123def456"} 1' in (
         prom.render().decode()
     )
