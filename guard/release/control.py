@@ -51,7 +51,7 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
         canary_ratio=control.canary_ratio,
         plan=plan,
         stage=min(control.stage, len(plan.stages) - 1),
-        stage_started_s=state.stage_started_s if same_stage else now_s,
+        stage_started_s=state.stage_started_s if same_stage or control.phase == state.phase == "promoted" else now_s,
         stage_events=state.stage_events if same_stage else 0,
         epoch=control.epoch,
         cache_epoch=control.cache_epoch,

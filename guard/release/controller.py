@@ -149,7 +149,7 @@ class Controller:
         """Make the canary stable now. Raises RefusedError, UpstreamError."""
         async with self._turn:
             self._not_busy()
-            moved = rules.promote(self.state)
+            moved = rules.promote(self.state, self._clock.now_s())
             await self._enactor.raise_exposure(moved, "promote", actor)
             return self._result("promote", f"{moved.stable} is stable; {moved.previous} is kept to return to")
 

@@ -66,7 +66,8 @@ class Condition(StrEnum):
 class ReleaseState:
     """Who answers, and how the release goes on. Names are `Version.name`.
 
-    canary_ratio: share of sessions sent to `canary`, 0..1. stage_started_s, unknown_since_s: monotonic seconds.
+    canary_ratio: share of sessions sent to `canary`, 0..1. stage_started_s, unknown_since_s: monotonic seconds;
+    in phase `promoted` the former is when the promotion was.
     stage_events: canary exchanges in this stage. epoch: grows with every change of exposure or phase.
     rollbacks_s: Unix seconds of automatic rollbacks of the last day. barred: versions that were rolled back.
     shedding: the lowest priority gets 503 + Retry-After because a rule asked to shed and there is no canary.
@@ -179,11 +180,11 @@ def advance(state: ReleaseState, now_s: float) -> ReleaseState:
     """
     _require_rollout(state)
     if state.stage + 1 >= len(state.plan.stages):
-        return promote(state)
+        return promote(state, now_s)
     return _at_stage(_next_epoch(state), state.stage + 1, now_s)
 
 
-def promote(state: ReleaseState) -> ReleaseState:
+def promote(state: ReleaseState, now_s: float) -> ReleaseState:
     """Make the canary stable; the old stable is kept as `previous`, to return to.
 
     Raises:
@@ -198,6 +199,7 @@ def promote(state: ReleaseState) -> ReleaseState:
         canary="",
         canary_ratio=0.0,
         phase=Phase.PROMOTED,
+        stage_started_s=now_s,  # from here on: how long ago the promotion was
         cache_epoch=moved.epoch,
         unknown_since_s=None,
         conditions=(),
@@ -271,12 +273,12 @@ def step(
     state = _without(state, Condition.ROLLBACK_SUPPRESSED)
     if action.kind is ActionKind.ADVANCE:
         return _automatic_advance(_without(_known(state), Condition.SHARED_UPSTREAM), now_s)
-    state, shared = _watch_shared(state, action)
+    state, told = _watch(state, action)
     if action.kind is ActionKind.SHED:
         state, effects = _shed(_known(state), action, now_s)
     else:
         state, effects = _hold(state, action, now_s, drain_unknown)
-    return state, replace(effects, alerts=(*shared, *effects.alerts))
+    return state, replace(effects, alerts=(*told, *effects.alerts))
 
 
 def finish_rollback(state: ReleaseState, *, no_target: bool = False) -> ReleaseState:
@@ -317,7 +319,7 @@ def is_blind(action: Action) -> bool:
     """The action was decided without knowledge: nothing could be judged."""
     if action.kind is not ActionKind.HOLD:
         return False
-    if action.reason.startswith("unknown"):
+    if action.reason.startswith(("unknown", "sick")):
         return True
     return bool(action.verdicts) and all(v.state is State.UNKNOWN for v in action.verdicts)
 
@@ -460,11 +462,16 @@ def _known(state: ReleaseState) -> ReleaseState:
     return replace(_without(state, Condition.UNKNOWN_TOO_LONG), unknown_since_s=None)
 
 
-def _watch_shared(state: ReleaseState, action: Action) -> tuple[ReleaseState, tuple[Condition, ...]]:
-    if not action.reason.startswith(Condition.SHARED_UPSTREAM):
-        return _without(state, Condition.SHARED_UPSTREAM), ()
-    state, fresh = with_condition(state, Condition.SHARED_UPSTREAM)
-    return state, (Condition.SHARED_UPSTREAM,) if fresh else ()
+def _watch(state: ReleaseState, action: Action) -> tuple[ReleaseState, tuple[Condition, ...]]:
+    """Conditions that an action names in its first word: begin, tell once, end when it no longer does."""
+    told: tuple[Condition, ...] = ()
+    for condition in (Condition.SHARED_UPSTREAM, Condition.NO_TARGET):
+        if not action.reason.startswith(condition):
+            state = _without(state, condition)
+            continue
+        state, fresh = with_condition(state, condition)
+        told = (*told, condition) if fresh else told
+    return state, told
 
 
 def with_condition(state: ReleaseState, condition: Condition) -> tuple[ReleaseState, bool]:
