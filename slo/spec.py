@@ -36,8 +36,8 @@ FORMS = ("baseline", "current", "limit", "sla", "budget_usd", "tier", "previous"
 """The key that tells which form a threshold has."""
 
 _UNIT_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?$")
-_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
+_DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _UNIT_S), re.ASCII)
+_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$", re.ASCII)
 _STATISTICS = ("mean", *QUANTILES)
 
 
@@ -50,7 +50,7 @@ def parse_duration_s(text: str) -> float:
     >>> parse_duration_s("1h30m"), parse_duration_s("30d")
     (5400.0, 2592000.0)
     """
-    match = _DURATION.match(text.strip()) if len(text) <= 40 else None
+    match = _DURATION.fullmatch(text.strip()) if len(text) <= 40 else None
     if not match or not any(match.groups()):
         raise ValueError(f"`{text[:40]}`: write a duration such as 90s, 10m, 1h, 1h30m or 30d")
     return sum(float(part) * size for part, size in zip(match.groups(), _UNIT_S.values(), strict=True) if part)
@@ -190,13 +190,25 @@ class FastForm(_Model):
     min_events: int = Field(20, ge=5, le=1_000_000, description="Fewer events than this say nothing.")
 
 
-def _fast_or_off(value: object) -> object:
+def _fast_tag(value: object) -> str | None:
     # YAML 1.1 reads the word `off` as false.
     if value is False or value == "off":
-        return "off"
-    if not isinstance(value, dict | FastForm):
-        raise ValueError("write off, or a mapping such as {over: 20%, window: 1m, min_events: 20}")
-    return value
+        return "[off]"
+    return "[fast]" if isinstance(value, dict | FastForm) else None
+
+
+def _off(_: object) -> str:
+    return "off"
+
+
+FastOrOff = Annotated[
+    Annotated[FastForm, Tag("[fast]")] | Annotated[Literal["off"], BeforeValidator(_off), Tag("[off]")],
+    Discriminator(
+        _fast_tag,
+        custom_error_type="fast_form",
+        custom_error_message="write off, or a mapping such as {over: 20%, window: 1m, min_events: 20}",
+    ),
+]
 
 
 class Objective(_Model):
@@ -214,7 +226,7 @@ class Objective(_Model):
     action: Literal["track", "page", "shed", "rollback"] = Field(
         "track", description="track: metric and ticket. page: alert. shed: less traffic. rollback: back to stable."
     )
-    fast: Annotated[FastForm | Literal["off"], BeforeValidator(_fast_or_off)] | None = Field(
+    fast: FastOrOff | None = Field(
         None, description="Catastrophe rule, or off. Ratio rules that roll back have it by default."
     )
     burn_rate: bool = Field(False, description="Judge by how fast the error budget burns, in pairs of windows.")

@@ -67,13 +67,14 @@ class _Book:
 class _Release:
     """Everything kept of one release."""
 
-    __slots__ = ("books", "repeats", "share_checked", "share_served")
+    __slots__ = ("books", "repeats", "share_checked", "share_served", "sweep_again_s")
 
     def __init__(self, books: dict[tuple[str, ...], _Book], cap_ratio: float | None) -> None:
         self.books = books
         self.share_served = FairShare(cap_ratio) if cap_ratio else None
         self.share_checked = FairShare(cap_ratio) if cap_ratio else None
         self.repeats: dict[tuple[str, str], tuple[float, int]] = {}  # (what, session) -> (counted at, retries since)
+        self.sweep_again_s = float("-inf")
 
     def repeated(self, what: str, session: str, now_s: float) -> bool:
         """Whether this is a retry: the same trouble of the same session less than 10 s after it counted.
@@ -92,7 +93,9 @@ class _Release:
             repeats[key] = (at_s, retry_count + 1)
             return True
         if len(repeats) >= MAX_REPEATS:
-            self.repeats = repeats = {k: seen for k, seen in repeats.items() if now_s - seen[0] < REPEAT_S}
+            if now_s >= self.sweep_again_s:  # not at every event: a sweep of a full table takes a millisecond
+                self.sweep_again_s = now_s + REPEAT_S
+                self.repeats = repeats = {k: seen for k, seen in repeats.items() if now_s - seen[0] < REPEAT_S}
             if len(repeats) >= MAX_REPEATS:  # so many sessions in trouble: none is mistaken for a retry
                 return False
         repeats[key] = (now_s, 0)

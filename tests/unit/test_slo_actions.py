@@ -8,16 +8,23 @@ import pytest
 
 from slo.actions import ReleaseSnapshot, decide, reason_code
 from slo.types import ActionKind, OnBreach, Reading, State, Verdict
-from tests.slo_builders import FAST, SIMILARITY, make_slo
+from tests.slo_builders import FAST, HALLUCINATION, SIMILARITY, make_slo
 
 READY = ReleaseSnapshot(has_canary=True, weight=0.1, hold_satisfied=True, events_satisfied=True)
 ALONE = ReleaseSnapshot(has_canary=False)
 
 
 def verdict(
-    name: str, state: State, action: OnBreach = OnBreach.ROLLBACK, *, firing: bool | None = None, fast: bool = False,
-    reading: Reading | None = None, fast_reading: Reading | None = None, indicator: str = "sft_quality_hallucination_rate",
-) -> Verdict:  # fmt: skip
+    name: str,
+    state: State,
+    action: OnBreach = OnBreach.ROLLBACK,
+    *,
+    firing: bool | None = None,
+    fast: bool = False,
+    reading: Reading | None = None,
+    fast_reading: Reading | None = None,
+    indicator: str = HALLUCINATION,
+) -> Verdict:
     slo = make_slo(indicator, name=name, action=action, fast=FAST if fast else None)
     return Verdict(
         slo, "r", state, None, 0.05, f"{name} {state}", reading=reading, fast_reading=fast_reading, fast=fast,

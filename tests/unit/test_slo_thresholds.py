@@ -16,16 +16,28 @@ NOW_S = 1_750_000_000.0  # a Sunday, 15:06 UTC
 
 def made(indicator: str, p95: float, window_s: float = 3600.0, **changes: object) -> Baseline:
     values = IndicatorBaseline(
-        indicator, window_s, 168, 50_000, overall=p95 * 0.8,
+        indicator,
+        window_s,
+        window_count=168,
+        event_count=50_000,
+        overall=p95 * 0.8,
         statistics=(Statistic("mean", 0.0, p95 * 0.5, 1.0), Statistic("p95", p95 * 0.9, p95, p95 * 1.1)),
         profile=(HourValue(hour_of_week(NOW_S), 3, p95 * 0.75), HourValue(1, 1, p95)),
-    )  # fmt: skip
-    settings: dict[str, object] = {
-        "created_wall_s": NOW_S - 86_400.0, "expires_wall_s": NOW_S + 29 * 86_400.0, "first_wall_s": NOW_S - 9 * 86_400.0,
-        "last_wall_s": NOW_S - 86_400.0, "days": 8.0, "window_s": window_s, "exchange_count": 50_000,
-        "indicators": (values,), "embedder": "mini-1", "config_hash": "c1", "sha256": "ab" * 32,
-    }  # fmt: skip
-    return Baseline(**{**settings, **changes})  # type: ignore[arg-type]
+    )
+    baseline = Baseline(
+        created_wall_s=NOW_S - 86_400.0,
+        expires_wall_s=NOW_S + 29 * 86_400.0,
+        first_wall_s=NOW_S - 9 * 86_400.0,
+        last_wall_s=NOW_S - 86_400.0,
+        days=8.0,
+        window_s=window_s,
+        exchange_count=50_000,
+        indicators=(values,),
+        embedder="mini-1",
+        config_hash="c1",
+        sha256="ab" * 32,
+    )
+    return replace(baseline, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
