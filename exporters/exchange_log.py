@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporters.segments import DiskFile, Opener, Segment, open_segment, prune, repair
-from slo.clock import Clock
+from slo.clock import Clock, SystemClock
 from slo.codec import encode_exchange
 from slo.types import Exchange
 
@@ -43,7 +43,7 @@ class ExchangeLog:
     text_mode: "none" leaves the words out; "redacted" and "full" write them as they come, redaction having been done
     by whoever calls. segment_bytes: a segment is closed at this size, and at every full hour. keep_days,
     max_total_bytes: closed segments beyond are deleted, oldest first. on_drop: told (reason, line count) from any
-    thread. clock: must work outside the event loop (`slo.clock.SystemClock` does). queue_bytes: lines waiting for the
+    thread. clock: one that works outside the event loop, or the system's is taken. queue_bytes: lines waiting for the
     disk. opener: opens a segment file; a test plugs in a failing one.
     """
 
@@ -148,6 +148,10 @@ class ExchangeLog:
     # -- writer thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._clock.now_s()
+        except RuntimeError:  # A clock of the event loop cannot be asked from this thread.
+            self._clock = SystemClock()
         self._guarded(self._start)
         while True:
             self._wake.wait(_POLL_S)

@@ -17,12 +17,16 @@ VALUE_CHARS = 120
 """Longest label value, characters; the rest is cut."""
 
 FAILOPEN_DEPS = frozenset({
-    "redis", "cache", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "exporter", "alertmanager",
-    "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config", "sink",
+    "redis", "cache", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "recorder", "loop",
+    "alertmanager", "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config",
 })  # fmt: skip
 FAILOPEN_REASONS = frozenset({
-    "refused", "timeout", "error", "full", "queue_full", "disk_full", "io_error", "invalid", "unavailable", "open",
-    "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth", "garbage", "reset", "closed",
+    # how a dependency failed
+    "refused", "timeout", "error", "full", "queue_full", "disk_full", "disk_fault", "too_large", "io_error", "busy", "invalid",
+    "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth", "garbage",
+    "reset", "closed",
+    # which recorder or loop of our own failed
+    "prometheus", "windows", "recent", "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
 CLOSED: dict[str, frozenset[str]] = {

@@ -20,6 +20,7 @@ import pytest
 
 from exporters.exchange_log import LIST_ITEMS, STRING_CHARS, ExchangeLog
 from exporters.segments import DiskFile, prune, repair, segment_name, segment_start_s
+from slo.clock import LoopClock
 from slo.codec import decode_exchange
 from slo.types import CheckResult, Exchange, Finding, Outcome
 from tests.unit.exporters_helpers import ManualClock
@@ -358,6 +359,15 @@ def test_a_counter_that_raises_does_not_stop_the_log(tmp_path: Path) -> None:
     log.checked(EXCHANGE)
     assert log.close()
     assert log.dropped_count == {"queue_full": 1}
+
+
+def test_a_clock_of_the_event_loop_does_not_stop_the_writer(tmp_path: Path) -> None:
+    log = ExchangeLog(tmp_path, clock=LoopClock(), queue_bytes=200)
+    log.checked(EXCHANGE)
+    log.checked(EXCHANGE, {"answer": "x" * 300})  # dropped, so that the clock is asked for the warning too
+    assert log.close()
+    (segment,) = tmp_path.iterdir()
+    assert decode_exchange(segment.read_bytes())[0] == EXCHANGE
 
 
 def test_what_comes_after_closing_is_counted(bench: Bench) -> None:
