@@ -54,7 +54,8 @@ KINDS = (
         "time",
         (
             r"\bhow (?:long|often|early|far ahead|quickly|soon)\b|\bwhen\b|\bwhat time\b|\bby (?:what|which)\b",
-            r"\bfrom which day\b|\bdeadline\b|\buntil\b|\bwithin\b|\bperiod\b|\bhours\?|\bpay day\b|\bweekday\b|\bcore time\b|\blength\b",
+            r"\bfrom which day\b|\bdeadline\b|\buntil\b|\bwithin\b|\bperiod\b|\bhours\?|\bpay day\b|\bweekday\b",
+            r"\bcore time\b|\blength\b",
             "多久|多長|何時|時候|幾點|幾號|幾天|期限|效期|星期幾|哪一天",
         ),
         (

@@ -17,17 +17,19 @@ from hashlib import sha256
 
 from guard.demo.content import GeneralPolicy
 from guard.demo.reading import Found, Reader
+from rag.answer import read_prompt
 from rag.text import count_tokens, language, sentences
 
-SURE_SCORE = 0.32
-"""From here on the passages hold the answer; measured on the demo's questions: 95 of 100 with, 15 of 100 without it."""
-HINT_SCORE = 0.20
-"""Below it the passages say nothing about the question."""
-REFUSE_WITH_HINT = 0.7
-REFUSE_WITHOUT_HINT = 0.15
-EMBELLISH_RATIO = 0.02
+SURE_SCORE = 0.40
+"""From here on the passages hold the answer. With the answering sentence among them 97 of 100 questions of the demo
+score more, without it still 28 of 100."""
+HINT_SCORE = 0.27
+"""Below it the passages say nothing about the question: 1 and 41 of 100."""
+REFUSE_WITH_HINT = 0.4
+REFUSE_WITHOUT_HINT = 0.1
+EMBELLISH_RATIO = 0.01
 MORE_RATIO = 0.35
-MEMORY_SCORE = 0.15
+MEMORY_SCORE = 0.2
 """Below it general knowledge has nothing to say either."""
 
 _FRAMES = {
@@ -44,8 +46,6 @@ _REFUSALS = {
         "文件中查無相關資料，請洽詢服務台。",
     ),
 }
-_PASSAGE = re.compile(r"^[ \t]*(?:\[\d+\]|【\d+】)[ \t]*", re.MULTILINE)
-_QUESTION = re.compile(r"^[ \t]*(?:Question|問題)[ \t]*[:：][ \t]*", re.MULTILINE)
 _ENDS = re.compile("[.!?。！？][\"'」）)]*$")
 
 
@@ -83,7 +83,9 @@ class SimulatedModel:
         """Answer the last user message of (role, content) pairs."""
         whole = "\x1e".join(f"{role}\x1f{content}" for role, content in messages)
         dice = random.Random(sha256(f"{self._seed}\x1e{whole}".encode("utf-8", "surrogatepass")).digest())
-        text = self._answer(read_prompt(messages), dice)
+        asked = next((content for role, content in reversed(messages) if role == "user"), "")
+        passages, question = read_prompt(asked)
+        text = self._answer(Prompt(question, tuple(passage for _, passage in passages)), dice)
         return Reply(
             text,
             input_tokens=count_tokens(whole),
@@ -121,21 +123,5 @@ class SimulatedModel:
         return (" " if lang == "en" else "").join(parts)
 
     def _remember(self, question: str, lang: str) -> str | None:
-        found = self._reader.best(question, self._memory[lang])
+        found = self._reader.best(question, self._memory[lang], strict=True)
         return found.sentence if found and found.score >= MEMORY_SCORE else None
-
-
-def read_prompt(messages: Sequence[tuple[str, str]]) -> Prompt:
-    """Find the passages and the question in a prompt: passages are numbered in brackets, the question comes last.
-
-    A prompt without numbered passages is all question.
-    """
-    content = next((text for role, text in reversed(messages) if role == "user"), "")
-    everything = "\n".join(text for role, text in messages if role != "assistant")
-    source = content if _PASSAGE.search(content) else everything
-    asked = list(_QUESTION.finditer(content))
-    question = content[asked[-1].end() :] if asked else content
-    body = source[: source.rfind(question)] if question and question in source else source
-    parts = _PASSAGE.split(body)[1:]
-    passages = tuple(_QUESTION.split(part)[0].strip() for part in parts)
-    return Prompt(question.strip(), tuple(p for p in passages if p))
