@@ -23,8 +23,8 @@ FAILOPEN_DEPS = frozenset({
 FAILOPEN_REASONS = frozenset({
     # how a dependency failed
     "refused", "timeout", "error", "full", "queue_full", "disk_full", "disk_fault", "too_large", "io_error", "busy",
-    "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth", "garbage",
-    "reset", "closed",
+    "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
+    "garbage", "reset", "closed",
     # which recorder or loop of our own failed
     "prometheus", "windows", "recent", "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
