@@ -35,33 +35,37 @@ THROTTLED = "throttled"
 Vote = tuple[str, "bool | None", "float | None"]
 """(indicator or LATENCY, bad, value). bad None: it should have been judged and could not be, so coverage falls."""
 
-_TIMED = FAILURES | {Outcome.OK}
-_PAID = _TIMED | {Outcome.CANCELLED}
+# Bound once: on the hot path, looking up and hashing enum members would cost more than all the rest.
+_OK, _CANCELLED, _BLOCKED, _CLIENT_ERROR = Outcome.OK, Outcome.CANCELLED, Outcome.BLOCKED, Outcome.CLIENT_ERROR
+_HIT, _BYPASS = CacheStatus.HIT, CacheStatus.BYPASS
+assert {*Outcome} - FAILURES == {_OK, _CANCELLED, _BLOCKED, _CLIENT_ERROR}
 _OF_CHECK = {"grounding": HALLUCINATION, "similarity": SIMILARITY, "zero_hit": ZERO_HIT}
 
 
 def served_votes(exchange: Exchange) -> list[Vote]:
     """Return what is known at the end of an exchange, before any check. Hot path: about a microsecond."""
     outcome = exchange.outcome
-    if outcome is Outcome.BLOCKED:
+    if outcome is _BLOCKED:
         return []
-    hit = exchange.cache is CacheStatus.HIT
+    cache = exchange.cache
+    hit = cache is _HIT
     votes: list[Vote] = []
-    if outcome is not Outcome.CANCELLED:
+    if outcome is not _CANCELLED:
         votes.append((HTTP_ERRORS, exchange.status >= 400, None))
-    if outcome in _TIMED and exchange.reason != THROTTLED:
-        failed = outcome is not Outcome.OK
-        votes.append((AVAILABILITY, failed, None))
-        votes.append((LATENCY, False, exchange.duration_s))
+    if outcome is not _CLIENT_ERROR:
+        if outcome is not _CANCELLED and exchange.reason != THROTTLED:
+            failed = outcome is not _OK
+            votes.append((AVAILABILITY, failed, None))
+            votes.append((LATENCY, False, exchange.duration_s))
+            if not hit:
+                votes.append((LLM_ERRORS, failed, None))
         if not hit:
-            votes.append((LLM_ERRORS, failed, None))
-    if not hit and outcome in _PAID:
-        cost_usd = exchange.cost_usd
-        if cost_usd is not None:
-            votes.append((COST, False, cost_usd))
-        elif outcome is Outcome.OK:
-            votes.append((COST, None, None))
-    if exchange.cache is not CacheStatus.BYPASS:
+            cost_usd = exchange.cost_usd
+            if cost_usd is not None:
+                votes.append((COST, False, cost_usd))
+            elif outcome is _OK:
+                votes.append((COST, None, None))
+    if cache is not _BYPASS:
         votes.append((CACHE_HITS, not hit, None))
     return votes
 

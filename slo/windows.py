@@ -14,7 +14,7 @@ up to whole buckets.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, floor
+from math import ceil, floor, log2
 from typing import Any
 
 from ddsketch.mapping import LogarithmicMapping
@@ -28,7 +28,8 @@ RINGS: tuple[tuple[float, float], ...] = ((FINE_S, 3600.0), (MIDDLE_S, 86_400.0)
 MAX_LENGTH_S = RINGS[-1][1]
 
 _MAPPING = LogarithmicMapping(0.01)
-_key = _MAPPING.key
+# The library's key written out (ceil of the logarithm to base gamma): three calls less per event.
+_PER_DOUBLING = 1.0 / log2(_MAPPING.gamma)
 _MIN_VALUE = 1e-9  # smaller durations and costs are told apart by nobody
 
 
@@ -88,7 +89,7 @@ class Windows:
             bucket.squares += value * value * count
             bins = bucket.bins
             if bins is not None:
-                key = _key(value if value > _MIN_VALUE else _MIN_VALUE)
+                key = ceil(log2(value if value > _MIN_VALUE else _MIN_VALUE) * _PER_DOUBLING)
                 bins[key] = bins.get(key, 0.0) + count
 
     def _turn(self, now_s: float) -> None:
@@ -222,7 +223,7 @@ def quantile_of_bins(bins: dict[int, float], q: float) -> float | None:
 
 def bin_key(value: float) -> int:
     """Return the bin of a value, as `quantile_of_bins` reads it."""
-    return int(_key(value if value > _MIN_VALUE else _MIN_VALUE))
+    return ceil(log2(max(value, _MIN_VALUE)) * _PER_DOUBLING)
 
 
 def _row(age_s: float, bucket: Bucket) -> list[Any]:
