@@ -7,8 +7,9 @@ comes in the background) everything is answered by words; `status_line` says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from operator import mul
 
@@ -145,7 +146,9 @@ class AnswerPath:
         text, source = await self._without_model(retrieval)
         return PathAnswer(text, source, EXTRACTIVE_MODEL, "stop", _own_usage(retrieval, text))
 
-    async def stream(self, retrieval: Retrieval, options: Mapping[str, object]) -> AsyncIterator[tuple[Piece, str]]:
+    async def stream(
+        self, retrieval: Retrieval, options: Mapping[str, object]
+    ) -> AsyncGenerator[tuple[Piece, str], None]:
         """(piece, source) of the answer; the last piece carries `finish_reason` and `usage`.
 
         Raises:
@@ -161,15 +164,16 @@ class AnswerPath:
         prompt = build_prompt(retrieval.question, retrieval.result.hits)
         said: list[str] = []
         finish_reason, usage, model = "stop", None, self.model_name
-        async for piece in self._model.stream(prompt.messages(), options):
-            finish_reason, usage, model = (
-                piece.finish_reason or finish_reason,
-                piece.usage or usage,
-                piece.model or model,
-            )
-            if piece.text:
-                said.append(piece.text)
-                yield Piece(piece.text, model=model), MODEL
+        async with aclosing(self._model.stream(prompt.messages(), options)) as pieces:
+            async for piece in pieces:
+                finish_reason, usage, model = (
+                    piece.finish_reason or finish_reason,
+                    piece.usage or usage,
+                    piece.model or model,
+                )
+                if piece.text:
+                    said.append(piece.text)
+                    yield Piece(piece.text, model=model), MODEL
         yield Piece("", finish_reason, usage or _estimated(prompt, "".join(said)), model), MODEL
 
     async def close(self) -> None:

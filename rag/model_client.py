@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Protocol
 
 import aiohttp
@@ -65,7 +66,9 @@ class AnswerModel(Protocol):
         """The whole answer."""
         ...
 
-    def stream(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> AsyncIterator[Piece]:
+    def stream(
+        self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]
+    ) -> AsyncGenerator[Piece, None]:
         """The answer in pieces, as they come."""
         ...
 
@@ -107,7 +110,7 @@ class OpenAiModel:
 
     async def stream(
         self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece, None]:
         """Pieces as they come.
 
         Raises:
@@ -148,7 +151,7 @@ class OpenAiModel:
         # A redirect would send question and key somewhere nobody configured.
         return self._session.post(
             url,
-            data=msgspec.json.encode(body),
+            data=BytesIO(msgspec.json.encode(body)),
             headers={"Content-Type": "application/json"},
             allow_redirects=False,
         )

@@ -7,8 +7,8 @@ stream both are on the chunk with `finish_reason`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
@@ -217,22 +217,23 @@ def create_app(
 
 async def _events(
     path: AnswerPath, retrieval: Retrieval, options: Mapping[str, object], head: Mapping[str, object], usage: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     base = {**head, "object": "chat.completion.chunk"}
     opened = False
     try:
-        async for piece, source in path.stream(retrieval, options):
-            base["model"] = piece.model
-            if not opened:
-                opened = True
-                yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
-            if piece.finish_reason:
-                end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
-                yield _event(base | end | {"retrieval": _retrieval(retrieval)})
-                if usage and piece.usage is not None:
-                    yield _event(base | {"choices": [], "usage": _usage(piece.usage)})
-            else:
-                yield _event(base | {"choices": [_choice({"content": piece.text})]})
+        async with aclosing(path.stream(retrieval, options)) as pieces:
+            async for piece, source in pieces:
+                base["model"] = piece.model
+                if not opened:
+                    opened = True
+                    yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
+                if piece.finish_reason:
+                    end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
+                    yield _event(base | end | {"retrieval": _retrieval(retrieval)})
+                    if usage and piece.usage is not None:
+                        yield _event(base | {"choices": [], "usage": _usage(piece.usage)})
+                else:
+                    yield _event(base | {"choices": [_choice({"content": piece.text})]})
     except ModelError as error:
         if not opened:
             raise
@@ -242,10 +243,12 @@ async def _events(
     yield b"data: [DONE]\n\n"
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for event in rest:
-        yield event
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    # A client that goes away ends this generator; closing the rest at once ends the request to the model too.
+    async with aclosing(rest):
+        yield first
+        async for event in rest:
+            yield event
 
 
 async def _parsed(request: Request, kind: type[_Body]) -> _Body:

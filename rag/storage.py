@@ -86,32 +86,47 @@ def commit(directory: Path, files: Mapping[str, bytes]) -> Generation:
             _write_synced(temporary / name, data)
         _sync_directory(temporary)
         temporary.rename(directory / _NEXT)
-        _sync_directory(directory)
-        finish_commit(directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(
-            f"{directory}: cannot be written ({error.strerror}); the knowledge base there is unchanged or complete"
+            f"{directory}: cannot be written ({error.strerror}); nothing was added, free space and add again"
         ) from error
+    try:
+        _sync_directory(directory)
+    except OSError as error:
+        raise DataError(f"{directory}: added, but the disk did not confirm it ({error.strerror}); check it") from error
+    finish_commit(directory)
     return Generation(sha256(manifest).hexdigest(), dict(files))
 
 
 def finish_commit(directory: Path) -> None:
-    """Move a committed generation to its place; safe to repeat. Hold `writer_lock`."""
+    """Move a committed generation to its place; safe to repeat. Hold `writer_lock`.
+
+    Raises:
+        DataError: it could not be moved now; readers see it all the same, and the next writer tries again.
+    """
     waiting = directory / _NEXT
     if not waiting.is_dir():
         return
-    if (waiting / MANIFEST).exists():
-        named = set(_decode_manifest((waiting / MANIFEST).read_bytes(), waiting))
-        for name in CONTENT_FILES:
-            if (waiting / name).exists():
-                (waiting / name).replace(directory / name)
-            elif name not in named:
-                (directory / name).unlink(missing_ok=True)
-        _sync_directory(directory)
-        (waiting / MANIFEST).replace(directory / MANIFEST)
-        _sync_directory(directory)
-    shutil.rmtree(waiting)
+    try:
+        if (waiting / MANIFEST).exists():
+            _move(waiting, directory)
+        shutil.rmtree(waiting)
+    except OSError as error:
+        raise DataError(f"{directory}: added, but not moved to its place yet ({error.strerror}); add again") from error
+
+
+def _move(waiting: Path, directory: Path) -> None:
+    named = set(_decode_manifest((waiting / MANIFEST).read_bytes(), waiting))
+    for name in CONTENT_FILES:
+        if (waiting / name).exists():
+            (waiting / name).replace(directory / name)
+        elif name not in named:
+            (directory / name).unlink(missing_ok=True)
+    _sync_directory(directory)
+    # Last: from here on readers take everything from the directory itself.
+    (waiting / MANIFEST).replace(directory / MANIFEST)
+    _sync_directory(directory)
 
 
 def read(directory: Path) -> Generation:
@@ -178,7 +193,10 @@ def _read_file(directory: Path, name: str) -> bytes:
 
 def _decode_manifest(data: bytes, directory: Path) -> dict[str, tuple[str, int]]:
     try:
-        entries = msgspec.json.decode(data, type=dict[str, dict[str, dict[str, str | int]]])["files"]
+        decoded = msgspec.json.decode(data, type=dict[str, dict[str, dict[str, str | int]]])
+        if msgspec.json.encode(decoded) != data:  # one form only: even a changed space is a change
+            raise ValueError("it was edited")
+        entries = decoded["files"]
         found = {name: (str(entry["sha256"]), int(entry["bytes"])) for name, entry in entries.items()}
     except (msgspec.DecodeError, KeyError, ValueError) as error:
         raise DataError(
