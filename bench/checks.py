@@ -25,7 +25,7 @@ from guard.checks.calibration import PATH, Calibration, Language, load_calibrati
 from guard.checks.claims import clauses, split_claims
 from guard.checks.context import read_context
 from guard.checks.facts import statement
-from guard.checks.grounding import CONTRADICTION_FLOOR, answer_score, check_grounding, claim_probability
+from guard.checks.grounding import CONTRADICTION_CHANCE, CONTRADICTION_MARGIN, LONG_TERMS, NO_CLAIM_SUPPORT, SHORT_TERMS, answer_score, check_grounding, claim_probability, must_fail
 from guard.checks.lexicon import normalise, terms, words
 from guard.checks.semantic import Semantic
 from guard.checks.support import FEATURES, assess
@@ -50,7 +50,9 @@ class Row:
     answer: str
     unsupported: bool
     features: list[tuple[float, ...]] = field(default_factory=list)
-    contradicted: bool = False
+    contradicted: list[bool] = field(default_factory=list)
+    must_fail: bool = False
+    term_count: int = 0
     claims: list[str] = field(default_factory=list)
     fold: int = 0
     cosines: list[float] = field(default_factory=list)
@@ -103,7 +105,9 @@ def read(rows: Iterable[Row]) -> None:
         row.claims, _ = split_claims(row.answer)
         supports = [assess(statement(c), contexts, asked) for c in row.claims]
         row.features = [s.features for s in supports]
-        row.contradicted = any(s.contradictions for s in supports)
+        row.contradicted = [bool(s.contradictions) for s in supports]
+        row.term_count = sum(s.term_count for s in supports)
+        row.must_fail = any(must_fail(s, row.term_count) for s in supports)
 
 
 def assign_folds(rows: list[Row], seed: int = 0) -> None:
@@ -126,23 +130,15 @@ def fit(rows: list[Row], lang: str) -> Language:
     count = {n: sum(r.name == n for r in mine) for n in sorted({r.name for r in mine})}
     language = Language(
         intercept=round(float(model.intercept_[0]), 4), weights=tuple(round(float(v), 4) for v in model.coef_[0]),
-        many_slope=1.0, many_intercept=0.0, thresholds={}, sample_count=count,
+        length_shift=0.0, thresholds={}, sample_count=count,
     )  # fmt: skip
-    single = [(score_of(r, language), r.unsupported) for r in train if len(r.features) == 1]
+    single = [(score_of(r, language), r.unsupported) for r in train if r.term_count <= SHORT_TERMS]
     limit = best_threshold(single)
-    many = [r for r in mine if r.name == MANY_SET and len(r.features) >= 3]
-    if many:
-        joint = np.array([[np.log(joint_hazard(r, language))] for r in many])
-        labels = np.array([r.unsupported for r in many])
-        slope = LogisticRegression(C=1.0, class_weight="balanced").fit(joint, labels)
-        language = replace_struct(language, many_slope=float(slope.coef_[0][0]), many_intercept=float(slope.intercept_[0]))
-        # Shift so that the best cut of long answers is the best cut of single claims: one threshold serves both.
-        cut = best_threshold([(score_of(r, language), r.unsupported) for r in many])
-        shift = np.log(limit / (1 - limit)) - np.log(cut / (1 - cut))
-        language = replace_struct(language, many_intercept=round(language.many_intercept + float(shift), 4),
-                                  many_slope=round(language.many_slope, 4))  # fmt: skip
-    else:  # no long answers to learn from: read the joint hazard as one claim of that hazard
-        language = replace_struct(language, many_slope=1.6, many_intercept=0.0)
+    many = [r for r in mine if r.name == MANY_SET and r.term_count >= LONG_TERMS]
+    if many:  # Shift so that the best cut of long answers is the best cut of single claims: one threshold serves both.
+        cut = best_threshold([(score_of(r, language), r.unsupported) for r in many], 0.999)
+        shift = np.log(cut / (1 - cut)) - np.log(limit / (1 - limit))
+        language = replace_struct(language, length_shift=round(float(shift), 4))
     supported = sorted(score_of(r, language) for r in mine if not r.unsupported and r.name != "uhgeval-clause")
     thresholds = {"balanced": round(limit, 4), "fpr_05": round(min(0.89, float(np.quantile(supported, 0.95))), 4)}
     if lang == "zh":
@@ -167,32 +163,30 @@ def replace_struct(language: Language, **changes: object) -> Language:
     return msgspec.structs.replace(language, **changes)
 
 
-def joint_hazard(row: Row, language: Language) -> float:
-    hazards = [-np.log(max(1e-9, 1 - claim_probability(f, language))) for f in row.features]
-    return float(max(1e-6, np.sqrt(np.sum(np.square(hazards)))))
-
-
 def score_of(row: Row, language: Language, *, cosine: bool = False) -> float:
     """Hallucination score as the check gives it."""
     if not row.features:
-        return 0.0
+        return 1 - NO_CLAIM_SUPPORT
     chances = [claim_probability(f, language) for f in row.features]
     if cosine and language.cosine and row.cosines:
         a, b, c = language.cosine
         for i, p in enumerate(chances):
             if 0.15 < p < 0.85:
                 chances[i] = 1 / (1 + np.exp(-(a + b * np.log(p / (1 - p)) + c * row.cosines[i])))
-    score = answer_score(chances, language)
-    return max(score, CONTRADICTION_FLOOR) if row.contradicted else score
+    chances = [max(p, CONTRADICTION_CHANCE) if c else p for p, c in zip(chances, row.contradicted, strict=True)]
+    score = answer_score(chances, row.term_count, language)
+    if row.must_fail and language.thresholds:
+        score = max(score, language.thresholds["balanced"] + CONTRADICTION_MARGIN)
+    return score
 
 
-def best_threshold(pairs: list[tuple[float, bool]]) -> float:
+def best_threshold(pairs: list[tuple[float, bool]], largest: float = 0.85) -> float:
     """Cut with the best F1, in the middle of the plateau around it."""
     scores = np.array([p for p, _ in pairs])
     labels = np.array([y for _, y in pairs])
     grid = np.quantile(scores, np.linspace(0.02, 0.98, 97))
     f1 = np.array([f1_score(labels, scores >= t) for t in grid])
-    return float(np.clip(np.median(grid[f1 >= f1.max() - 0.005]), 0.05, 0.85))
+    return float(np.clip(np.median(grid[f1 >= f1.max() - 0.005]), 0.05, largest))
 
 
 def embed_rows(rows: list[Row], semantic: Semantic) -> None:

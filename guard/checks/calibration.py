@@ -20,15 +20,14 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers of one language.
 
     intercept, weights: logistic model of one claim, in the order of `support.FEATURES`.
-    many_slope, many_intercept: what the joint hazard of four or more claims means, as a logit.
+    length_shift: how much the logit of a long answer is lowered.
     thresholds: score from which an answer fails, by name. sample_count: labelled answers per set.
     cosine: (intercept, logit, cosine) of the second model that also sees the embedding; empty without one.
     """
 
     intercept: float
     weights: tuple[float, ...]
-    many_slope: float
-    many_intercept: float
+    length_shift: float
     thresholds: dict[str, float]
     sample_count: dict[str, int]
     cosine: tuple[float, ...] = ()

@@ -7,10 +7,11 @@ import re
 import rag.text
 
 _REFUSAL_EN = re.compile(
-    r"\b(?:i|we)(?:'m| am| are)?\s*(?:\w+\s+){0,2}?(?:do(?:n't| not)|can(?:not|'t| not)|could(?:n't| not)|was(?:n't| not)|were(?:n't| not)|am not|unable|not able|sorry)"
+    r"\b(?:i|we)\b(?: \w+){0,2} (?:don't|do not|didn't|did not) (?:know|understand|(?:have|see|find) (?:\w+ ){0,3}(?:information|details?|data|answer|context|access|enough|anything))"
+    r"|\b(?:can(?:not|'t| not)|could(?:n't| not)|(?:un|not )able to) (?:\w+ ){0,2}(?:find|answer|provide|help|tell|determine|say|give|confirm|locate|assist)"
     r"|\b(?:unable|not able|impossible) to (?:answer|provide|find|determine|tell|give|say)\b"
     r"|\b(?:no|not any|insufficient|not enough|lack of) (?:relevant |specific |sufficient |such |direct |further )?(?:information|documents?|context|details?|answer|mention|results?)\b"
-    r"|\b(?:passages?|contexts?|documents?|texts?|sources?|information|knowledge base|it)\b[^.]{0,60}\b(?:do(?:es)?(?: not|n't)|did(?: not|n't)|is not|isn't|not) (?:\w+ ){0,2}?(?:contain|provide|mention|include|specify|state|say|give|address|discuss|answer|explicitly|have|clear|available)"
+    r"|\b(?:passages?|contexts?|documents?|texts?|sources?|information|knowledge base)\b[^.]{0,60}\b(?:do(?:es)?(?: not|n't)|did(?: not|n't)|is not|isn't|not) (?:\w+ ){0,2}?(?:contain|provide|mention|include|specify|state|say|give|address|discuss|answer|explicitly|clear|available)"
     r"|\bnot (?:mentioned|specified|stated|provided|available|covered|found|answerable)\b|\bi apologi[sz]e\b"
 )
 _REFUSAL_ZH = re.compile(
@@ -19,7 +20,7 @@ _REFUSAL_ZH = re.compile(
     "(?:資料|文件|內容|内容|知識庫)(?:中|裡|里)?(?:並)?(?:沒有|没有|未|不)(?:包含|提到|提及|提供|說明|记载|記載)"
 )
 _POLITE_EN = re.compile(
-    r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|thanks?|thank you|you're welcome|"
+    r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|thanks?|thank you|you're welcome|i'm sorry|i am sorry|i apologi[sz]e|"
     r"you are welcome|sorry|yes|no|ok|okay|i hope|hope (?:this|that)|let me know|feel free|please (?:let|feel|contact|reach|ask|note that i)|"
     r"if you (?:have|need|want|would like) (?:any|further|more|other|additional|anything|help|to know)|is there anything|here (?:is|are)\b.{0,80}:?$|"
     r"happy to help|glad to help|i(?:'m| am) (?:happy|glad|here)|have a (?:nice|great|good)|best regards|kind regards|in summary:?$|"

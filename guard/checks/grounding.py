@@ -23,8 +23,17 @@ from guard.checks.support import Support, assess
 from slo.types import CheckResult, Finding
 
 CHECK = "grounding"
-CONTRADICTION_FLOOR = 0.9
-"""Score of an answer with a contradiction, at least: above every calibrated threshold."""
+CONTRADICTION_CHANCE = 0.8
+"""Probability of a contradicted claim, at least."""
+
+CONTRADICTION_MARGIN = 0.05
+"""An answer with a contradiction scores at least this much over the threshold."""
+
+SHORT_TERMS, LONG_TERMS = 12, 28
+"""Content terms up to which an answer is read as single claims, and from which as a long text."""
+
+NO_CLAIM_SUPPORT = 0.7
+"""Support of an answer that neither claims nor refuses: nothing speaks against it, nothing for it."""
 
 UNSURE = (0.15, 0.85)
 """Probabilities between which the embedder is asked."""
@@ -34,7 +43,7 @@ CONTEXT_CHARS = 64_000
 CLAIM_COUNT = 200
 EVIDENCE_COUNT = 5
 EVIDENCE_CHARS = 200
-HAZARD_NORM = 2.0
+HAZARD_NORM = 1.5
 """Claims add up by this norm of their hazards -log(1 - p): one wild claim weighs more than many mild ones."""
 
 
@@ -69,17 +78,18 @@ def check_grounding(
     claims, refusal_count = split_claims(answer[:ANSWER_CHARS])
     used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()]
     if not claims:
-        reason = "a refusal claims nothing" if refusal_count else "no claim in the answer"
-        return Finding(CHECK, CheckResult.PASS, 1.0, reason, detector="lexical")
+        if refusal_count:
+            return Finding(CHECK, CheckResult.PASS, 1.0, "a refusal claims nothing", detector="lexical")
+        return Finding(CHECK, CheckResult.PASS, NO_CLAIM_SUPPORT, "no claim in the answer", detector="lexical")
     if not used:
         shown = tuple(c[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
     language = calibration.languages["zh" if is_cjk(answer) else "en"]
     judged, detector = judge(question, claims[:CLAIM_COUNT], used, language, semantic)
-    score = answer_score([j.probability for j in judged], language)
-    if any(j.support.contradictions for j in judged):
-        score = max(score, CONTRADICTION_FLOOR)
     limit = language.thresholds[named_threshold] if threshold is None else threshold
+    score = answer_score([j.probability for j in judged], sum(j.support.term_count for j in judged), language)
+    if any(must_fail(j.support, sum(k.support.term_count for k in judged)) for j in judged):
+        score = max(score, min(1.0, limit + CONTRADICTION_MARGIN))  # one false fact in a long answer is a false answer
     if score < limit:
         return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
     bad = sorted(judged, key=lambda j: (not j.support.contradictions, -j.probability))
@@ -104,7 +114,7 @@ def judge(
         else:
             detector = "lexical (embedder does not cover the language)"
     judged = [
-        Judged(c, max(p, 0.95) if s.contradictions else p, s)
+        Judged(c, max(p, CONTRADICTION_CHANCE) if s.contradictions else p, s)
         for c, s, p in zip(claims, supports, chances, strict=True)
     ]
     return judged, detector
@@ -116,18 +126,21 @@ def claim_probability(features: Sequence[float], language: Language) -> float:
     return _sigmoid(total)
 
 
-def answer_score(probabilities: Sequence[float], language: Language) -> float:
+def answer_score(probabilities: Sequence[float], term_count: int, language: Language) -> float:
     """Hallucination score in [0, 1] of claims taken together.
 
-    One claim: its own probability. Many: the joint hazard, read through its own calibration, because in a long answer
-    some harmless sentence always looks a little unsupported; in between the two are blended.
+    A short answer: the probability that any claim is unsupported. In a long one some harmless sentence always looks
+    unsupported, so its logit is lowered by the calibrated `length_shift`; in between by a part of it.
     """
     hazards = [-math.log(max(1e-9, 1.0 - p)) for p in probabilities]
     joint = math.fsum(h**HAZARD_NORM for h in hazards) ** (1.0 / HAZARD_NORM)
-    one = _logit(1.0 - math.exp(-joint))
-    many = language.many_slope * math.log(max(joint, 1e-6)) + language.many_intercept
-    share = min(1.0, (len(hazards) - 1) / 3)
-    return _sigmoid((1 - share) * one + share * many)
+    share = min(1.0, max(0.0, (term_count - SHORT_TERMS) / (LONG_TERMS - SHORT_TERMS)))
+    return _sigmoid(_logit(-math.expm1(-joint)) - share * language.length_shift)
+
+
+def must_fail(support: Support, term_count: int) -> bool:
+    """Whether a contradiction decides alone. In long texts negation is read wrongly too often for that."""
+    return any(term_count <= LONG_TERMS or not r.startswith("negation") for r in support.contradictions)
 
 
 def _with_cosine(
@@ -159,5 +172,5 @@ def _sigmoid(x: float) -> float:
 
 
 def _logit(p: float) -> float:
-    p = min(max(p, 1e-6), 1 - 1e-6)
+    p = min(max(p, 1e-9), 1 - 1e-9)
     return math.log(p / (1 - p))

@@ -27,13 +27,14 @@ class Support:
     """What the contexts say about one claim.
 
     features: numbers in the order of `FEATURES`. contradictions: one short reason each. best: text of the best
-    supporting sentence, "" when none shares a term.
+    supporting sentence, "" when none shares a term. term_count: distinct content terms of the claim.
     """
 
     features: tuple[float, ...]
     contradictions: tuple[str, ...]
     best: str
     best_coverage: float
+    term_count: int
 
 
 FEATURES = (
@@ -124,7 +125,7 @@ def assess(claim: Statement, contexts: Sequence[Context], question_terms: frozen
         float(not unique),
     )
     coverage = best_score / (total + fact_weight)
-    return Support(features, found, best.text if best else "", coverage)
+    return Support(features, found, best.text if best else "", coverage, len(unique))
 
 
 def _credit(term: str, contexts: Sequence[Context]) -> float:

@@ -1,0 +1,106 @@
+"""What the proxy process and the check worker say to each other: length-prefixed msgpack over a socket pair.
+
+Proxy to worker: one `Hello`, then `Job`s. Worker to proxy: `Ready`, `Done` per job, `Beat` while idle. Imported by
+both sides, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from guard.checks.spec import CheckSpec
+from guard.ports import ContextSource, ExchangeText, Route
+from slo.types import Finding
+
+MAX_FRAME_BYTES = 32 * 2**20
+HEAD = struct.Struct("<I")
+
+
+class Hello(msgspec.Struct, tag="h", array_like=True, frozen=True):
+    """First frame: what to check, and the routes that jobs name by position."""
+
+    spec: CheckSpec
+    routes: tuple[Route, ...]
+
+
+class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
+    """One exchange to check. response: as captured; response_headers: lower-case names."""
+
+    job_id: int
+    route: int
+    release: str
+    arm: str
+    request: bytes
+    response: bytes
+    response_headers: tuple[tuple[bytes, bytes], ...]
+    stream: bool
+    truncated: bool
+
+
+class Ready(msgspec.Struct, tag="r", array_like=True, frozen=True):
+    """The worker can check; said again when the embedder is there. problem: why grounding is unavailable, or ""."""
+
+    embedder_line: str
+    problem: str = ""
+
+
+class Done(msgspec.Struct, tag="d", array_like=True, frozen=True):
+    """Answer to one job. text: what may be stored, already redacted."""
+
+    job_id: int
+    findings: tuple[Finding, ...]
+    text: ExchangeText | None
+    redacted_count: int = 0
+
+
+class Beat(msgspec.Struct, tag="b", array_like=True, frozen=True):
+    """Still here, nothing to do."""
+
+
+FromWorker = Ready | Done | Beat
+ToWorker = Hello | Job
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+
+
+def frame(message: FromWorker | ToWorker) -> bytes:
+    """Message with its length in front."""
+    body = encode(message)
+    return HEAD.pack(len(body)) + body
+
+
+class Splitter:
+    """Bytes in any pieces to whole frames.
+
+    Raises ValueError on a length over `MAX_FRAME_BYTES`: the other side is not ours.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes, return the frames that are complete now."""
+        self._buffer += data
+        found: list[bytes] = []
+        at = 0
+        while len(self._buffer) - at >= HEAD.size:
+            (length,) = HEAD.unpack_from(self._buffer, at)
+            if length > MAX_FRAME_BYTES:
+                raise ValueError(f"frame of {length} bytes")
+            if len(self._buffer) - at - HEAD.size < length:
+                break
+            begin = at + HEAD.size
+            found.append(bytes(self._buffer[begin : begin + length]))
+            at = begin + length
+        del self._buffer[:at]
+        return found
+
+
+__all__ = [
+    "Beat", "ContextSource", "Done", "FromWorker", "Hello", "Job", "Ready", "Splitter", "ToWorker", "decode_from_worker",
+    "decode_to_worker", "frame",
+]  # fmt: skip

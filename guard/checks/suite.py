@@ -1,0 +1,116 @@
+"""All checks of one exchange, in order of cost: rules, pii, zero-hit, drift, grounding, similarity.
+
+A check that breaks says `unavailable` with the reason; it never stops the others. With few exchanges waiting the
+embedder takes part; under load the worker passes `busy` and the checks go by words alone, saying so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from guard.checks import drift, grounding, pii, rules, similarity
+from guard.checks.calibration import Calibration, load_calibration
+from guard.checks.selftest import selftest
+from guard.checks.semantic import Semantic
+from guard.checks.spec import CheckSpec
+from guard.ports import ExchangeText
+from slo.errors import GuardError
+from slo.types import CheckResult, Finding
+
+log = logging.getLogger("guard.checks")
+
+QUESTION_CHARS = 32_000
+
+
+class CheckSuite:
+    """Everything one worker needs, loaded once.
+
+    Raises:
+        ConfigError: rules.yaml is wrong. DataError: the calibration file is damaged.
+    """
+
+    def __init__(self, spec: CheckSpec) -> None:
+        self.spec = spec
+        self.calibration: Calibration = load_calibration()
+        self.rules = rules.load_rules(spec.rules_path) if spec.rules_path else rules.Rules()
+        self.semantic: Semantic | None = None
+        self.embedder_line = "embedder off: by words alone" if spec.embedder == "none" else "embedder not loaded yet"
+        self._drift_problem = ""
+        reference = None
+        if spec.drift_reference:
+            try:
+                reference = drift.load_reference(Path(spec.drift_reference))
+            except GuardError as error:
+                self._drift_problem = str(error)
+        self._drift = drift.DriftCheck(spec.drift_window, reference)
+        self.grounding_problem = selftest(self.calibration)
+
+    def retest(self) -> None:
+        """Run the golden pairs again; from now on grounding says `unavailable` when they no longer separate."""
+        self.grounding_problem = selftest(self.calibration, self.semantic)
+
+    def check(self, text: ExchangeText, *, release: str, arm: str, busy: bool = False) -> tuple[Finding, ...]:
+        """Findings of one exchange, one per check. Never raises on any text."""
+        question, answer, contexts = text.question[:QUESTION_CHARS], text.answer, text.contexts
+        semantic = None if busy else self.semantic
+        allowed = (question, *(contexts or ()))
+        findings = [
+            _run("rules", lambda: self.rules.check(question, answer)),
+            _run("zero_hit", lambda: similarity.check_zero_hit(contexts)),
+            _run("grounding", lambda: self._grounding(question, text, semantic)),
+            _run("similarity", lambda: similarity.check_similarity(answer, contexts, text.reference, semantic)),
+        ]
+        if self.spec.pii:
+            findings.append(_run("pii", lambda: pii.check_pii(answer, allowed)))
+        if self.spec.drift:
+            findings.append(_run("query_drift", lambda: self._check_drift(question, release, arm)))
+        return tuple(findings)
+
+    def _grounding(self, question: str, text: ExchangeText, semantic: Semantic | None) -> Finding:
+        if self.grounding_problem:
+            return Finding(grounding.CHECK, CheckResult.UNAVAILABLE, None, self.grounding_problem)
+        return grounding.check_grounding(
+            question, text.answer, text.contexts, self.calibration, threshold=self.spec.grounding_threshold,
+            named_threshold=self.spec.calibration, semantic=semantic,
+        )  # fmt: skip
+
+    def _check_drift(self, question: str, release: str, arm: str) -> Finding:
+        if self._drift_problem:
+            return Finding(drift.CHECK, CheckResult.UNAVAILABLE, None, self._drift_problem)
+        return self._drift.check(drift.hashed_vector(question), release, stable=arm == "stable")
+
+
+def _run(check: str, work: Callable[[], Finding]) -> Finding:
+    try:
+        return work()
+    except Exception as error:  # A defect in one check must not cost the others, nor the worker.
+        log.warning("check %s failed: %s", check, type(error).__name__)
+        return Finding(check, CheckResult.UNAVAILABLE, None, f"the check broke ({type(error).__name__})")
+
+
+def redacted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Findings with personal data taken out of reason and evidence; these travel to logs and webhooks."""
+    return tuple(
+        Finding(f.check, f.result, f.score, pii.redact(f.reason)[0], tuple(pii.redact(e)[0] for e in f.evidence), f.detector)
+        for f in findings
+    )  # fmt: skip
+
+
+def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int]:
+    """What may be stored of the words, and how many values were redacted."""
+    if mode == "none":
+        return None, 0
+    if mode == "full":
+        return text, 0
+    counts = 0
+
+    def clean(value: str) -> str:
+        nonlocal counts
+        cleaned, count = pii.redact(value)
+        counts += count
+        return cleaned
+
+    contexts = None if text.contexts is None else tuple(clean(c) for c in text.contexts)
+    return ExchangeText(clean(text.question), clean(text.answer), contexts, text.retrieval_s, clean(text.reference)), counts

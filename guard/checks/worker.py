@@ -1,0 +1,153 @@
+"""The check worker: `python -m guard.checks.worker FD`. Reads jobs from a socket, answers findings, leaves when it closes.
+
+It answers by words from its first moment and loads the embedder beside; `detector` in each finding says what served.
+It runs at lower priority than the proxy, leaves no core dump (it holds the words of users), and stops with its parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import socket
+import sys
+import threading
+from collections import deque
+
+from guard.checks.frames import Beat, Done, FromWorker, Hello, Job, Ready, Splitter, decode_to_worker, frame
+from guard.checks.semantic import Semantic
+from guard.checks.spec import CheckSpec
+from guard.checks.suite import CheckSuite, redacted, stored_text
+from guard.ports import Route
+from guard.wire.dialects import DIALECTS
+from slo.clock import Clock, SystemClock
+from slo.errors import GuardError
+from slo.metric_names import CHECKS
+from slo.types import CheckResult, Finding
+
+log = logging.getLogger("guard.checks")
+
+BEAT_S = 2.0
+RETEST_S = 3600.0
+NICE = 10
+BUSY_COUNT = 16
+"""Jobs waiting in this process from which the embedder is left out: falling behind costs more than it adds."""
+
+ANSWER_BATCH = 8
+
+
+class Worker:
+    """The loop of one worker over a connected socket."""
+
+    def __init__(self, link: socket.socket, clock: Clock) -> None:
+        self._link, self._clock = link, clock
+        self._splitter = Splitter()
+        self._jobs: deque[Job] = deque()
+        self._routes: tuple[Route, ...] = ()
+        self._suite: CheckSuite | None = None
+        self._news: deque[Ready] = deque()
+        self._retest_at_s = clock.now_s() + RETEST_S
+
+    def run(self) -> int:
+        """Serve until the other side closes. Returns an exit status."""
+        while True:
+            wait_s = 0.0 if self._jobs else BEAT_S
+            readable, _, _ = select.select([self._link], [], [], wait_s)
+            if readable:
+                data = self._link.recv(1 << 18)
+                if not data:
+                    return 0
+                for body in self._splitter.feed(data):
+                    self._take(body)
+            out: list[FromWorker] = []
+            while self._news:
+                out.append(self._news.popleft())
+            for _ in range(min(len(self._jobs), ANSWER_BATCH)):
+                job = self._jobs.popleft()
+                out.append(self.answer(job))
+            if not out and not readable:
+                out.append(Beat())
+                self._hourly()
+            if out:
+                self._link.sendall(b"".join(map(frame, out)))
+
+    def _take(self, body: bytes) -> None:
+        message = decode_to_worker(body)
+        if isinstance(message, Job):
+            self._jobs.append(message)
+            return
+        self._routes = message.routes
+        try:
+            self._suite = CheckSuite(message.spec)
+        except GuardError as error:
+            self._news.append(Ready(f"checks off: {error}", str(error)))
+            return
+        self._news.append(Ready(self._suite.embedder_line, self._suite.grounding_problem))
+        if message.spec.embedder != "none":
+            threading.Thread(target=self._load, args=(self._suite, message.spec), daemon=True).start()
+
+    def _load(self, suite: CheckSuite, spec: CheckSpec) -> None:
+        suite.embedder_line, semantic = load_semantic(spec)
+        suite.semantic = semantic
+        self._news.append(Ready(suite.embedder_line, suite.grounding_problem))
+
+    def _hourly(self) -> None:
+        if self._suite is not None and self._clock.now_s() >= self._retest_at_s:
+            self._retest_at_s = self._clock.now_s() + RETEST_S
+            self._suite.retest()
+            self._news.append(Ready(self._suite.embedder_line, self._suite.grounding_problem))
+
+    def answer(self, job: Job) -> Done:
+        """Check one job. Never raises: a text that cannot be read is `unavailable`."""
+        suite = self._suite
+        if suite is None:
+            return Done(job.job_id, unavailable("checks are not configured"), None)
+        if job.truncated:  # never judge a part as the whole answer
+            return Done(job.job_id, unavailable("capture truncated"), None)
+        try:
+            route = self._routes[job.route]
+            text = DIALECTS[route.adapter].extract_text(route, job.request, job.response, job.response_headers, job.stream)
+            findings = suite.check(text, release=job.release, arm=job.arm, busy=len(self._jobs) >= BUSY_COUNT)
+            stored, count = stored_text(text, suite.spec.text_mode)
+            return Done(job.job_id, redacted(findings), stored, count)
+        except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.
+            log.warning("exchange could not be checked: %s", type(error).__name__)
+            return Done(job.job_id, unavailable(f"text not readable ({type(error).__name__})"), None)
+
+
+def unavailable(reason: str) -> tuple[Finding, ...]:
+    """Every check as unavailable, with one reason."""
+    return tuple(Finding(check, CheckResult.UNAVAILABLE, None, reason) for check in CHECKS)
+
+
+def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
+    """Status line and embedder; None when it is off, missing or damaged."""
+    from rag.embedding import embedder_status, load_embedder
+
+    ok, line = embedder_status(spec.embedder)
+    if not ok:
+        return line, None
+    try:
+        embedder = load_embedder(spec.embedder, threads=1)
+    except Exception as error:  # whatever a model library raises, checks go on by words
+        return f"embedder not usable, by words alone: {' '.join(str(error).split())[:300]}", None
+    if embedder is None:
+        return line, None
+    return f"{embedder.name} {embedder.fingerprint}", Semantic(embedder)
+
+
+def main() -> int:
+    """Entry point of the process; the only argument is the number of an inherited socket."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICE)
+    with socket.socket(fileno=int(sys.argv[1])) as link:
+        link.setblocking(True)
+        try:
+            return Worker(link, SystemClock()).run()
+        except (ConnectionError, KeyboardInterrupt):
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
