@@ -27,12 +27,13 @@ class _StrictLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        peek: Any = self.peek_event  # the library has no types here
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = peek()
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed here", event.start_mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", peek().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -40,6 +41,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, Any] = {}
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
             key = key_node.value
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -73,7 +76,7 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
         shown = lines[mark.line].strip() if mark and mark.line < len(lines) else ""
         raise ConfigError(where, shown, error.problem or "is not YAML") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(place, text[:40], f"is not YAML ({error})") from error
+        raise ConfigError(place, text[:40], f"is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(document, dict):
         raise ConfigError(place, document, "the file must be a mapping (key: value lines)")
     return document
@@ -88,12 +91,18 @@ def load_yaml_file(path: Path | str) -> tuple[dict[str, Any], str]:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(str(path), f"{path.stat().st_size} bytes", f"a configuration file has at most {MAX_BYTES}")
+            raise ConfigError(
+                str(path), f"{path.stat().st_size} bytes", f"a configuration file has at most {MAX_BYTES}"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`") from error
+        raise ConfigError(
+            str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8") from error
+        raise ConfigError(
+            str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8"
+        ) from error
     return parse_yaml(text, path.name), text
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slo.errors import ConfigError
 from slo.metric_names import INDICATORS
@@ -195,10 +197,62 @@ def test_all_mistakes_are_told_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "service: bot\n", "service: bot\nobjectives: []\n", "a: [", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "service: bot\n",
+        "service: bot\nobjectives: []\n",
+        "a: [",
+        "\x00",
+        "{[a]: b}",
+        "? {a: 1}\n: y",
+        "!!python/name:os x",
+    ],
+)
 def test_what_is_no_slo_file_at_all(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"slo\.yaml"):
+    with pytest.raises(ConfigError, match=r"slo\.yaml") as caught:
         parse_slo(text)
+    assert "\n" not in str(caught.value)
+
+
+PIECES = (
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    "- ",
+    "\n",
+    "? ",
+    "&a ",
+    "*a",
+    "!!x ",
+    "~",
+    "null",
+    "1e999",
+    "'",
+    '"',
+    "|",
+    "<<: ",
+    "-1",
+    "5%",
+    "\0",
+)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from(PIECES)), min_size=1, max_size=4))
+@settings(max_examples=60)
+def test_a_damaged_file_is_accepted_or_told_in_one_line(damages: list[tuple[float, int, str]]) -> None:
+    text = CONTRACT
+    for place, length, piece in damages:
+        start = int(place * len(text))
+        text = text[:start] + piece + text[start + length :]
+    try:
+        assert parse_slo(text).objectives
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - both ends are right
 
 
 def test_a_file_is_read_and_named(tmp_path: Path) -> None:
