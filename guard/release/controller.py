@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from guard.release import state as rules
@@ -216,6 +217,13 @@ class Controller:
                 actor=actor,
                 target_s=target_s,
             )
+
+    async def configure(self, *, plan: Plan, mode: Mode, every_s: float, drain_unknown: bool) -> None:
+        """Take what a reload of the configuration may change; a rollout under way keeps its plan."""
+        async with self._turn:
+            self._plan, self._every_s, self._drain_unknown = plan, every_s, drain_unknown
+            if mode is not self.state.mode:
+                await self._enactor.keep(replace(self.state, mode=mode, recommendation=""), exposure=False)
 
     def status(self) -> ReleaseStatus:
         """The release as a person wants to see it."""

@@ -218,6 +218,13 @@ class MemorySource:
                     book.over[slo.name] = book.window(LATENCY).recounted(limit)
                     book.latency_limits[slo.name] = limit
 
+    def replace_objectives(self, slos: tuple[Slo, ...]) -> None:
+        """Take other objectives; what was counted stays, and is counted anew for routes and limits that are new."""
+        saved = self.dump()
+        self.slos = slos
+        self._latency_limits = {name: limit for name, limit in _written_limits(slos).items() if limit is not None}
+        self.load(saved)
+
     # Asking
 
     def releases(self) -> tuple[str, ...]:

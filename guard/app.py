@@ -1,0 +1,87 @@
+"""One process: start the guard, reload on SIGHUP, drain on SIGTERM. Composition itself is in `wiring.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from guard.settings import Settings, load_settings
+from guard.wiring import Guard
+from slo.errors import ConfigError, GuardError
+
+log = logging.getLogger("sft-guard")
+
+
+def serve(settings: Settings) -> int:
+    """Run the sidecar until it is told to stop. Returns the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A core dump would hold prompts and keys.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _raise_descriptor_limit()
+    return _run(lambda: _serve(settings))
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """On uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+async def _serve(settings: Settings) -> int:
+    guard = Guard(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(guard))
+        reloads.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        await guard.start()
+    except GuardError:
+        await guard.stop(drain=False)
+        raise
+    log.info("data http://%s  admin http://%s  stable %s", *guard.addresses, guard.status_line())
+    print(f"sft-guard: serving on http://{guard.addresses[0]} (admin http://{guard.addresses[1]})", flush=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        await stop.wait()
+    log.info("stopping: streams may finish for up to %g s", guard.settings.file.timeouts.drain)
+    await guard.stop(drain=True)
+    return 0
+
+
+async def _reload(guard: Guard) -> None:
+    """Parse, validate, swap; or keep the old one and say exactly why."""
+    try:
+        settings = await asyncio.to_thread(load_settings, guard.settings.path)
+        await guard.reload(settings)
+    except GuardError as error:
+        guard.reload_failed()
+        more = error.more if isinstance(error, ConfigError) else ()
+        for one in (error, *more):
+            log.error("reload refused, the old configuration stays: %s", one)
+    else:
+        log.info("reloaded %s (hash %s)", settings.path, settings.config_hash)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection is a descriptor, twice; the soft limit is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(65536, hard) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

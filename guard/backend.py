@@ -1,0 +1,313 @@
+"""The guard as the admin listener sees it: snapshots for people and machines, commands for people with the token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from guard.admin.backend import (
+    AlertBatch,
+    AlertsStored,
+    BaselineInfo,
+    BaselineValue,
+    CommandResult,
+    ConfigView,
+    DriftReport,
+    DriftRow,
+    ExchangeList,
+    Gate,
+    GateData,
+    Health,
+    IncidentDetail,
+    IncidentList,
+    Part,
+    Readiness,
+    ReleaseCommand,
+    ReleaseStatus,
+    SloReport,
+    Stats,
+    VersionView,
+)
+from guard.admin.views import exchange_row, incident_detail, incident_row, slo_row, version_view
+from guard.commands.common import program_version
+from guard.release.controller import Controller
+from guard.release.incident import postmortem
+from guard.release.plan import parse_plan
+from slo.errors import RefusedError
+from slo.metric_names import INDICATORS
+from slo.types import ActionKind, OnBreach, State, Version
+
+if TYPE_CHECKING:
+    from guard.wiring import Guard
+
+GaugeRow = tuple[str, Mapping[str, str], float | None]
+_STATE_NUMBER = {State.OK: 0.0, State.BREACH: 1.0, State.UNKNOWN: 2.0}
+INCIDENTS_COUNT = 200
+
+
+class GuardBackend:
+    """Implements `guard.admin.backend.AdminBackend`."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    # -- metrics --------------------------------------------------------------------------------------------------
+
+    async def metrics(self, *, openmetrics: bool) -> bytes:
+        """Rendered in a thread, cached for a second."""
+        return await self._guard.exporter.scrape(openmetrics=openmetrics)
+
+    def gauges(self) -> Iterable[GaugeRow]:
+        """Everything that is asked for at scrape time instead of being counted."""
+        guard = self._guard
+        for metric, release, value in guard.memory.gauges():
+            yield metric, {"release": release}, value
+        yield from self._slo_gauges()
+        yield from self._release_gauges()
+        for release, finding in guard.recent.drift().items():
+            yield "sft_quality_drift_score", {"release": release, "component": "query"}, finding.score
+        if guard.pipeline is not None:
+            stats = guard.pipeline.stats()
+            yield "sft_guard_check_queue_length", {}, float(stats.queue_length)
+            yield "sft_guard_check_coverage_ratio", {}, stats.coverage_ratio
+        path = guard.data_path.stats()
+        yield "sft_guard_connections", {"side": "client"}, float(path.connections)
+        yield "sft_guard_connections", {"side": "upstream"}, float(sum(p.open for p in path.pools))
+        yield "sft_guard_loop_lag_seconds", {}, guard.vitals.last_lag_s
+        yield "sft_guard_config_info", {"hash": guard.settings.config_hash}, 1.0
+        yield "sft_guard_config_last_reload_success", {}, float(guard.last_reload[0])
+        yield "sft_guard_uptime_seconds", {}, guard.clock.now_s() - guard.started_s
+
+    def _slo_gauges(self) -> Iterable[GaugeRow]:
+        last = self._guard.judge.last
+        for judged in last.judged if last else ():
+            verdict = judged.verdict
+            labels = {"release": verdict.release, "slo": verdict.slo.name}
+            scale = INDICATORS[verdict.slo.indicator].scale
+            yield "sft_slo_state", labels, _STATE_NUMBER[verdict.state]
+            yield "sft_slo_value", labels, _scaled(judged.value, scale)
+            yield "sft_slo_threshold", labels, _scaled(verdict.threshold, scale)
+            yield "sft_slo_budget_remaining_ratio", labels, judged.budget_remaining_ratio
+
+    def _release_gauges(self) -> Iterable[GaugeRow]:
+        for name, target in self._guard.settings.targets.items():
+            v = target.version
+            yield (
+                "sft_release_info",
+                {"release": v.release_id, "name": name, "model": v.model, "adapter": v.adapter, "kb": v.kb,
+                 "prompt": v.prompt, "policy": v.policy},
+                1.0,
+            )  # fmt: skip
+        state = self._controller.state
+        for arm, name, weight in (
+            ("stable", state.stable, 1.0 - state.canary_ratio),
+            ("canary", state.canary, state.canary_ratio),
+        ):
+            version = self._guard.version_of(name) if name else None
+            if version is not None:
+                yield "sft_release_weight", {"release": version.release_id, "arm": arm}, weight
+
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """The process lives; parts that fail open make it `degraded`, never dead."""
+        guard = self._guard
+        parts = []
+        if guard.pipeline is None:
+            parts.append(Part("checks", "off", "checks.enabled is false"))
+        else:
+            stats = guard.pipeline.stats()
+            well = stats.worker_alive and not stats.problem
+            parts.append(Part("checks", "ok" if well else "degraded", stats.problem or stats.embedder_line))
+        if guard.exchange_log is not None:
+            dropped = sum(guard.exchange_log.dropped_count.values())
+            parts.append(Part("exchange_log", "degraded" if dropped else "ok", f"{dropped} lines dropped"))
+        status = self._controller.status()
+        parts.append(Part("registry", "ok" if status.registry in ("ok", "none") else "degraded", status.registry))
+        parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))
+        if not guard.last_reload[0]:
+            parts.append(Part("config", "degraded", "the last reload was refused; the old configuration runs"))
+        worst = "degraded" if any(p.status == "degraded" for p in parts) else "ok"
+        return Health(worst, program_version(), guard.clock.now_s() - guard.started_s, tuple(parts))
+
+    def ready(self) -> Readiness:
+        """Whether the data listener takes traffic."""
+        if self._guard.data_path.draining:
+            return Readiness(False, ("stopping",))
+        return Readiness(True)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def slo(self) -> SloReport:
+        """As it stood at the last evaluation."""
+        last = self._guard.judge.last
+        rows = tuple(slo_row(j.verdict, j.arm, j.budget_remaining_ratio) for j in last.judged) if last else ()
+        return SloReport(self._guard.settings.file.service, last.wall_s if last else None, rows)
+
+    def release_status(self) -> ReleaseStatus:
+        """Who answers, and what is holding the canary."""
+        status = self._controller.status()
+        return ReleaseStatus(
+            service=status.service,
+            mode=status.mode,
+            phase=status.phase,
+            advance=status.advance,
+            stable=self._view(status.stable),
+            canary=self._view(status.canary) if status.canary else None,
+            previous=self._view(status.previous) if status.previous else None,
+            canary_ratio=status.canary_ratio,
+            stage_number=status.stage + 1 if status.canary else 0,
+            stage_count=status.stage_count,
+            stage_held_s=status.stage_held_s,
+            stage_hold_s=status.stage_hold_s,
+            stage_events_count=status.stage_events,
+            stage_min_events_count=status.stage_min_events,
+            epoch=status.epoch,
+            cache_epoch=status.cache_epoch,
+            reason=status.last_reason,
+            recommendation=status.recommendation,
+            incident_id=status.incident_id,
+            conditions=status.conditions,
+            rollbacks_24h_count=status.rollbacks_24h,
+            shedding=status.shedding,
+        )
+
+    def exchanges(self, limit: int) -> ExchangeList:
+        """Newest first, no words."""
+        return ExchangeList(tuple(exchange_row(e) for e in self._guard.recent.newest(limit)))
+
+    async def incidents(self) -> IncidentList:
+        """Newest first."""
+        found = await asyncio.to_thread(self._guard.journal.incidents, INCIDENTS_COUNT)
+        return IncidentList(tuple(incident_row(i) for i in found))
+
+    async def incident(self, incident_id: str) -> IncidentDetail | None:
+        """One incident with its evidence."""
+        found = await asyncio.to_thread(self._guard.journal.incident, incident_id)
+        return incident_detail(found) if found else None
+
+    async def postmortem(self, incident_id: str) -> str | None:
+        """Markdown."""
+        found = await asyncio.to_thread(self._guard.journal.incident, incident_id)
+        return postmortem(found) if found else None
+
+    def drift(self) -> DriftReport:
+        """Query drift of each release; other components are not measured yet."""
+        rows = tuple(
+            DriftRow(release, "query", finding.score, finding.result.value, finding.reason)
+            for release, finding in self._guard.recent.drift().items()
+        )
+        return DriftReport(rows)
+
+    def baseline(self) -> BaselineInfo:
+        """The baseline in use, or why there is none."""
+        baseline = self._guard.rules.baseline
+        if baseline is None:
+            return BaselineInfo(False, self._guard.rules.baseline_problem)
+        values = tuple(
+            BaselineValue(i.indicator, i.event_count, {s.name: s.estimate for s in i.statistics})
+            for i in baseline.indicators
+        )
+        return BaselineInfo(True, "", baseline.sha256, baseline.created_wall_s, baseline.expires_wall_s,
+                            baseline.window_s, baseline.forced, values)  # fmt: skip
+
+    def config(self) -> ConfigView:
+        """guard.yaml as read. Secrets are not in it: they are read from the environment."""
+        guard = self._guard
+        document: dict[str, Any] = guard.settings.file.model_dump(mode="json")
+        for version in document["versions"].values():
+            version["headers"] = dict.fromkeys(version["headers"], "(hidden)")
+        return ConfigView(
+            guard.settings.config_hash, guard.settings.path.name, guard.last_reload[0], guard.last_reload[1], document
+        )
+
+    def gate(self, release: str) -> Gate:
+        """Verdict on a release (name or short id; empty: the canary)."""
+        last = self._guard.judge.last
+        wanted = self._release_id(release or self._controller.state.canary)
+        rows = [j.verdict for j in last.judged if j.verdict.release == wanted] if last else []
+        acting = [v for v in rows if v.slo.action is not OnBreach.TRACK]
+        failing = [v for v in acting if v.state is State.BREACH and v.firing and v.slo.action is OnBreach.ROLLBACK]
+        if failing:
+            return Gate(GateData("fail", "; ".join(v.reason for v in failing), wanted))
+        if acting and all(v.state is State.OK for v in acting):
+            return Gate(GateData("pass", f"{len(acting)} objectives ok", wanted))
+        why = "; ".join(v.reason for v in acting if v.state is not State.OK) or "no objective judges this release"
+        return Gate(GateData("inconclusive", why, wanted))
+
+    def stats(self) -> Stats:
+        """Sizes of what is bounded."""
+        path = self._guard.data_path.stats()
+        values = {
+            "connections_count": float(path.connections),
+            "requests_in_flight_count": float(path.in_flight),
+            "requests_count": float(path.requests),
+            "retries_count": float(path.retries),
+            "sink_failures_count": float(path.sink_failures),
+            "outbox_waiting_count": float(self._guard.outbox.waiting_count),
+            **{f"refused_{reason}_count": float(n) for reason, n in path.refused.items()},
+        }
+        if self._guard.pipeline is not None:
+            values["check_queue_length"] = float(self._guard.pipeline.stats().queue_length)
+        return Stats(values)
+
+    # -- changing -------------------------------------------------------------------------------------------------
+
+    async def release_command(self, name: str, body: ReleaseCommand, actor: str) -> CommandResult:
+        """Carry out one command of a person.
+
+        Raises:
+            RefusedError: not allowed now, or the release has moved since `expected_epoch`.
+        """
+        controller = self._controller
+        if body.expected_epoch is not None and body.expected_epoch != controller.state.epoch:
+            raise RefusedError(
+                "conflict", f"the release is at epoch {controller.state.epoch}, not {body.expected_epoch}"
+            )
+        if name == "drill":
+            drill = await controller.drill(actor=actor)
+            return CommandResult(drill.message, self.release_status(), drill.incident_id, drill.mttr_s)
+        if name == "start":
+            plan = parse_plan(body.plan, "plan") if body.plan else None
+            result = await controller.start(
+                body.version, actor=actor, plan=plan, advance=body.advance or "manual", again=body.force
+            )
+        elif name == "promote":
+            result = await controller.promote(actor=actor) if body.force else await controller.advance(actor=actor)
+        elif name == "abort":
+            result = await controller.abort(actor=actor, reason=body.reason)
+        elif name == "rollback":
+            result = await controller.rollback(actor=actor, reason=body.reason or "asked for by a person")
+        elif name == "pause":
+            result = await controller.pause(actor=actor)
+        else:
+            result = await controller.resume(actor=actor)
+        return CommandResult(result.message, self.release_status(), result.incident_id)
+
+    async def alerts_in(self, batch: AlertBatch) -> AlertsStored:
+        """Durable before it returns."""
+        return await asyncio.to_thread(self._guard.alerts.store, batch, self._guard.clock.wall_s())
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _controller(self) -> Controller:
+        controller = self._guard.controller
+        if controller is None:
+            raise RefusedError("starting", "the guard is starting; ask again in a second")
+        return controller
+
+    def _view(self, name: str) -> VersionView:
+        return version_view(self._guard.version_of(name) or Version(name))
+
+    def _release_id(self, name: str) -> str:
+        version = self._guard.version_of(name)
+        return version.release_id if version else name
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else value * scale
+
+
+__all__ = ["ActionKind", "GuardBackend"]

@@ -1,0 +1,62 @@
+"""Entry point: parse, call one function, print, exit. 0 ok, 1 negative result, 2 usage or environment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from guard.commands import common, knowledge, measure, release, serving, setup
+from slo.errors import ConfigError, GuardError
+
+EPILOG = """\
+examples:
+  sft-guard init --preset support-faq --dir .      write guard.yaml and slo.yaml
+  sft-guard check                                  check them
+  sft-guard serve                                  run the guard
+  sft-guard demo --incident                        watch a bad release being found and rolled back
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each group registers its own commands."""
+    parser = argparse.ArgumentParser(
+        prog="sft-guard",
+        description="Observability and SLO guard sidecar for question-answering bots.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sft-guard {common.program_version()}")
+    groups = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (setup, serving, measure, release, knowledge):
+        module.register(groups)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Expected errors are one line on standard error, never a traceback."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except ConfigError as error:
+        for one in (error, *error.more):
+            print(f"sft-guard: {one}", file=sys.stderr)
+        return 2
+    except GuardError as error:
+        print(f"sft-guard: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away (| head); there is nobody left to tell.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("sft-guard: stopped", file=sys.stderr)
+        return 130
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"sft-guard: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What every command shares: help style, JSON output, reading input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+Groups = Any  # argparse's subparsers action has no public type
+Run = Callable[[argparse.Namespace], int]
+
+
+def program_version() -> str:
+    """Version of the installed program."""
+    try:
+        return version("sft-guard")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def add_command(groups: Groups, name: str, run: Run, help_text: str, example: str) -> argparse.ArgumentParser:
+    """A command with `--json` and an example under `--help`."""
+    parser: argparse.ArgumentParser = groups.add_parser(
+        name,
+        help=help_text,
+        description=help_text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_group(groups: Groups, name: str, help_text: str) -> Groups:
+    """A command that only holds subcommands."""
+    parser = groups.add_parser(name, help=help_text, description=help_text)
+    return parser.add_subparsers(dest=f"{name}_command", metavar="COMMAND", required=True)
+
+
+def emit(args: argparse.Namespace, result: Any, text: str) -> None:
+    """Print for machines (`--json`) or for people."""
+    if args.json:
+        sys.stdout.write(to_json(result) + "\n")
+    else:
+        sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def to_json(result: Any) -> str:
+    """One line of JSON; non-ASCII text stays readable."""
+    return msgspec.json.encode(result).decode()
+
+
+def progress(text: str) -> None:
+    """Tell a person what is going on; machines read standard output."""
+    print(text, file=sys.stderr, flush=True)

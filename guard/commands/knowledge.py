@@ -1,0 +1,127 @@
+"""kb and registry: the answer path behind the guard."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from guard.commands.common import Groups, add_command, add_group, emit, progress
+from guard.settings import environment_value, split_host_port
+from slo.errors import ConfigError
+
+
+def register(groups: Groups) -> None:
+    """Add the commands of this module."""
+    kb = add_group(groups, "kb", "knowledge base: make, grow, search, serve")
+    init = add_command(kb, "init", run_kb_init, "make an empty knowledge base", "sft-guard kb init --kb kb")
+    about = "add documents; known ones are skipped, bad rows are set aside with the reason"
+    add = add_command(kb, "add", run_kb_add, about, "sft-guard kb add --kb kb --jsonl documents.jsonl")
+    add.add_argument(
+        "--jsonl", type=Path, action="append", default=[], metavar="FILE", help='rows {"text": ..., "doc_id"?: ...}'
+    )
+    add.add_argument(
+        "--text", type=Path, action="append", default=[], metavar="FILE", help="plain text, one document a file"
+    )
+    add.add_argument("--chunk", default="none", help="none, SIZE/OVERLAP in tokens such as 500/80, or sentence:N")
+    search = add_command(kb, "search", run_kb_search, "the best documents for a question",
+                         'sft-guard kb search --kb kb "How many days of leave?" --k 3')  # fmt: skip
+    search.add_argument("query")
+    search.add_argument("--k", type=int, default=3)
+    search.add_argument("--mode", choices=("hybrid", "embedding", "bm25"), default="hybrid")
+    serve = add_command(kb, "serve", run_kb_serve, "answer questions from it, OpenAI-compatible",
+                        "sft-guard kb serve --kb kb --port 8810")  # fmt: skip
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8810)
+    serve.add_argument(
+        "--model-url", help="base URL of an OpenAI-compatible model, for example https://api.openai.com/v1"
+    )
+    serve.add_argument("--model", default="", help="model name to ask for")
+    serve.add_argument("--model-key-env", help="environment variable with its API key")
+    for parser in (init, add, search, serve):
+        parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
+    for parser in (add, search, serve):
+        parser.add_argument("--embedder", help="name, path, or none (BM25 only); default: the one it was made with")
+
+    registry = add_group(groups, "registry", "version registry")
+    registry_serve = add_command(registry, "serve", run_registry_serve, "serve the version registry over REST",
+                                 "sft-guard registry serve --listen 127.0.0.1:8820")  # fmt: skip
+    registry_serve.add_argument("--listen", default="127.0.0.1:8820")
+    registry_serve.add_argument("--database", default="sqlite:///registry.sqlite", help="SQLAlchemy URL")
+    registry_serve.add_argument("--token-env", help="environment variable with the bearer token for writes")
+
+
+def run_kb_init(args: argparse.Namespace) -> int:
+    """Make an empty knowledge base."""
+    from rag import commands
+
+    result = commands.kb_init(args.kb)
+    emit(args, result, f"made {args.kb} (kb_version 0)")
+    return 0
+
+
+def run_kb_add(args: argparse.Namespace) -> int:
+    """Add files; exit 1 when rows had to be set aside."""
+    from rag import commands
+
+    if not args.jsonl and not args.text:
+        raise ConfigError("kb add", "no file", "name at least one --jsonl FILE or --text FILE")
+    result = commands.kb_add(
+        args.kb, jsonl=args.jsonl, text=args.text, chunk=args.chunk, embedder=args.embedder, progress=progress
+    )
+    lines = [
+        f"added {result['added']}, skipped {result['skipped']} (known), set aside {result['quarantined']}; "
+        f"kb_version {result['kb_version']}, {result['doc_count']} documents"
+    ]
+    lines += _strings(result.get("notes"))
+    emit(args, result, "\n".join(lines))
+    return 1 if result["quarantined"] else 0
+
+
+def run_kb_search(args: argparse.Namespace) -> int:
+    """Print the best documents; exit 1 when there is none."""
+    from rag import commands
+
+    result = commands.kb_search(args.kb, args.query, k=args.k, mode=args.mode, embedder=args.embedder)
+    hits: Any = result["hits"]
+    lines = [f"{hit['similarity']:.4f}  {hit['doc_id']}  {hit['text'][:100]}" for hit in hits]
+    emit(args, result, "\n".join(lines) or "nothing found")
+    return 0 if hits else 1
+
+
+def run_kb_serve(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from rag import commands
+    from rag.model_client import ModelConfig
+
+    key = ""
+    if args.model_key_env:
+        key = environment_value(args.model_key_env) or ""
+        if not key:
+            raise ConfigError("--model-key-env", args.model_key_env, "set that environment variable")
+    model = ModelConfig(args.model_url, args.model, api_key=key) if args.model_url else None
+    return commands.kb_serve(args.kb, args.host, args.port, model, embedder=args.embedder)
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def run_registry_serve(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    import uvicorn
+
+    from registry.service import create_app
+    from registry.store import RegistryStore
+
+    token = None
+    if args.token_env:
+        token = environment_value(args.token_env)
+        if token is None:
+            raise ConfigError("--token-env", args.token_env, "set that environment variable")
+    try:
+        host, port = split_host_port(args.listen)
+    except ValueError as error:
+        raise ConfigError("--listen", args.listen, "write host:port") from error
+    uvicorn.run(create_app(RegistryStore(args.database), token=token), host=host, port=port, log_level="warning")
+    return 0

@@ -1,0 +1,137 @@
+"""grade, baseline, slo: measuring and explaining, offline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
+from slo.clock import SystemClock
+from slo.errors import ConfigError
+from slo.spec import load_slo_file, parse_duration_s
+
+
+def register(groups: Groups) -> None:
+    """Add the commands of this module."""
+    example = 'echo \'{"id":1,"question":"?","contexts":["..."],"answer":"..."}\' | sft-guard grade --json'
+    grade = add_command(groups, "grade", run_grade, "run the quality checks on given answers, offline", example)
+    grade.add_argument("file", nargs="?", type=Path, help="JSON lines; default: standard input")
+    grade.add_argument(
+        "--embedder", default="none", help="all-MiniLM-L6-v2, a name or path; default none: lexical and fast"
+    )
+    grade.add_argument(
+        "--threshold", type=float, help="hallucination score from which an answer fails; default: calibrated"
+    )
+
+    baseline = add_group(groups, "baseline", "what healthy traffic looks like")
+    collect = add_command(baseline, "collect", run_collect, "read the exchange log into baseline.json",
+                          "sft-guard baseline collect --log state/exchanges --out baseline.json")  # fmt: skip
+    collect.add_argument("--log", type=Path, nargs="+", required=True, metavar="PATH", help="segments or directories")
+    collect.add_argument("--out", type=Path, required=True)
+    collect.add_argument("--window", default="1h", help="span of one value of the distribution (default 1h)")
+    collect.add_argument(
+        "--exclude", action="append", default=[], metavar="FROM/TO", help="Unix seconds or ISO times; an incident, say"
+    )
+    collect.add_argument(
+        "--force", action="store_true", help="accept less than 7 days or too few exchanges; marked in the file"
+    )
+    show = add_command(baseline, "show", run_show, "read a baseline", "sft-guard baseline show baseline.json")
+    show.add_argument("file", type=Path)
+
+    slo = add_group(groups, "slo", "the rules")
+    explain = add_command(
+        slo, "explain", run_explain, "what each rule means now, in words", "sft-guard slo explain --slo slo.yaml"
+    )
+    explain.add_argument("--slo", type=Path, default=Path("slo.yaml"))
+    explain.add_argument("--baseline", type=Path)
+
+
+def run_grade(args: argparse.Namespace) -> int:
+    """One result line per input line; exit 1 when a line could not be read."""
+    from guard.checks.grade import grade
+    from guard.checks.spec import CheckSpec
+
+    spec = CheckSpec(embedder=args.embedder, grounding_threshold=args.threshold)
+    bad_count = 0
+    source = args.file.open(encoding="utf-8") if args.file else sys.stdin
+    with source:
+        for row in grade(source, spec):
+            if "error" in row:
+                bad_count += 1
+                print(f"sft-guard: {row['error']}", file=sys.stderr)
+            elif args.json:
+                print(to_json(row))
+            else:
+                mark = "FAIL" if row["hallucinated"] else "ok  "
+                print(f"{mark} {row['score']:.2f}  {row['id']}  " + "; ".join(
+                    e for f in row["findings"] if f["result"] == "fail" for e in f.get("evidence", [])))  # fmt: skip
+    return 1 if bad_count else 0
+
+
+def run_collect(args: argparse.Namespace) -> int:
+    """Collect and write; refuses too little traffic unless forced."""
+    from slo.baselines import collect, save_baseline, show
+    from slo.sources.exchange_log import LogReader
+
+    reader = LogReader(args.log)
+    exclusions = tuple(_time_range(text) for text in args.exclude)
+    baseline = collect(
+        (exchange for exchange, _ in reader),
+        window_s=parse_duration_s(args.window),
+        now_wall_s=SystemClock().wall_s(),
+        force=args.force,
+        exclusions=exclusions,
+        on_progress=lambda n: progress(f"  {n} exchanges read"),
+    )
+    for problem in reader.problems:
+        progress(f"sft-guard: {problem}")
+    save_baseline(baseline, args.out)
+    result = {
+        "out": str(args.out),
+        "exchange_count": baseline.exchange_count,
+        "forced": baseline.forced,
+        "lines_left_out": reader.bad_count,
+        "sha256": baseline.sha256,
+    }
+    emit(args, result, f"{show(baseline)}\nwrote {args.out}")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print a baseline, hash verified."""
+    from slo.baselines import load_baseline, show
+
+    baseline = load_baseline(args.file)
+    emit(args, baseline, show(baseline))
+    return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """Each rule in words, with its limit now."""
+    from slo.baselines import load_baseline
+    from slo.explain import explain
+
+    slo_file = load_slo_file(args.slo)
+    baseline = load_baseline(args.baseline) if args.baseline else None
+    text = explain(slo_file, baseline)
+    emit(args, {"service": slo_file.service, "text": text}, text)
+    return 0
+
+
+def _time_range(text: str) -> tuple[float, float]:
+    """`FROM/TO` as Unix seconds."""
+    from datetime import UTC, datetime
+
+    def seconds(part: str) -> float:
+        try:
+            return float(part)
+        except ValueError:
+            when = datetime.fromisoformat(part)
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+    try:
+        start, end = (seconds(part) for part in text.split("/"))
+    except ValueError as error:
+        raise ConfigError("--exclude", text, "write FROM/TO, for example 2026-05-01T23:45/2026-05-02T02:10") from error
+    return start, end

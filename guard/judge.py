@@ -1,0 +1,152 @@
+"""From windows to one Action every few seconds: reads, resolves limits, evaluates, holds, decides.
+
+The decisions themselves are pure functions of `slo`; this is the memory between two evaluations: what is held, what was
+last said, whether we ourselves are well. It knows no traffic split and no journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from guard.release.state import ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
+from slo.actions import ReleaseSnapshot, decide
+from slo.clock import Clock
+from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge
+from slo.metric_names import INDICATORS
+from slo.sources.memory import MemorySource
+from slo.thresholds import Known, limit_for
+from slo.types import Action, Reading, Slo, State, Verdict, Version
+
+CLOCK_JUMP_S = 5.0
+LOOP_LAG_S = 0.1
+
+
+class Vitals:
+    """Whether our own measurements can be trusted: loop lag and clock jumps since the last evaluation."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = (clock.now_s(), clock.wall_s())
+        self._worst_lag_s = 0.0
+        self.last_lag_s = 0.0
+
+    def lagged(self, seconds: float) -> None:
+        """A timer of the event loop fired this much too late."""
+        self._worst_lag_s = max(self._worst_lag_s, seconds)
+
+    def sick(self) -> str:
+        """Why nothing can be judged now, "" when it can. Asking starts a new period."""
+        now_s, wall_s = self._clock.now_s(), self._clock.wall_s()
+        jump_s = (wall_s - self._last[1]) - (now_s - self._last[0])
+        self._last = (now_s, wall_s)
+        self.last_lag_s, self._worst_lag_s = self._worst_lag_s, 0.0
+        if abs(jump_s) > CLOCK_JUMP_S:
+            return f"the wall clock jumped by {jump_s:+.0f} s"
+        if self.last_lag_s > LOOP_LAG_S:
+            return f"own event loop stalled for {self.last_lag_s * 1000:.0f} ms"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One verdict with what people want to see beside it. arm: stable | canary. value: present value, inside unit."""
+
+    verdict: Verdict
+    arm: str
+    value: float | None
+    budget_remaining_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Everything said at one evaluation. wall_s: Unix seconds, a label."""
+
+    wall_s: float
+    action: Action
+    judged: tuple[Judged, ...]
+
+
+class SloJudge:
+    """Implements the judge that the release controller asks. One per process; not thread-safe.
+
+    versions: name of a version -> Version. known: what limits may be taken from, now.
+    """
+
+    def __init__(
+        self,
+        slos: tuple[Slo, ...],
+        source: MemorySource,
+        known: Callable[[], Known],
+        versions: Callable[[str], Version | None],
+        vitals: Vitals,
+        clock: Clock,
+    ) -> None:
+        self._slos, self._source, self._known, self._versions = slos, source, known, versions
+        self._vitals, self._clock = vitals, clock
+        self._held: dict[tuple[str, str, str], Held] = {}
+        self.last: Judgement | None = None
+
+    def replace_rules(self, slos: tuple[Slo, ...], known: Callable[[], Known]) -> None:
+        """New rules after a reload; what was held for rules that still exist stays held."""
+        self._slos, self._known = slos, known
+
+    def judge(self, state: ReleaseState) -> tuple[Action, tuple[Verdict, ...]]:
+        """Return the action and all verdicts, those of stable included."""
+        sick = self._vitals.sick()
+        known = self._known()
+        self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
+        stable = self._arm("stable", state.stable, known, sick)
+        canary = self._arm("canary", state.canary, known, sick) if state.canary and state.in_traffic else ()
+        action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
+        self.last = Judgement(self._clock.wall_s(), action, stable + canary)
+        self._forget({j.verdict.release for j in self.last.judged})
+        return action, _verdicts(self.last.judged)
+
+    def _arm(self, arm: str, name: str, known: Known, sick: str) -> tuple[Judged, ...]:
+        version = self._versions(name)
+        if version is None:
+            return ()
+        return tuple(self._one(slo, arm, version.release_id, known, sick) for slo in self._slos)
+
+    def _one(self, slo: Slo, arm: str, release: str, known: Known, sick: str) -> Judged:
+        limit = limit_for(slo, known)
+        value = self._source.objective_value(slo, release)
+
+        def read(length_s: float) -> Reading:
+            return self._source.reading(slo, release, length_s)
+
+        verdict = judge(slo, release, read, limit, value)
+        if sick:
+            verdict = replace(verdict, state=State.UNKNOWN, reason=f"{slo.name}: {sick}", fast=False)
+        key = (slo.name, arm, release)
+        self._held[key], verdict = advance(self._held.get(key, NOT_HELD), verdict, self._clock.now_s())
+        budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
+        return Judged(verdict, arm, value, budget)
+
+    def _snapshot(self, state: ReleaseState, sick: str) -> ReleaseSnapshot:
+        now_s = self._clock.now_s()
+        promoted = state.phase.value == "promoted"
+        return ReleaseSnapshot(
+            has_canary=bool(state.canary) and state.in_traffic,
+            weight=state.canary_ratio,
+            hold_satisfied=hold_satisfied(state, now_s),
+            events_satisfied=events_satisfied(state),
+            unknown_for_s=unknown_for_s(state, now_s),
+            sick=sick,
+            previous_known=bool(state.previous),
+            since_promotion_s=now_s - state.stage_started_s if promoted else None,
+        )
+
+    def _forget(self, releases: set[str]) -> None:
+        """Releases that are no longer judged hold nothing."""
+        for key in [k for k in self._held if k[2] not in releases]:
+            del self._held[key]
+
+
+def _verdicts(judged: tuple[Judged, ...]) -> tuple[Verdict, ...]:
+    return tuple(j.verdict for j in judged)
+
+
+def _is_latency(slo: Slo) -> bool:
+    return INDICATORS[slo.indicator].kind == "latency"

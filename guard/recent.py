@@ -1,0 +1,71 @@
+"""The last exchanges, for the admin API, feedback and exemplars of an incident. Bounded; numbers only, no words."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+
+from guard.release.incident import Exemplar
+from slo.types import FAILURES, CheckResult, Exchange, Finding
+
+KEPT_COUNT = 5_000
+BAD_PER_RELEASE_COUNT = 20
+RELEASES_COUNT = 16
+
+
+class RecentExchanges:
+    """A recorder like any other."""
+
+    def __init__(self, kept_count: int = KEPT_COUNT) -> None:
+        self._kept: OrderedDict[str, Exchange] = OrderedDict()
+        self._kept_count = kept_count
+        self._bad: dict[str, deque[Exemplar]] = {}
+        self._drift: dict[str, Finding] = {}
+        self.event_count: Counter[str] = Counter()  # exchanges of each release since the start
+
+    def served(self, exchange: Exchange) -> None:
+        """An answer ended."""
+        self.event_count[exchange.release] += 1
+        self._kept[exchange.exchange_id] = exchange
+        if len(self._kept) > self._kept_count:
+            self._kept.popitem(last=False)
+        if exchange.outcome in FAILURES:
+            self._remember_bad(exchange)
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
+        """Its checks are done."""
+        if exchange.exchange_id in self._kept:
+            self._kept[exchange.exchange_id] = exchange
+        for finding in exchange.findings:
+            if finding.check == "query_drift" and finding.score is not None:
+                self._drift[exchange.release] = finding
+        if any(f.check == "grounding" and f.result is CheckResult.FAIL for f in exchange.findings):
+            self._remember_bad(exchange)
+
+    def find(self, exchange_id: str) -> Exchange | None:
+        """An exchange that is still remembered."""
+        return self._kept.get(exchange_id)
+
+    def newest(self, limit: int) -> tuple[Exchange, ...]:
+        """The last ones, newest first."""
+        found: list[Exchange] = []
+        for exchange in reversed(self._kept.values()):
+            if len(found) >= limit:
+                break
+            found.append(exchange)
+        return tuple(found)
+
+    def exemplars(self, release: str) -> tuple[Exemplar, ...]:
+        """Bad answers of a release to look at, newest first."""
+        return tuple(reversed(self._bad.get(release, ())))
+
+    def drift(self) -> Mapping[str, Finding]:
+        """The last drift finding of each release."""
+        return self._drift
+
+    def _remember_bad(self, exchange: Exchange) -> None:
+        bad = self._bad.setdefault(exchange.release, deque(maxlen=BAD_PER_RELEASE_COUNT))
+        trace_id = exchange.traceparent.split("-")[1] if exchange.traceparent.count("-") == 3 else ""
+        bad.append(Exemplar(exchange.exchange_id, trace_id))
+        while len(self._bad) > RELEASES_COUNT:
+            self._bad.pop(next(iter(self._bad)))

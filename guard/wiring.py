@@ -1,0 +1,526 @@
+"""Composition: the only module that knows every adapter. Builds the guard from its settings, starts and stops it.
+
+Start order matters: the last committed split is applied and an interrupted rollback is finished before the data
+listener opens, so that no request ever sees a default split.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any
+
+import aiohttp
+
+from exporters.exchange_log import ExchangeLog
+from exporters.fanout import Fanout
+from exporters.prometheus import PrometheusExporter
+from guard.admin.api import create_admin_app
+from guard.admin.server import AdminHandle, serve_admin
+from guard.backend import GuardBackend
+from guard.checks.spec import CheckSpec
+from guard.feedback import PATH as FEEDBACK_PATH
+from guard.feedback import feedback_handler
+from guard.judge import SloJudge, Vitals
+from guard.pipeline import PipelineLimits, WorkerPipeline
+from guard.ports import Capture, ExchangeText
+from guard.proxy import DataPath
+from guard.recent import RecentExchanges
+from guard.release.alertmanager import AlertmanagerPoster
+from guard.release.casebook import Facts
+from guard.release.controller import Controller
+from guard.release.journal import Journal
+from guard.release.outbox import Outbox
+from guard.release.plan import Plan, parse_plan
+from guard.release.pointer import ReleaseRegistry
+from guard.release.report import Hooks
+from guard.release.state import Mode, ReleaseState
+from guard.release.webhook import WebhookSender
+from guard.settings import Settings, split_host_port
+from guard.split import WeightedSplit
+from guard.state_files import AlertStore, load_windows, save_windows
+from registry.client import LocalRegistry, RegistryClient, RegistryPort
+from registry.store import RegistryStore
+from slo.actions import reason_code
+from slo.artefact import Baseline
+from slo.baselines import load_baseline
+from slo.clock import Clock, SystemClock
+from slo.errors import ConfigError, DataError, GuardError
+from slo.pricing import PriceTable
+from slo.sources.memory import MemorySource
+from slo.spec import SloFile, load_slo_file
+from slo.thresholds import Known, latency_bounds_s
+from slo.types import Exchange, Slo, Version
+
+log = logging.getLogger("sft-guard")
+
+SAVE_EVERY_S = 10.0
+LAG_EVERY_S = 0.05
+SHED_RATIO = 0.25
+"""Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
+
+
+class Rules:
+    """What is read from files beside guard.yaml: objectives, baseline, prices. Replaced as a whole on reload."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Raises ConfigError, DataError: a file cannot be used."""
+        file = settings.file
+        self.slo_file: SloFile | None = load_slo_file(settings.resolve(file.slo)) if file.slo else None
+        self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
+        self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None)
+        self.baseline: Baseline | None = None
+        self.baseline_problem = "none is configured; collect one with `sft-guard baseline collect`"
+        if file.baseline is not None:
+            try:
+                self.baseline = load_baseline(settings.resolve(file.baseline))
+                self.baseline_problem = ""
+            except DataError as error:
+                # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
+                self.baseline_problem = str(error)
+                log.error("baseline: %s", error)
+        self._clock = clock
+        self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
+
+    def known(self) -> Known:
+        """What limits may be taken from, now."""
+        return Known(wall_s=self._clock.wall_s(), baseline=self.baseline)
+
+
+class PathSink:
+    """Told by the data path of each end; hands the words on to the checks."""
+
+    def __init__(self, fanout: Fanout, pipeline: WorkerPipeline | None) -> None:
+        self._fanout, self._pipeline = fanout, pipeline
+
+    def finished(self, exchange: Exchange, capture: Capture | None) -> None:
+        """Count now; check later."""
+        self._fanout.served(exchange)
+        if capture is None or self._pipeline is None:
+            self._fanout.checked(exchange, None)  # nothing to check: recorded as it is
+        else:
+            self._pipeline.offer(exchange, capture)
+
+
+class CheckedSink:
+    """Told by the pipeline; words are redacted already."""
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+
+    def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
+        """Record the findings and, in the log, the words."""
+        self._fanout.checked(exchange, _words(text))
+
+
+class Guard:
+    """One sidecar. `start()`, then requests; `reload()` at any time; `stop()` once."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        """Reads every file, opens no socket.
+
+        Raises:
+            ConfigError, DataError: a file cannot be used.
+        """
+        self.settings, self.clock = settings, clock or SystemClock()
+        self.started_s = self.clock.now_s()
+        self.rules = Rules(settings, self.clock)
+        self.last_reload: tuple[bool, float] = (True, self.clock.wall_s())
+        self.vitals = Vitals(self.clock)
+        file = settings.file
+        try:
+            settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            cure = f"choose a directory that can be written ({error.strerror})"
+            raise ConfigError(f"{settings.path.name}: state_dir", str(settings.state_dir), cure) from error
+
+        bounds = latency_bounds_s(self.rules.slos, self.rules.known())
+        self.exporter = PrometheusExporter(file.service, bounds, clock=self.clock)
+        self.memory = MemorySource(self.rules.slos, self.clock)
+        self.recent = RecentExchanges()
+        self.exchange_log = self._exchange_log()
+        recorders: dict[str, Any] = {
+            "prometheus": self.exporter,
+            "windows": _Windows(self.memory),
+            "recent": self.recent,
+        }
+        if self.exchange_log is not None:
+            recorders["exchange_log"] = self.exchange_log
+        self.fanout = Fanout(recorders, self._recorder_failed)
+        self.pipeline = self._pipeline()
+        self.split = WeightedSplit(settings.targets[file.release.stable])
+        self.data_path = DataPath(
+            settings.routes,
+            self.split,
+            PathSink(self.fanout, self.pipeline),
+            self.rules.prices,
+            file.limits.to_ports(),
+            file.timeouts.to_ports(),
+            clock=self.clock,
+            own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb)},
+        )
+        self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
+        self.journal = Journal(settings.state_dir, on_fault=lambda reason: self.exporter.fail_open("disk", reason))
+        self.alerts = AlertStore(settings.state_dir)
+        self.exporter.gauge_source(GuardBackend(self).gauges)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._registry: ReleaseRegistry | None = None
+        self._admin: AdminHandle | None = None
+        self._store: RegistryStore | None = None
+        self.controller: Controller | None = None
+        self.addresses = (file.listen.data, file.listen.admin)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Restore, recover, listen, then judge.
+
+        Raises:
+            ConfigError: an address is taken. DataError: the journal cannot be read.
+        """
+        file = self.settings.file
+        self._load_windows()
+        self.controller = self._controller()
+        self.controller.restore()
+        await self.controller.recover()
+        if self.pipeline is not None:
+            await self.pipeline.start()
+        host, port = split_host_port(file.listen.data)
+        data_port = await self.data_path.start(host, port)
+        admin_host, admin_port = split_host_port(file.listen.admin)
+        app = create_admin_app(
+            GuardBackend(self),
+            token=self.settings.admin_token,
+            allowed_hosts=file.admin.allowed_hosts,
+            clock=self.clock,
+            on_refusal=lambda refusal: log.warning("admin: refused %s", refusal),
+        )
+        self._admin = await serve_admin(app, admin_host, admin_port)
+        self.addresses = (f"{host}:{data_port}", f"{admin_host}:{self._admin.port}")
+        self._background("release", self.controller.run())
+        self._background("outbox", self.outbox.run())
+        self._background("windows", self._save_windows())
+        self._background("lag", self._watch_lag())
+        if file.alertmanager is not None and self._session is not None:
+            poster = AlertmanagerPoster(
+                [file.alertmanager.url], self._session, self.clock, self.controller.open_incidents
+            )
+            self._background("alertmanager", poster.run())
+
+    async def stop(self, *, drain: bool) -> None:
+        """Finish streams, flush what is queued, close everything. Safe after a start that failed half-way."""
+        await self.data_path.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.pipeline is not None:
+            await self.pipeline.stop()
+        if self._admin is not None:
+            await self._admin.close()
+        await asyncio.to_thread(self._flush)
+        if self._registry is not None:
+            await self._registry.close()
+        if self._session is not None:
+            await self._session.close()
+        self.journal.close()
+        self.alerts.close()
+        if self._store is not None:
+            self._store.close()
+
+    async def reload(self, settings: Settings) -> None:
+        """Swap to a new configuration as a whole, or raise and change nothing.
+
+        Raises:
+            ConfigError: it cannot be used, or it changes what only a restart can change.
+        """
+        self._refuse_restart_only(settings)
+        rules = await asyncio.to_thread(Rules, settings, self.clock)
+        state = self.controller.state if self.controller else None
+        if state is not None:
+            for name in filter(None, (state.stable, state.canary if state.in_traffic else "")):
+                if name not in settings.targets:
+                    cure = f"keep it while it takes traffic (release status: {state.phase.value})"
+                    raise ConfigError(f"{settings.path.name}: versions", name, cure)
+        file = settings.file
+        self.data_path.swap(
+            routes=settings.routes,
+            limits=file.limits.to_ports(),
+            timeouts=file.timeouts.to_ports(),
+            pricer=rules.prices,
+        )
+        if rules.slos != self.rules.slos:
+            self.memory.replace_objectives(rules.slos)
+        self.settings, self.rules = settings, rules
+        self.judge.replace_rules(rules.slos, rules.known)
+        if self.controller is not None:
+            await self.controller.configure(
+                plan=rules.plan,
+                mode=Mode(file.release.mode),
+                every_s=file.release.evaluate_every,
+                drain_unknown=file.release.unknown_action == "drain",
+            )
+            self.apply(self.controller.state)
+        self.last_reload = (True, self.clock.wall_s())
+
+    def reload_failed(self) -> None:
+        """A new configuration was refused; say so on the metrics page."""
+        self.last_reload = (False, self.clock.wall_s())
+
+    # -- what others ask ------------------------------------------------------------------------------------------
+
+    def version_of(self, name: str) -> Version | None:
+        """The Version called `name`, None when it is not configured."""
+        target = self.settings.targets.get(name)
+        return target.version if target else None
+
+    def apply(self, state: ReleaseState) -> None:
+        """Make a release state effective for the next request. Never fails, never waits."""
+        targets = self.settings.targets
+        stable = targets.get(state.stable)
+        if stable is None:
+            log.error(
+                "version %s is stable and not in guard.yaml; %s answers",
+                state.stable,
+                self.settings.file.release.stable,
+            )
+            stable = targets[self.settings.file.release.stable]
+        canary = targets.get(state.canary) if state.in_traffic else None
+        ratio = state.canary_ratio if canary is not None else 0.0
+        rollout = f"{self.settings.file.release.salt}{state.canary}"
+        self.split.set(stable, canary, ratio, state.cache_epoch, rollout)
+        self.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
+
+    def status_line(self) -> str:
+        """What a log line says about the release."""
+        if self.controller is None:
+            return self.settings.file.release.stable
+        state = self.controller.state
+        canary = f", canary {state.canary} at {state.canary_ratio:.0%}" if state.in_traffic else ""
+        return f"{state.stable}{canary}, mode {state.mode.value}"
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _exchange_log(self) -> ExchangeLog | None:
+        settings = self.settings.file.exchange_log
+        if not settings.enabled:
+            return None
+        return ExchangeLog(
+            self.settings.log_dir,
+            text_mode=settings.text,
+            segment_bytes=settings.segment,
+            keep_days=settings.keep / 86400.0,
+            max_total_bytes=settings.max_total,
+            clock=self.clock,
+            on_drop=lambda reason, count: self.exporter.inc("sft_guard_log_dropped_total", {"reason": reason}, count),
+        )
+
+    def _pipeline(self) -> WorkerPipeline | None:
+        checks = self.settings.file.checks
+        if not checks.enabled:
+            return None
+        reference = checks.drift.reference
+        spec = CheckSpec(
+            embedder=checks.embedder,
+            rules_path=str(self.settings.resolve(checks.rules)) if checks.rules else "",
+            grounding_threshold=checks.grounding_threshold,
+            pii=checks.pii,
+            drift_reference=str(self.settings.resolve(reference)) if reference else "",
+            drift_window=checks.drift.window,
+            text_mode=self.settings.file.exchange_log.text,
+        )
+        return WorkerPipeline(
+            spec,
+            self.settings.routes,
+            CheckedSink(self.fanout),
+            self.exporter,
+            self.clock,
+            limits=PipelineLimits(pending_count=checks.queue, pending_bytes=checks.queue_bytes),
+        )
+
+    def _controller(self) -> Controller:
+        file = self.settings.file
+        self._session = aiohttp.ClientSession()
+        senders = {
+            w.name: WebhookSender(w.name, w.url, self.settings.webhook_secrets[w.name], self._session, self.clock)
+            for w in file.webhooks
+        }
+        self.outbox = Outbox(
+            self.journal,
+            senders,
+            self.clock,
+            on_delivery=lambda result: self.exporter.inc("sft_guard_webhook_deliveries_total", {"result": result}),
+            on_page=lambda reason, item: log.error("webhook %s: %s; the outbox goes on for 24 h", item.target, reason),
+        )
+        self._registry = ReleaseRegistry(self._registry_port(), file.service, model=file.registry.model)
+        hooks = Hooks(
+            on_rollback=self._rolled_back,
+            on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
+            on_recommendation=lambda text: log.warning("release: recommended: %s", text),
+            on_incident=lambda incident: log.warning("incident %s (%s)", incident.incident_id, incident.kind.value),
+        )
+        return Controller(
+            self.journal,
+            self._registry,
+            self.judge,
+            self.apply,
+            self.outbox,
+            self.clock,
+            service=file.service,
+            stable=file.release.stable,
+            facts=self._facts(),
+            plan=self.rules.plan,
+            mode=Mode(file.release.mode),
+            every_s=file.release.evaluate_every,
+            drain_unknown=file.release.unknown_action == "drain",
+            hooks=hooks,
+        )
+
+    def _registry_port(self) -> RegistryPort:
+        url = self.settings.file.registry.url
+        if url is not None:
+            return RegistryClient(url, token=self.settings.registry_token)
+        self._store = RegistryStore(f"sqlite:///{self.settings.state_dir / 'registry.sqlite'}")
+        return LocalRegistry(self._store)
+
+    def _facts(self) -> Facts:
+        def release_id(name: str) -> str:
+            version = self.version_of(name)
+            return version.release_id if version else ""
+
+        return Facts(
+            versions=_ConfiguredVersions(self),
+            details=lambda name: self._details(name),
+            exemplars=lambda name: self.recent.exemplars(release_id(name)),
+            event_count=lambda name: self.recent.event_count[release_id(name)],
+        )
+
+    def _details(self, name: str) -> Mapping[str, str]:
+        version = self.settings.file.versions.get(name)
+        return version.details if version else {}
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def _rolled_back(self, rule: str, automatic: bool) -> None:
+        reason = reason_code(rule) if automatic else "manual"
+        self.exporter.inc("sft_release_rollbacks_total", {"reason": reason})
+        log.error("release: rolled back (%s, %s)", rule, "by itself" if automatic else "by a person")
+
+    def _thumb(self, release: str, up: bool) -> None:
+        self.memory.feedback(release, up)
+        self.exporter.inc("sft_quality_feedback_total", {"release": release, "thumb": "up" if up else "down"})
+
+    def _recorder_failed(self, name: str, error: Exception) -> None:
+        self.exporter.fail_open("recorder", name)
+        log.debug("recorder %s: %r", name, error)
+
+    # -- loops ----------------------------------------------------------------------------------------------------
+
+    def _background(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(loop, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The answers go on without it; a silent end would be the worst of both.
+            log.error("the loop %s ended: %r", task.get_name(), error)
+            self.exporter.fail_open("loop", task.get_name())
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due_s = self.clock.now_s() + LAG_EVERY_S
+            await self.clock.sleep(LAG_EVERY_S)
+            self.vitals.lagged(self.clock.now_s() - due_s)
+
+    async def _save_windows(self) -> None:
+        while True:
+            await self.clock.sleep(SAVE_EVERY_S)
+            dump = self.memory.dump()
+            try:
+                await asyncio.to_thread(save_windows, self.settings.state_dir, dump)
+            except OSError as error:
+                self.exporter.fail_open("disk", "windows")
+                log.warning("windows cannot be saved: %s", error.strerror)
+
+    def _load_windows(self) -> None:
+        try:
+            dump = load_windows(self.settings.state_dir)
+            if dump is not None:
+                self.memory.load(dump)
+        except (DataError, ValueError) as error:
+            log.warning("windows: %s", error)
+
+    def _flush(self) -> None:
+        if self.exchange_log is not None:
+            self.exchange_log.close()
+        with contextlib.suppress(OSError):  # a full disk costs history only
+            save_windows(self.settings.state_dir, self.memory.dump())
+
+    def _refuse_restart_only(self, settings: Settings) -> None:
+        """What is bound at start cannot be swapped under load; better refused than half applied."""
+        old, new = self.settings.file, settings.file
+        fixed: dict[str, Callable[[Any], object]] = {
+            "service": lambda f: f.service,
+            "listen": lambda f: f.listen,
+            "admin": lambda f: f.admin,
+            "state_dir": lambda f: f.state_dir,
+            "registry": lambda f: f.registry,
+            "checks": lambda f: f.checks,
+            "exchange_log": lambda f: f.exchange_log,
+            "webhooks": lambda f: f.webhooks,
+            "alertmanager": lambda f: f.alertmanager,
+        }
+        for name, part in fixed.items():
+            if part(old) != part(new):
+                raise ConfigError(f"{settings.path.name}: {name}", "changed", "restart the guard to change this part")
+
+
+class _ConfiguredVersions(Mapping[str, Version]):
+    """The versions of the running configuration, also after a reload."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def __getitem__(self, name: str) -> Version:
+        return self._guard.settings.targets[name].version
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._guard.settings.targets)
+
+    def __len__(self) -> int:
+        return len(self._guard.settings.targets)
+
+
+class _Windows:
+    """The windows as a recorder; words are no business of theirs."""
+
+    def __init__(self, memory: MemorySource) -> None:
+        self._memory = memory
+
+    def served(self, exchange: Exchange) -> None:
+        self._memory.served(exchange)
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
+        self._memory.checked(exchange)
+
+
+def _words(text: ExchangeText | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    words: dict[str, object] = {"question": text.question, "answer": text.answer}
+    if text.contexts is not None:
+        words["contexts"] = list(text.contexts)
+    return words
+
+
+def _plan_of(settings: Settings) -> str | list[object]:
+    plan = settings.file.release.plan
+    if isinstance(plan, str):
+        return plan
+    return [{"weight": s.weight, "hold": s.hold, "min_events": s.min_events} for s in plan]
+
+
+__all__ = ["Guard", "GuardError", "PathSink", "Rules"]
