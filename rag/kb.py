@@ -93,10 +93,7 @@ class KnowledgeBase:
     @property
     def content_id(self) -> str:
         """First 12 hex digits of SHA-256 over all ids and texts: the same content has the same id anywhere."""
-        digest = sha256()
-        for document in self._documents:
-            digest.update(f"{document.doc_id}\x1f{document.text_hash}\x1e".encode())
-        return digest.hexdigest()[:12]
+        return self._content_id
 
     def attach(self, embedder: Embedder) -> None:
         """Use this embedder from now on.
@@ -182,6 +179,7 @@ class KnowledgeBase:
                 )
         self._meta, self._documents, self._index = meta, documents, index
         self._manifest_hash = generation.manifest_hash
+        self._content_id = _content_id(documents)
         searcher = Searcher(documents, index)
         if self._embedder is not None:
             searcher.attach(self._embedder)
@@ -247,6 +245,13 @@ def _decode(files: Mapping[str, bytes], place: str) -> tuple[KbMeta, list[Docume
             f"{place}: {len(documents)} rows, {len(ids)} mapped, {meta.doc_count} announced; build it again"
         )
     return meta, documents
+
+
+def _content_id(documents: Iterable[Document]) -> str:
+    digest = sha256()
+    for document in documents:
+        digest.update(f"{document.doc_id}\x1f{document.text_hash}\x1e".encode())
+    return digest.hexdigest()[:12]
 
 
 def _one_line(data: bytes) -> bytes:

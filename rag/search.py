@@ -41,6 +41,8 @@ class Searcher:
         self._terms: list[frozenset[str]] = []
         self._character_count: Counter[str] = Counter()  # documents that hold a CJK character
         self._covered: dict[int, bool] = {}
+        # Equal texts are dropped from a result; asking for this many more always leaves k different ones.
+        self._repeated_count = len(documents) - len({document.text_hash for document in documents})
         for document in documents:
             terms = search_tokens(f"{document.title}\n{document.text}" if document.title else document.text)
             self._bm25.add(terms)
@@ -66,7 +68,7 @@ class Searcher:
         if mode == "embedding":
             return self._by_vectors(query, k)
         if mode == "bm25":
-            return self._by_words(query, k, self._bm25.search(search_tokens(query), len(self._documents)), "")
+            return self._by_words(query, k, self._bm25.search(search_tokens(query), k + self._repeated_count), "")
         note = self._why_no_vectors(query)
         if note:
             return self._by_words(query, k, self._reranked(query), note)
@@ -79,8 +81,7 @@ class Searcher:
         note = ""
         if not self._embedder.covers(query):
             note = f"{self._embedder.name} does not cover this text: these similarities mean little, use hybrid"
-        # Every row is asked for: equal texts are dropped afterwards and must not use up the k.
-        ranked = self._index.top(self._embed_query(query), self._index.count)
+        ranked = self._index.top(self._embed_query(query), k + self._repeated_count)
         return self._result(query, k, list(ranked.items()), ranked, "embedding", note)
 
     def _by_words(self, query: str, k: int, ranked: list[tuple[int, float]], note: str) -> SearchResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -411,6 +412,21 @@ async def test_an_unsure_retrieval_need_not_ask_the_model(kb_dir: Path) -> None:
         async with served(kb_dir, model=careful) as (base,):
             _, body = await post(f"{base}/ask", {"question": OFF_TOPIC})
     assert (body["answer_source"], body["model"]) == ("REFUSAL", "kb-extractive")
+
+
+async def test_the_command_serves_until_it_is_told_to_stop_and_exits_with_zero(kb_dir: Path) -> None:
+    program = "import sys; from rag.commands import kb_serve; sys.exit(kb_serve(sys.argv[1], port=0, embedder='none'))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(kb_dir), stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    line = (await asyncio.wait_for(process.stderr.readline(), timeout=60.0)).decode()
+    base = line.split()[3].removesuffix("/v1")
+    status, body = await post(f"{base}/ask", {"question": ENGLISH})
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), timeout=30.0) == 0
+    assert (status, body["answer_source"]) == (200, "KB")
+    assert await process.stderr.read() == b""
 
 
 def test_a_key_is_never_printed() -> None:
