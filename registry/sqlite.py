@@ -13,8 +13,8 @@ from contextlib import closing
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-RESERVE_BYTES = 192 * 1024
-CHECKPOINT_PAGES = 24
+RESERVE_BYTES = 128 * 1024
+CHECKPOINT_PAGES = 12
 
 
 def make_durable(connection: sqlite3.Connection) -> None:

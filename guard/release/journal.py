@@ -269,8 +269,9 @@ class Journal:
             except sqlite3.OperationalError as error:
                 raise self._fault(doing, error) from error
             except sqlite3.DatabaseError as error:
+                why = " ".join(str(error).split())
                 raise DataError(
-                    f"{self.path}: not a usable journal ({error}); it may hold an unfinished rollback: copy it, look, "
+                    f"{self.path}: not a usable journal ({why}); it may hold an unfinished rollback: copy it, look, "
                     f"then move it aside with `mv {self.path} {self.path}.bad` to start with stable at 100 %"
                 ) from error
 

@@ -1,7 +1,7 @@
 """What a webhook says: the evidence of one incident in less than 20 kB. Pure.
 
 Built once and stored; every try sends the same bytes. When the evidence is too large, exemplars go first, then details
-of the difference, then verdicts beyond the first; `truncated` says so.
+of the difference, then verdicts beyond the first, then the length of texts; `truncated` says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from guard.release.incident import Evidence, Incident, IncidentKind
 from slo.types import Version
 
 LIMIT_BYTES = 20_000
-_TEXT_CHARS = 500
 
 EVENT_TYPES: dict[IncidentKind, str] = {
     IncidentKind.ROLLBACK: "release.rolled_back",
@@ -25,6 +24,15 @@ EVENT_TYPES: dict[IncidentKind, str] = {
     IncidentKind.SHARED_UPSTREAM: "release.shared_upstream",
     IncidentKind.DRILL: "release.drill",
 }
+
+# What is left out, and how many bytes a text keeps: the last one fits whatever it is given.
+_CUTS: tuple[tuple[Callable[[Incident], Incident], int], ...] = (
+    (lambda i: i, 1000),
+    (lambda i: replace(i, exemplars=i.exemplars[:10], timeline=i.timeline[-20:]), 500),
+    (lambda i: replace(i, exemplars=i.exemplars[:3], differences=i.differences[:10], timeline=i.timeline[-10:]), 300),
+    (lambda i: replace(i, exemplars=(), differences=i.differences[:5], evidence=i.evidence[:3], timeline=()), 200),
+    (lambda i: replace(i, exemplars=(), differences=(), evidence=i.evidence[:1], timeline=()), 100),
+)
 
 
 def message_id(incident: Incident, suffix: str = "") -> str:
@@ -34,85 +42,93 @@ def message_id(incident: Incident, suffix: str = "") -> str:
 
 def webhook_body(incident: Incident, *, event: str = "") -> bytes:
     """Return the JSON body, below `LIMIT_BYTES`."""
-    cuts: tuple[Callable[[Incident], Incident], ...] = (
-        lambda i: i,
-        lambda i: replace(i, exemplars=i.exemplars[:10], timeline=i.timeline[-20:]),
-        lambda i: replace(i, exemplars=i.exemplars[:3], differences=i.differences[:10], timeline=i.timeline[-10:]),
-        lambda i: replace(i, exemplars=(), differences=i.differences[:5], evidence=i.evidence[:3], timeline=()),
-        lambda i: replace(i, exemplars=(), differences=(), evidence=i.evidence[:1], timeline=()),
-    )
     body = b""
-    for cut in cuts:
+    for cut, text_bytes in _CUTS:
         smaller = cut(incident)
-        body = msgspec.json.encode(_document(smaller, event, truncated=smaller != incident))
+        writer = _Writer(text_bytes)
+        document = writer.document(smaller, event)
+        document["data"]["truncated"] = writer.cut_count > 0 or smaller != incident
+        body = msgspec.json.encode(document)
         if len(body) < LIMIT_BYTES:
             break
     return body
 
 
-def _document(incident: Incident, event: str, *, truncated: bool) -> dict[str, Any]:
-    return {
-        "type": event or EVENT_TYPES[incident.kind],
-        "timestamp": _utc(incident.opened_s),
-        "data": {
-            "drill": incident.drill,
-            "service": _cut(incident.service),
-            "incident_id": incident.incident_id,
-            "rule": _cut(incident.rule),
-            "reason": _cut(incident.reason),
-            "automatic": incident.automatic,
-            "actor": _cut(incident.actor),
-            "epoch": incident.epoch,
-            "pointer": incident.pointer,
-            "bad": _version(incident.bad),
-            "target": _version(incident.target),
-            "differences": [
-                {"part": _cut(d.part), "before": _cut(d.before), "after": _cut(d.after)} for d in incident.differences
-            ],
-            "evidence": [_evidence(e) for e in incident.evidence],
-            "exemplars": [
-                {"exchange_id": _cut(x.exchange_id), "trace_id": _cut(x.trace_id)} for x in incident.exemplars
-            ],
-            "timeline": [{"time": _utc(t.wall_s), "what": _cut(t.what)} for t in incident.timeline],
-            "truncated": truncated,
-        },
-    }
+class _Writer:
+    """Turns an incident into JSON objects; counts the texts it had to shorten."""
 
+    def __init__(self, text_bytes: int) -> None:
+        self._text_bytes = text_bytes
+        self.cut_count = 0
 
-def _version(version: Version) -> dict[str, str]:
-    return {
-        "release": version.release_id,
-        "name": _cut(version.name),
-        "model": _cut(version.model),
-        "adapter": _cut(version.adapter),
-        "kb": _cut(version.kb),
-        "prompt": _cut(version.prompt),
-        "policy": _cut(version.policy),
-    }
+    def document(self, incident: Incident, event: str) -> dict[str, Any]:
+        text = self._text
+        return {
+            "type": event or EVENT_TYPES[incident.kind],
+            "timestamp": _utc(incident.opened_s),
+            "data": {
+                "drill": incident.drill,
+                "service": text(incident.service),
+                "incident_id": incident.incident_id,
+                "rule": text(incident.rule),
+                "reason": text(incident.reason),
+                "automatic": incident.automatic,
+                "actor": text(incident.actor),
+                "epoch": incident.epoch,
+                "pointer": incident.pointer,
+                "bad": self._version(incident.bad),
+                "target": self._version(incident.target),
+                "differences": [
+                    {"part": text(d.part), "before": text(d.before), "after": text(d.after)}
+                    for d in incident.differences
+                ],
+                "evidence": [self._evidence(e) for e in incident.evidence],
+                "exemplars": [
+                    {"exchange_id": text(x.exchange_id), "trace_id": text(x.trace_id)} for x in incident.exemplars
+                ],
+                "timeline": [{"time": _utc(t.wall_s), "what": text(t.what)} for t in incident.timeline],
+                "truncated": False,
+            },
+        }
 
+    def _version(self, version: Version) -> dict[str, str]:
+        return {
+            "release": version.release_id,
+            "name": self._text(version.name),
+            "model": self._text(version.model),
+            "adapter": self._text(version.adapter),
+            "kb": self._text(version.kb),
+            "prompt": self._text(version.prompt),
+            "policy": self._text(version.policy),
+        }
 
-def _evidence(evidence: Evidence) -> dict[str, Any]:
-    low, high = evidence.interval
-    return {
-        "rule": _cut(evidence.rule),
-        "indicator": _cut(evidence.indicator),
-        "release": _cut(evidence.release),
-        "state": evidence.state,
-        "window_s": evidence.window_s,
-        "n": evidence.n,
-        "bad_count": evidence.bad_count,
-        "estimate": evidence.estimate,
-        "interval": [low, high],
-        "threshold": evidence.threshold,
-        "baseline_hash": _cut(evidence.baseline_hash),
-        "fast_path": evidence.fast,
-        "reason": _cut(evidence.reason),
-        "more": {_cut(name): _cut(value) for name, value in evidence.more[:10]},
-    }
+    def _evidence(self, evidence: Evidence) -> dict[str, Any]:
+        low, high = evidence.interval
+        return {
+            "rule": self._text(evidence.rule),
+            "indicator": self._text(evidence.indicator),
+            "release": self._text(evidence.release),
+            "state": evidence.state,
+            "window_s": evidence.window_s,
+            "n": evidence.n,
+            "bad_count": evidence.bad_count,
+            "estimate": evidence.estimate,
+            "interval": [low, high],
+            "threshold": evidence.threshold,
+            "baseline_hash": self._text(evidence.baseline_hash),
+            "fast_path": evidence.fast,
+            "reason": self._text(evidence.reason),
+            "more": {self._text(name): self._text(value) for name, value in evidence.more[:10]},
+        }
 
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "\u2026"
+    def _text(self, text: str) -> str:
+        """At most `text_bytes` of UTF-8, cut between characters; control characters swell in JSON: spaces instead."""
+        clean = "".join(char if char >= " " else " " for char in text)
+        raw = clean.encode(errors="replace")  # a lone surrogate cannot be encoded; it becomes "?"
+        if len(raw) <= self._text_bytes:
+            return raw.decode()
+        self.cut_count += 1
+        return raw[: self._text_bytes - 3].decode(errors="ignore") + "\u2026"
 
 
 def _utc(wall_s: float) -> str:
