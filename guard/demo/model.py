@@ -125,3 +125,8 @@ class SimulatedModel:
     def _remember(self, question: str, lang: str) -> str | None:
         found = self._reader.best(question, self._memory[lang], strict=True)
         return found.sentence if found and found.score >= MEMORY_SCORE else None
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the model said that it does not know."""
+    return any(text == refusal for refusals in _REFUSALS.values() for refusal in refusals)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from guard.demo.model import Reply, SimulatedModel
 from slo.clock import SystemClock
 
 MODEL_NAME = "demo-simulated"
+READY = "model on"
 CHARS_PER_EVENT = 24
 """Characters of one stream event; models send a few words at a time."""
 
@@ -138,9 +140,14 @@ def _refuse(message: str) -> web.Response:
 async def _serve(host: str, port: int, seed: int) -> None:
     runner = web.AppRunner(create_app(seed), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    print(f"{READY} {runner.addresses[0][1]}", flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        await asyncio.Event().wait()
+        await stop.wait()
     finally:
         await runner.cleanup()
 
@@ -149,13 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description="A simulated language model for the demo, on loopback.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8811)
+    parser.add_argument("--port", type=int, default=8811, help="0 takes a free one")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
-    try:
-        asyncio.run(_serve(args.host, args.port, args.seed))
-    except KeyboardInterrupt:
-        return 0
+    asyncio.run(_serve(args.host, args.port, args.seed))
     return 0
 
 

@@ -29,7 +29,11 @@ BURST_EVERY_S = 25.0
 BURST_LENGTH_S = 3.0
 BURST_FACTOR = 2.0
 TYPO_RATIO = 0.3
-TENANTS = (("assembly", 0.3), ("research", 0.28), ("sales", 0.2), ("finance", 0.14), ("branches", 0.08))
+_TENANT_NAMES = (
+    "assembly", "research", "sales", "finance", "logistics", "service", "quality", "purchasing", "training", "legal",
+    "branch-hsinchu", "branch-kaohsiung",
+)  # fmt: skip
+TENANTS = tuple((name, 1.0 / rank) for rank, name in enumerate(_TENANT_NAMES, start=6))
 
 _BEFORE = {
     "en": ("", "", "", "", "Hi, ", "Hello, ", "Quick one: ", "Sorry to bother you. "),

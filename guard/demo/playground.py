@@ -1,0 +1,99 @@
+"""What `make run` starts: the demo's knowledge base, the answer path, the guard, until Ctrl-C. No cloud, no model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from guard.demo import answer_path
+from guard.demo.content import articles
+from guard.demo.processes import Children
+from guard.demo.rebuild import Rebuild, whole
+from guard.demo.scene import STABLE, build_kb, make_release, write_guard_yaml, write_rules
+from rag.answer_path import EXTRACTIVE_MODEL
+from rag.embedding import embedder_status, load_embedder
+from rag.kb import KnowledgeBase
+from slo.clock import Clock
+from slo.errors import DataError
+
+START_S = 60.0
+WATCH_EVERY_S = 0.5
+
+
+class Playground:
+    """Serves from `directory`, which is kept: the second start finds the knowledge base there."""
+
+    def __init__(
+        self,
+        directory: Path,
+        data_port: int,
+        admin_port: int,
+        answer_port: int,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self._directory, self._clock, self._say = directory, clock, say
+        self._data_port, self._admin_port, self._answer_port = data_port, admin_port, answer_port
+
+    async def run(self) -> int:
+        """Serve until cancelled.
+
+        Raises:
+            GuardError: a part could not be started, or ended by itself.
+        """
+        build = whole(articles())
+        available, reason = embedder_status(None)
+        name = "all-MiniLM-L6-v2" if available else "none"
+        if not available:
+            self._say(f"by words only: {reason}")
+        kb_directory, kb = await asyncio.to_thread(self._knowledge_base, build, name)
+        async with Children(self._directory) as children:
+            path = children.start(
+                "answer-path",
+                ["-m", "guard.demo.answer_path", "--kb", f"{kb_directory}:{self._answer_port}", "--embedder", name],
+            )
+            release = make_release(STABLE, build, kb, self._answer_port, model=EXTRACTIVE_MODEL)
+            write_rules(self._directory)
+            write_guard_yaml(
+                self._directory / "guard.yaml",
+                (release,),
+                data=f"127.0.0.1:{self._data_port}",
+                admin=f"127.0.0.1:{self._admin_port}",
+                embedder=name,
+            )
+            guard = children.start("guard", ["-m", "guard.cli", "serve", "-c", "guard.yaml"])
+            await path.printed(answer_path.READY, self._clock, within_s=START_S)
+            await guard.printed("serving on", self._clock, within_s=START_S)
+            self._say(self._welcome())
+            while True:
+                await self._clock.sleep(WATCH_EVERY_S)
+                children.check()
+
+    def _knowledge_base(self, build: Rebuild, embedder_name: str) -> tuple[Path, KnowledgeBase]:
+        """The one of an earlier run when it is sound and of the same content, else a new one."""
+        content = sha256("\x1e".join((embedder_name, *(f"{r.doc_id}\x1f{r.text}" for r in build.rows))).encode())
+        directory = self._directory / f"kb-{content.hexdigest()[:12]}"
+        try:
+            return directory, KnowledgeBase.open(directory)
+        except DataError:
+            shutil.rmtree(directory, ignore_errors=True)  # none yet, or half-written: it is ours to make again
+        self._say("making the knowledge base (once)")
+        embedder = load_embedder(embedder_name) if embedder_name != "none" else None
+        return directory, build_kb(directory, build, embedder)
+
+    def _welcome(self) -> str:
+        data, admin = f"http://127.0.0.1:{self._data_port}", f"http://127.0.0.1:{self._admin_port}"
+        question = '{"messages": [{"role": "user", "content": "How many days of annual leave do I have?"}]}'
+        chinese = question.replace("How many days of annual leave do I have?", "第一年特休有幾天？")
+        return (
+            f"guard        {data}/v1   (the bot's base URL)\n"
+            f"admin        {admin}      metrics at {admin}/metrics, status page at {admin}/\n"
+            f"answer path  http://127.0.0.1:{self._answer_port}/v1   (what the guard stands in front of)\n"
+            "try:\n"
+            f"  curl -s {data}/v1/chat/completions -H 'content-type: application/json' -d '{question}'\n"
+            f"  curl -s {data}/v1/chat/completions -H 'content-type: application/json' -d '{chinese}'\n"
+            f"configuration and logs in {self._directory}; stop with Ctrl-C"
+        )
