@@ -212,8 +212,10 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send; the transport buffers, `write_paused` says when it has enough."""
-        self.bytes_out += len(data)
-        self.transport.write(data)
+        # A transport may be closed a moment before it says so, and uvloop raises on writing to it then.
+        if not self.transport.is_closing():
+            self.bytes_out += len(data)
+            self.transport.write(data)
 
     def finish(self, *, keep_alive: bool) -> None:
         """The answer was written as a whole; on to the next request, or close."""
@@ -265,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
-        if self.transport.can_write_eof():
+        if not self.transport.is_closing():
             self.transport.write_eof()
 
     # Events of the transport -----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ its end (the sink does).
 
 from __future__ import annotations
 
-import asyncio
 from random import random
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from slo.types import Exchange, Outcome
 if TYPE_CHECKING:
     from guard.listener import ClientConnection
     from guard.proxy import DataPath, TargetPlan
-    from guard.upstream import EndpointPool, UpstreamConnection
+    from guard.upstream import Dial, EndpointPool, UpstreamConnection
 
 # Unpacking an answer here is only for its usage numbers; a second of it would stop all other answers.
 _UNPACK_ON_PATH_BYTES = 1024 * 1024
@@ -55,7 +54,7 @@ class Passage:
         self.exchange_id = exchange_id
         self.done = self._retried = self._stream = self._hold = self._chunked_out = False
         self._connection: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: Dial | None = None
         self._connecting_since_s = self._overhead_s = 0.0
         self._first_byte_s: float | None = None
         self._first_token_s: float | None = None
@@ -102,16 +101,11 @@ class Passage:
     def on_connected(self, connection: UpstreamConnection) -> None:
         """A new connection is there."""
         self._connecting = None
-        if self.done:
-            self._pool.put(connection)
-            return
         self._send(connection)
 
     def on_connect_failed(self, reason: Reason) -> None:
         """No connection; nothing was sent, so another endpoint of the same version may be asked."""
         self._connecting = None
-        if self.done:
-            return
         other = self._plan.next_pool(self._pool)
         if other is not self._pool and self._may_retry():
             self._ask(other)
@@ -340,7 +334,7 @@ class Passage:
             self.stop(Reason.TOTAL_TIMEOUT)
         elif self._connecting is not None:
             if now_s - self._connecting_since_s > timeouts.connect_s:
-                self._connecting.cancel()
+                self._connecting.give_up()
                 self.on_connect_failed(Reason.CONNECT_TIMEOUT)
         elif self._connection is not None:
             reason = self._connection.overdue(now_s, timeouts)
@@ -355,7 +349,7 @@ class Passage:
 
     def _release_upstream(self) -> None:
         if self._connecting is not None:
-            self._connecting.cancel()
+            self._connecting.give_up()
             self._connecting = None
         if self._connection is not None:
             self._connection.abandon()

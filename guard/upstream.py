@@ -271,56 +271,9 @@ class EndpointPool:
         """No further connection may be opened."""
         return self.open_count + self.connecting_count >= self.shared.limits.upstream_connections
 
-    def connect(self, caller: Caller) -> asyncio.Task[None]:
-        """Open a connection for `caller`; cancel the task to give up."""
-        self.connecting_count += 1
-        task = asyncio.get_running_loop().create_task(self._connect(caller))
-        task.add_done_callback(self._connect_ended)
-        return task
-
-    def _connect_ended(self, task: asyncio.Task[None]) -> None:
-        self.connecting_count -= 1
-
-    async def _connect(self, caller: Caller) -> None:
-        try:
-            connection = await self._open()
-        except _EgressDenied:
-            caller.on_connect_failed(Reason.EGRESS_DENIED)
-        except (OSError, ValueError):  # ValueError: a host that is no name; ssl errors are OSErrors
-            self.avoid_until_s = self.shared.now_s() + _AVOID_S
-            caller.on_connect_failed(Reason.UPSTREAM_CONNECT)
-        else:
-            self.avoid_until_s = 0.0
-            caller.on_connected(connection)
-
-    async def _open(self) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
-        endpoint = self.endpoint
-        tls = self.shared.tls() if endpoint.scheme == "https" else None
-        host = endpoint.host.strip("[]")
-        addresses = [host]
-        if not is_address(host):
-            # Resolved here and connected by address, so that what was checked is what is called.
-            found = await loop.getaddrinfo(host, endpoint.port, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-            addresses = [address for address in addresses if self.shared.egress.permits(host, address)]
-            if not addresses:
-                raise _EgressDenied
-        failure: OSError = OSError(f"{host} has no address")
-        for address in addresses:
-            try:
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    address,
-                    endpoint.port,
-                    ssl=tls,
-                    server_hostname=host if tls else None,
-                )
-            except OSError as error:
-                failure = error
-            else:
-                return connection
-        raise failure
+    def connect(self, caller: Caller) -> Dial:
+        """Open a connection for `caller`."""
+        return Dial(self, caller)
 
     def close_idle(self, older_than_s: float) -> None:
         """Close what has been idle since before `older_than_s`."""
@@ -336,6 +289,96 @@ class EndpointPool:
 
 class _EgressDenied(Exception):
     """None of the resolved addresses may be called."""
+
+
+class Dial:
+    """One connection being opened, for a caller that may lose interest.
+
+    The socket is connected here rather than by `create_connection`: cancelled at the wrong moment, uvloop's announces a
+    connection whose end it never tells, and the pool would count it for ever. Once the socket is connected nothing is
+    cancelled any more; a connection that has lost its caller goes to the pool and serves the next one.
+    """
+
+    def __init__(self, pool: EndpointPool, caller: Caller) -> None:
+        self._pool = pool
+        self._caller: Caller | None = caller
+        self._cancellable = True
+        pool.connecting_count += 1
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def give_up(self) -> None:
+        """The caller has lost interest."""
+        self._caller = None
+        if self._cancellable:
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._pool.connecting_count -= 1
+
+    async def _run(self) -> None:
+        pool = self._pool
+        reason = Reason.UPSTREAM_CONNECT
+        connection = None
+        try:
+            connection = await self._open()
+        except _EgressDenied:
+            reason = Reason.EGRESS_DENIED
+        except (OSError, ValueError):  # ValueError: a host that is no name; TLS errors are OSErrors
+            pool.avoid_until_s = pool.shared.now_s() + _AVOID_S
+        else:
+            pool.avoid_until_s = 0.0
+        caller = self._caller
+        if connection is not None:
+            if caller is not None:
+                caller.on_connected(connection)
+            else:
+                pool.put(connection)
+        elif caller is not None:
+            caller.on_connect_failed(reason)
+
+    async def _open(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        shared, endpoint = self._pool.shared, self._pool.endpoint
+        host = endpoint.host.strip("[]")
+        addresses = [host]
+        if not is_address(host):
+            # Resolved here and connected by address, so that what was checked is what is called.
+            found = await loop.getaddrinfo(host, endpoint.port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            addresses = [address for address in addresses if shared.egress.permits(host, address)]
+            if not addresses:
+                raise _EgressDenied
+        sock = await self._connected_socket(addresses)
+        self._cancellable = False
+        tls = shared.tls() if endpoint.scheme == "https" else None
+        _, connection = await loop.create_connection(
+            lambda: UpstreamConnection(self._pool),
+            sock=sock,
+            ssl=tls,
+            server_hostname=host if tls else None,
+            ssl_handshake_timeout=shared.timeouts.connect_s if tls else None,
+        )
+        return connection
+
+    async def _connected_socket(self, addresses: list[str]) -> socket.socket:
+        """A socket connected to the first address that answers. Raises OSError."""
+        failure = OSError("no address")
+        for address in addresses:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await asyncio.get_running_loop().sock_connect(sock, (address, self._pool.endpoint.port))
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure
 
 
 class Upstreams:

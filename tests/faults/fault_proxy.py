@@ -91,8 +91,8 @@ class Upstream:
         try:
             while await self._one(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError, asyncio.CancelledError):
+            pass  # RuntimeError: uvloop on a closed transport
         finally:
             self.open_count -= 1
             self._tasks.discard(task)
@@ -115,10 +115,9 @@ class Upstream:
                 return False
             keep = work.result()
         finally:
-            if not gone.done():
-                gone.cancel()
-                await asyncio.gather(gone, return_exceptions=True)
-        return keep and not (gone.done() and not gone.cancelled())
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+        return keep and gone.cancelled()
 
     async def _play(self, script: Script, writer: asyncio.StreamWriter) -> bool:
         data = script.response

@@ -66,33 +66,18 @@ async def test_a_refused_connection_is_a_502_with_a_type():
 
 async def test_no_connection_within_the_budget_is_a_504(monkeypatch: pytest.MonkeyPatch):
     async with running(target(unused_port()), timeouts=Timeouts(connect_s=0.1, drain_s=0.2)) as guard:
-        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection("127.0.0.1", guard.port)
 
-        async def black_hole(*_: object, **__: object) -> object:
+        async def black_hole(*_: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(loop, "create_connection", black_hole)
-        # The client's own connection must not go into the hole.
-        reader, writer = await _connect(guard.port)
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", black_hole)
         writer.write(post(chat()))
         answer = take_apart(await reader.read(-1))
         writer.close()
         assert guard.path.stats().pools[0].connecting == 0
     assert (answer.status, answer.error_type) == (504, "connect_timeout")
     assert guard.sink.told() == [(Outcome.TIMEOUT, "connect_timeout")]
-
-
-async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    import socket
-
-    loop = asyncio.get_running_loop()
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, ("127.0.0.1", port))
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await type(loop).create_connection(loop, lambda: protocol, sock=sock)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -400,8 +385,8 @@ async def test_a_public_name_that_points_inside_is_refused(monkeypatch: pytest.M
                 async def rebound(host: str, port: int, **_: object) -> object:
                     return [(2, 1, 6, "", ("127.0.0.1", port))]
 
+                reader, writer = await asyncio.open_connection("127.0.0.1", guard.port)
                 monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebound)
-                reader, writer = await _connect(guard.port)
                 writer.write(post(chat()))
                 answer = take_apart(await reader.read(-1))
                 writer.close()
