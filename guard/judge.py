@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from guard.release.outbox import Offload, in_thread
 from guard.release.state import ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
 from slo.actions import ReleaseSnapshot, decide
 from slo.clock import Clock
@@ -81,7 +82,10 @@ class SloJudge:
         versions: Callable[[str], Version | None],
         vitals: Vitals,
         clock: Clock,
+        *,
+        offload: Offload = in_thread,
     ) -> None:
+        self._offload = offload
         self._slos, self._source, self._known, self._versions = slos, source, known, versions
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
@@ -91,17 +95,24 @@ class SloJudge:
         """New rules after a reload; what was held for rules that still exist stays held."""
         self._slos, self._known = slos, known
 
-    def judge(self, state: ReleaseState) -> tuple[Action, tuple[Verdict, ...]]:
-        """Return the action and all verdicts, those of stable included."""
+    async def judge(self, state: ReleaseState) -> tuple[Action, tuple[Verdict, ...]]:
+        """Return the action and all verdicts, those of stable included.
+
+        Reading a month of windows takes milliseconds, so it is done beside the loop that carries the answers.
+        """
         sick = self._vitals.sick()
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
+        self.last = await self._offload(lambda: self._evaluate(state, known, sick))
+        return self.last.action, _verdicts(self.last.judged)
+
+    def _evaluate(self, state: ReleaseState, known: Known, sick: str) -> Judgement:
         stable = self._arm("stable", state.stable, known, sick)
         canary = self._arm("canary", state.canary, known, sick) if state.canary and state.in_traffic else ()
         action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
-        self.last = Judgement(self._clock.wall_s(), action, stable + canary)
-        self._forget({j.verdict.release for j in self.last.judged})
-        return action, _verdicts(self.last.judged)
+        judged = stable + canary
+        self._forget({j.verdict.release for j in judged})
+        return Judgement(self._clock.wall_s(), action, judged)
 
     def _arm(self, arm: str, name: str, known: Known, sick: str) -> tuple[Judged, ...]:
         version = self._versions(name)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -56,7 +57,7 @@ from slo.types import Exchange, Slo, Version
 
 log = logging.getLogger("sft-guard")
 
-SAVE_EVERY_S = 10.0
+SAVE_EVERY_S = 30.0
 LAG_EVERY_S = 0.05
 SHED_RATIO = 0.25
 """Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
@@ -70,7 +71,8 @@ class Rules:
         file = settings.file
         self.slo_file: SloFile | None = load_slo_file(settings.resolve(file.slo)) if file.slo else None
         self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
-        self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None)
+        today = datetime.fromtimestamp(clock.wall_s(), UTC).date().isoformat()
+        self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
         self.baseline: Baseline | None = None
         self.baseline_problem = "none is configured; collect one with `sft-guard baseline collect`"
         if file.baseline is not None:
@@ -81,12 +83,12 @@ class Rules:
                 # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
                 self.baseline_problem = str(error)
                 log.error("baseline: %s", error)
-        self._clock = clock
+        self._clock, self._embedder = clock, file.checks.embedder
         self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
 
     def known(self) -> Known:
         """What limits may be taken from, now."""
-        return Known(wall_s=self._clock.wall_s(), baseline=self.baseline)
+        return Known(wall_s=self._clock.wall_s(), baseline=self.baseline, embedder=self._embedder)
 
 
 class PathSink:
@@ -438,12 +440,14 @@ class Guard:
     async def _save_windows(self) -> None:
         while True:
             await self.clock.sleep(SAVE_EVERY_S)
-            dump = self.memory.dump()
             try:
-                await asyncio.to_thread(save_windows, self.settings.state_dir, dump)
+                await asyncio.to_thread(self._save_windows_now)
             except OSError as error:
                 self.exporter.fail_open("disk", "windows")
                 log.warning("windows cannot be saved: %s", error.strerror)
+
+    def _save_windows_now(self) -> None:
+        save_windows(self.settings.state_dir, self.memory.dump())
 
     def _load_windows(self) -> None:
         try:
@@ -457,7 +461,7 @@ class Guard:
         if self.exchange_log is not None:
             self.exchange_log.close()
         with contextlib.suppress(OSError):  # a full disk costs history only
-            save_windows(self.settings.state_dir, self.memory.dump())
+            self._save_windows_now()
 
     def _refuse_restart_only(self, settings: Settings) -> None:
         """What is bound at start cannot be swapped under load; better refused than half applied."""

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
+from guard.settings import load_settings
 from slo.clock import SystemClock
 from slo.errors import ConfigError
 from slo.spec import load_slo_file, parse_duration_s
+from slo.thresholds import RELATIVE
 
 
 def register(groups: Groups) -> None:
@@ -74,11 +76,15 @@ def run_collect(args: argparse.Namespace) -> int:
     from slo.baselines import collect, save_baseline, show
     from slo.sources.exchange_log import LogReader
 
+    settings = load_settings(args.config) if args.config else None
+    slo = settings.resolve(settings.file.slo) if settings and settings.file.slo else None
     reader = LogReader(args.log)
     exclusions = tuple(_time_range(text) for text in args.exclude)
     baseline = collect(
         (exchange for exchange, _ in reader),
         window_s=parse_duration_s(args.window),
+        more_windows_s=_windows_of(slo) if slo else (),
+        embedder=settings.file.checks.embedder if settings else "",
         now_wall_s=SystemClock().wall_s(),
         force=args.force,
         exclusions=exclusions,
@@ -114,9 +120,15 @@ def run_explain(args: argparse.Namespace) -> int:
 
     slo_file = load_slo_file(args.slo)
     baseline = load_baseline(args.baseline) if args.baseline else None
-    text = explain(slo_file, baseline)
+    text = explain(slo_file, baseline, now_wall_s=SystemClock().wall_s())
     emit(args, {"service": slo_file.service, "text": text}, text)
     return 0
+
+
+def _windows_of(slo: Path) -> tuple[float, ...]:
+    """Window lengths of the rules that need a baseline."""
+    relative = [o for o in load_slo_file(slo).objectives if o.threshold.form in RELATIVE]
+    return tuple(sorted({o.window.length_s for o in relative}))
 
 
 def _time_range(text: str) -> tuple[float, float]:

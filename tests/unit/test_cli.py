@@ -1,0 +1,109 @@
+"""Commands as a person types them: exit codes, one clear line for a mistake, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guard.cli import build_parser, main
+from slo.spec import PRESETS
+
+SUBCOMMANDS = [
+    ["init"], ["serve"], ["demo"], ["doctor"], ["check"], ["grade"], ["baseline", "collect"], ["baseline", "show"],
+    ["slo", "explain"], ["release", "status"], ["release", "start"], ["release", "promote"], ["release", "abort"],
+    ["release", "rollback"], ["release", "drill"], ["incident", "list"], ["incident", "show"],
+    ["incident", "postmortem"], ["kb", "init"], ["kb", "add"], ["kb", "search"], ["kb", "serve"], ["registry", "serve"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args([*command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "example:" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_what_init_writes_is_what_check_accepts(
+    preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--preset", preset, "--dir", str(tmp_path)]) == 0
+    assert main(["check", str(tmp_path / "guard.yaml"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {c["kind"] for c in result["checked"]} == {"guard", "slo"}
+    assert main(["slo", "explain", "--slo", str(tmp_path / "slo.yaml")]) == 0
+
+
+def test_init_does_not_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "slo.yaml").write_text("mine")
+    assert main(["init", "--dir", str(tmp_path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "slo.yaml").read_text() == "mine"
+    assert not (tmp_path / "guard.yaml").exists()
+
+
+def test_check_shows_every_error_of_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    guard, slo = tmp_path / "guard.yaml", tmp_path / "slo.yaml"
+    guard.write_text(guard.read_text().replace("mode: recommend", "mode: auto").replace("keep: 30d", "keep: soon"))
+    slo.write_text(slo.read_text().replace("window: 1h", "window: 1x", 1))
+    capsys.readouterr()
+    assert main(["check", str(guard), str(slo)]) == 2
+    text = capsys.readouterr().out
+    assert "release.mode" in text
+    assert "exchange_log.keep" in text
+    assert "1x" in text
+
+
+def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "-c", str(tmp_path / "none.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "sft-guard init" in error
+    assert "Traceback" not in error
+
+
+def test_the_schema_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--schema", "guard"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "guard.yaml"
+
+
+def test_doctor_names_the_fault_and_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    guard = tmp_path / "guard.yaml"
+    guard.write_text(guard.read_text().replace("127.0.0.1:8810", "127.0.0.1:9"))  # nobody listens on discard
+    capsys.readouterr()
+    assert main(["doctor", "-c", str(guard), "--json"]) == 1
+    found = {f["subject"]: f for f in json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]}
+    assert found["upstream v1.0.0"]["state"] == "fault"
+    assert "start it" in found["upstream v1.0.0"]["cure"]
+    assert found["guard.yaml"]["state"] == "ok"
+    assert found["embedder"]["state"] in ("ok", "warn")
+
+
+def test_a_release_command_without_a_guard_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["release", "status", "--admin", "http://127.0.0.1:9"]) == 2
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_grade_reads_lines_and_keeps_going(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    context = "Employees receive 14 days of annual leave per year. Unused days expire on 31 March."
+    lines = [
+        json.dumps({"id": "good", "question": "Leave?", "contexts": [context], "answer": "You get 14 days of leave."}),
+        "{torn",
+        json.dumps({"id": "bad", "question": "Leave?", "contexts": [context], "answer": "You get 30 days of leave."}),
+    ]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    assert main(["grade", str(rows), "--json"]) == 1
+    captured = capsys.readouterr()
+    results = {r["id"]: r for r in map(json.loads, captured.out.splitlines())}
+    assert results["good"]["hallucinated"] is False
+    assert results["bad"]["hallucinated"] is True
+    assert 0.0 <= results["good"]["score"] < results["bad"]["score"] <= 1.0
+    assert "2" in captured.err  # the line number of the torn one
