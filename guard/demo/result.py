@@ -80,7 +80,7 @@ class DemoResult:
             truth = arm.truth
             lines.append(
                 f"  {name}: {truth.answers_count} answers, hallucination {_percent(arm.hallucination_ratio)} as the "
-                f"guard measured ({arm.judged_count} judged), {_percent(truth.invented_ratio)} invented by our own count"
+                f"guard measured ({arm.judged_count} judged), {_percent(truth.invented_ratio)} invented by our count"
             )
         if self.rolled_back:
             lines.append(f"  why: {self.reason}")
