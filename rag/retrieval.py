@@ -45,7 +45,7 @@ def confidence_of(*, cosine: float | None, word_ratio: float, character_ratio: f
 
     Logistic in the signals at hand, fitted on in-domain against out-of-domain questions of the development halves
     (StackFAQ against BANKING77 and CLINC, SQuAD and DRCD against articles that were left out) and of the demo content.
-    There 95-98 of 100 English and 87-97 of 100 Chinese questions pass the line, 0-5 and 0-23 foreign ones do. Whether a
+    There 95-98 of 100 English and 87-97 of 100 Chinese questions pass the line, 0-5 and 0-31 foreign ones do. Whether a
     document on the right subject holds the answer is something none of these signals can tell.
 
     Args:
