@@ -25,7 +25,17 @@ from guard.checks.calibration import PATH, Calibration, Language, load_calibrati
 from guard.checks.claims import clauses, split_claims
 from guard.checks.context import read_context
 from guard.checks.facts import statement
-from guard.checks.grounding import CONTRADICTION_CHANCE, CONTRADICTION_MARGIN, LONG_TERMS, NO_CLAIM_SUPPORT, SHORT_TERMS, answer_score, check_grounding, claim_probability, must_fail
+from guard.checks.grounding import (
+    CONTRADICTION_CHANCE,
+    CONTRADICTION_MARGIN,
+    LONG_TERMS,
+    NO_CLAIM_SUPPORT,
+    SHORT_TERMS,
+    answer_score,
+    check_grounding,
+    claim_probability,
+    must_fail,
+)
 from guard.checks.lexicon import normalise, terms, words
 from guard.checks.semantic import Semantic
 from guard.checks.support import FEATURES, assess
@@ -231,8 +241,11 @@ def report(rows: list[Row], embedded: bool) -> None:
 
 def _line(name: str, y: np.ndarray, label: str, s: np.ndarray, hit: np.ndarray) -> None:  # type: ignore[type-arg]
     fpr = float(np.mean(hit[~y])) if (~y).any() else 0.0
-    print(f"{name:16} {len(y):5} {int(y.sum()):5}  {label:18.18} {roc_auc_score(y, s):6.3f} {100 * f1_score(y, hit):6.1f} "
-          f"{100 * balanced_accuracy_score(y, hit):7.1f} {100 * fpr:5.1f}%")  # fmt: skip
+    f1, balanced = 100 * f1_score(y, hit), 100 * balanced_accuracy_score(y, hit)
+    print(
+        f"{name:16} {len(y):5} {int(y.sum()):5}  {label:18.18} {roc_auc_score(y, s):6.3f} {f1:6.1f} {balanced:7.1f} "
+        f"{100 * fpr:5.1f}%"
+    )
 
 
 def report_twins(calibration: Calibration) -> None:
@@ -256,22 +269,26 @@ def speed(rows: list[Row], semantic: Semantic | None, seconds: float = 3.0) -> N
     from guard.checks.suite import CheckSuite
     from guard.ports import ExchangeText
 
-    pool = [c for r in rows if r.name == MANY_SET for c in r.contexts] or [" ".join(f"Rule {i} allows {i} days of leave per year." for i in range(40))]
+    pool = [c for r in rows if r.name == MANY_SET for c in r.contexts] or [
+        " ".join(f"Rule {i} allows {i} days of leave per year." for i in range(40))
+    ]
     answers = [r.answer for r in rows if r.name == MANY_SET] or pool
     stream = " ".join(pool).split()
     replies = " ".join(answers).split()
+    pieces = [" ".join(stream[i : i + 230]) for i in range(0, min(len(stream), 450_000) - 230, 97)]
+    said = [" ".join(replies[i : i + 190]) for i in range(0, len(replies) - 190, 61)]
     texts = [
-        ExchangeText(
-            "What are the rules?",
-            " ".join(replies[(i * 190) % (len(replies) - 200) :][:190]),
-            tuple(" ".join(stream[(i * 690 + k * 230) % (len(stream) - 240) :][:230]) for k in range(3)),
-        )
-        for i in range(1500)
+        ExchangeText("What are the rules?", said[i % len(said)], tuple(pieces[(3 * i + k) % len(pieces)] for k in range(3)))
+        for i in range(1200)
     ]
     print("\nspeed, one core, all checks (190-word answer, 3 contexts of 230 words: about 250 and 300 tokens)")
     kinds: list[tuple[str, Semantic | None, list[ExchangeText]]] = [
         ("lexical, contexts never seen before", None, texts),
-        ("lexical, contexts from a pool of 60", None, [replace(t, contexts=texts[i % 20].contexts) for i, t in enumerate(texts)]),
+        (
+            "lexical, contexts from a pool of 60",
+            None,
+            [replace(t, contexts=texts[i % 20].contexts) for i, t in enumerate(texts)],
+        ),
     ]
     if semantic is not None:
         kinds.append(("MiniLM, contexts from a pool of 60", semantic, kinds[1][2]))
@@ -300,7 +317,9 @@ def calibrate(rows: list[Row], semantic: Semantic | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.checks", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.checks", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "grounding")
     parser.add_argument("--calibrate", action="store_true", help="fit guard/checks/calibration.json anew")
     parser.add_argument("--no-embedder", action="store_true")

@@ -7,11 +7,17 @@ import re
 import rag.text
 
 _REFUSAL_EN = re.compile(
-    r"\b(?:i|we)\b(?: \w+){0,2} (?:don't|do not|didn't|did not) (?:know|understand|(?:have|see|find) (?:\w+ ){0,3}(?:information|details?|data|answer|context|access|enough|anything))"
-    r"|\b(?:can(?:not|'t| not)|could(?:n't| not)|(?:un|not )able to) (?:\w+ ){0,2}(?:find|answer|provide|help|tell|determine|say|give|confirm|locate|assist)"
+    r"\b(?:i|we)\b(?: \w+){0,2} (?:don't|do not|didn't|did not) (?:know|understand|(?:have|see|"
+    r"find) (?:\w+ ){0,3}(?:information|details?|data|answer|context|access|enough|anything))"
+    r"|\b(?:can(?:not|'t| not)|could(?:n't| not)|(?:un|not )able to) (?:\w+ ){0,2}(?:find|answer|"
+    r"provide|help|tell|determine|say|give|confirm|locate|assist)"
     r"|\b(?:unable|not able|impossible) to (?:answer|provide|find|determine|tell|give|say)\b"
-    r"|\b(?:no|not any|insufficient|not enough|lack of) (?:relevant |specific |sufficient |such |direct |further )?(?:information|documents?|context|details?|answer|mention|results?)\b"
-    r"|\b(?:passages?|contexts?|documents?|texts?|sources?|information|knowledge base)\b[^.]{0,60}\b(?:do(?:es)?(?: not|n't)|did(?: not|n't)|is not|isn't|not) (?:\w+ ){0,2}?(?:contain|provide|mention|include|specify|state|say|give|address|discuss|answer|explicitly|clear|available)"
+    r"|\b(?:no|not any|insufficient|not enough|lack of) (?:relevant |specific |sufficient |such |"
+    r"direct |further )?(?:information|documents?|context|details?|answer|mention|results?)\b"
+    r"|\b(?:passages?|contexts?|documents?|texts?|sources?|information|"
+    r"knowledge base)\b[^.]{0,60}\b(?:do(?:es)?(?: not|n't)|did(?: not|n't)|is not|isn't|"
+    r"not) (?:\w+ ){0,2}?(?:contain|provide|mention|include|specify|state|say|give|address|"
+    r"discuss|answer|explicitly|clear|available)"
     r"|\bnot (?:mentioned|specified|stated|provided|available|covered|found|answerable)\b|\bi apologi[sz]e\b"
 )
 _REFUSAL_ZH = re.compile(
@@ -20,11 +26,16 @@ _REFUSAL_ZH = re.compile(
     "(?:資料|文件|內容|内容|知識庫)(?:中|裡|里)?(?:並)?(?:沒有|没有|未|不)(?:包含|提到|提及|提供|說明|记载|記載)"
 )
 _POLITE_EN = re.compile(
-    r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|thanks?|thank you|you're welcome|i'm sorry|i am sorry|i apologi[sz]e|"
-    r"you are welcome|sorry|yes|no|ok|okay|i hope|hope (?:this|that)|let me know|feel free|please (?:let|feel|contact|reach|ask|note that i)|"
-    r"if you (?:have|need|want|would like) (?:any|further|more|other|additional|anything|help|to know)|is there anything|here (?:is|are)\b.{0,80}:?$|"
-    r"happy to help|glad to help|i(?:'m| am) (?:happy|glad|here)|have a (?:nice|great|good)|best regards|kind regards|in summary:?$|"
-    r"as an ai|i can help|based on the (?:provided |given |above )?(?:passages?|contexts?|information|documents?)[^.]{0,40}:$|the answer is:?$)(?![\w'-]))"
+    r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|"
+    r"thanks?|thank you|you're welcome|i'm sorry|i am sorry|i apologi[sz]e|"
+    r"you are welcome|sorry|yes|no|ok|okay|i hope|hope (?:this|that)|let me know|feel free|"
+    r"please (?:let|feel|contact|reach|ask|note that i)|"
+    r"if you (?:have|need|want|would like) (?:any|further|more|other|additional|anything|help|"
+    r"to know)|is there anything|here (?:is|are)\b.{0,80}:?$|"
+    r"happy to help|glad to help|i(?:'m| am) (?:happy|glad|here)|have a (?:nice|great|good)|"
+    r"best regards|kind regards|in summary:?$|"
+    r"as an ai|i can help|based on the (?:provided |given |above )?(?:passages?|contexts?|"
+    r"information|documents?)[^.]{0,40}:$|the answer is:?$)(?![\w'-]))"
 )
 _POLITE_ZH = re.compile(
     "^(?:您好|你好|哈囉|嗨|謝謝|谢谢|感謝|感谢|不客氣|不客气|好的|當然|当然|沒問題|没问题|希望(?:以上|這|这|能|對|对)|"
@@ -50,7 +61,7 @@ def split_claims(answer: str) -> tuple[list[str], int]:
     claims: list[str] = []
     refusals = 0
     for line in answer.splitlines():
-        for sentence in rag.text.sentences(line):
+        for sentence in rag.text.sentences(rag.text.normalise_space(line)):
             kind = kind_of(sentence)
             if kind == "claim":
                 claims.append(sentence)

@@ -27,7 +27,7 @@ class Context:
     prefixes: set[str]
     numbers: list[tuple[int, Quantity]]
     exact: dict[str, list[int]]
-    names: set[str]
+    lower: str
     clauses: dict[int, tuple[Statement, ...]] = field(default_factory=dict)
 
     def clauses_of(self, index: int) -> tuple[Statement, ...]:
@@ -40,22 +40,33 @@ class Context:
         return known
 
 
-@lru_cache(maxsize=1024)
+CACHED_CHARS = 8_000
+CACHED_COUNT = 512
+"""Contexts kept in memory: at most about 60 MB, whatever comes."""
+
+
 def read_context(text: str) -> Context:
-    """Read a context; cached by its text."""
-    found = tuple(statement(s) for line in text.splitlines() for s in rag.text.sentences(line))
+    """Read a context; cached by its text unless it is very long."""
+    return _read_cached(text) if len(text) <= CACHED_CHARS else _read(text)
+
+
+def _read(text: str) -> Context:
+    found = tuple(
+        statement(s) for line in text.splitlines() for s in rag.text.sentences(rag.text.normalise_space(line))
+    )
     postings: dict[str, list[int]] = {}
     pairs: set[tuple[str, str]] = set()
     numbers: list[tuple[int, Quantity]] = []
     exact: dict[str, list[int]] = {}
-    names: set[str] = set()
     for i, sentence in enumerate(found):
-        for term in set(sentence.terms):
+        for term in sentence.term_set:
             postings.setdefault(term, []).append(i)
         pairs.update(zip(sentence.terms, sentence.terms[1:], strict=False))
         numbers.extend((i, n) for n in sentence.numbers)
         for item in sentence.exact:
             exact.setdefault(item, []).append(i)
-        names.update(sentence.names)
     prefixes = {t[:5] for t in postings if len(t) >= 6 and t.isascii()}
-    return Context(found, postings, pairs, prefixes, numbers, exact, names)
+    return Context(found, postings, pairs, prefixes, numbers, exact, "\n".join(s.lower for s in found))
+
+
+_read_cached = lru_cache(maxsize=CACHED_COUNT)(_read)

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
-from guard.checks.facts import Statement, negated, opposed, periods_of, sides_of
+from guard.checks.facts import Statement
 from guard.checks.lexicon import CJK, CJK_CHAR, stem
 from guard.checks.numbers import NUMBER_WORDS, Quantity, same
+from guard.checks.polarity import negated, opposed, periods_of, sides_of
 from guard.checks.units import compatible
 
 ELSEWHERE_CREDIT = 0.5
@@ -41,10 +42,12 @@ _PRONOUN = re.compile(r"\b(?:he|she|they|it|his|her|their|its|him|them)\b")
 _DURATION = frozenset(("time", "month", "workday"))
 _MONEY = frozenset(("usd", "twd", "cny", "eur", "gbp", "jpy", "yuan"))
 
+BEFORE_CHARS = 40
 _WORD_AFTER = re.compile(r"\s([^\W\d_]+)")
 _BEFORE = re.compile(rf"([{CJK}]{{2}}|[^\W\d_]+)[\s:#(]*$")
 _NEXT = re.compile(
-    rf"\s*(?:[\d.,]+|\b(?:{'|'.join(sorted(NUMBER_WORDS))})\b|[零〇一二三四五六七八九十百千萬万兩两]+)(?:\s*[個个])?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
+    rf"\s*(?:[\d.,]+|\b(?:{'|'.join(sorted(NUMBER_WORDS))})\b|"
+    rf"[零〇一二三四五六七八九十百千萬万兩两]+)(?:\s*[個个])?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
 )
 Parts = list[tuple[Statement, Statement]]
 Near = tuple[tuple[Context, int], ...]
@@ -124,7 +127,7 @@ def _rival(claim: Statement, number: Quantity, part: Statement, other: Quantity)
 def _words_around(part: Statement, number: Quantity) -> tuple[str, str]:
     """The word before a bare number and the one it counts (two characters in Chinese); "" where there is none."""
     match = _NEXT.match(part.lower, number.start)
-    before = _BEFORE.search(part.lower, 0, number.start)
+    before = _BEFORE.search(part.lower[max(0, number.start - BEFORE_CHARS) : number.start])
     return before[1] if before else "", stem(match[1]) if match else ""
 
 
@@ -134,29 +137,26 @@ def _shown(part: Statement, number: Quantity) -> str:
     return f'"{text}"' if text else f"{number.plain:g}"
 
 
-def _exact(
-    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
-) -> Iterator[str]:
+def _exact(claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]) -> Iterator[str]:
     for item in claim.exact:
-        if any(item in c.exact or item in s.lower for c in contexts for s in c.sentences if item in c.exact or item in s.lower):
-            best = max((_fit(claim, s, p, weights, item) for s, p in parts if p.exact and item not in p.exact and _kind_of(item) in map(_kind_of, p.exact)), default=0.0)
-            holding = max(
-                (_fit(claim, c.sentences[si], p, weights, item) for c in contexts for si in c.exact.get(item, ()) for p in c.clauses_of(si) if item in p.exact),
-                default=1.0,
-            )
-            if best >= POLARITY_RATIO and best - holding >= MARGIN_RATIO:
-                yield f"identifier: {item} stands elsewhere in the contexts"
+        if not any(item in c.lower for c in contexts):
+            yield f"identifier: {item} is not in the contexts"
             continue
-        yield f"identifier: {item} is not in the contexts"
+        rivals = [(s, p) for s, p in parts if item not in p.lower and _kind_of(item) in map(_kind_of, p.exact)]
+        if not rivals:
+            continue
+        best = max(_fit(claim, s, p, weights, item) for s, p in rivals)
+        holders = [(c.sentences[i], p) for c in contexts for i in c.exact.get(item, ()) for p in c.clauses_of(i)]
+        holding = max((_fit(claim, s, p, weights, item) for s, p in holders if item in p.exact), default=1.0)
+        if best >= POLARITY_RATIO and best - holding >= MARGIN_RATIO:
+            yield f"identifier: {item} stands elsewhere in the contexts"
 
 
 def _kind_of(item: str) -> str:
     return "url" if "/" in item or "@" in item else "id"
 
 
-def _names(
-    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
-) -> Iterator[str]:
+def _names(claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]) -> Iterator[str]:
     """A name of the contexts that the aligned clause does not have, where it has another one instead."""
     if sum(weights.values()) < NAMES_NEED_WEIGHT:
         return
@@ -189,7 +189,7 @@ def _rival_name(claim: Statement, name: str, part: Statement) -> str:
 
 def _neighbours(lower: str, name: str) -> tuple[str, str]:
     left, _, right = lower.partition(name)
-    before, after = _BEFORE.search(left), _WORD_AFTER.match(right)
+    before, after = _BEFORE.search(left[-BEFORE_CHARS:]), _WORD_AFTER.match(right)
     return before[1] if before else "", stem(after[1]) if after else ""
 
 
@@ -236,8 +236,16 @@ def _swapped(claim: Statement, near: Near, weights: dict[str, float]) -> Iterato
     other = [t for t in best.terms if t in set(plain)]
     mine = [t for t in plain if t in set(other)]
     covered = sum(weights.get(t, 0.0) for t in set(mine)) >= 0.8 * sum(weights.get(t, 0.0) for t in set(plain))
-    passive = " by " in claim.lower and " by " not in best.lower or " by " in best.lower and " by " not in claim.lower
-    if covered and len(mine) >= 2 and mine == other[: len(mine)] and not passive and not CJK_CHAR.search("".join(facts)):
+    passive = (" by " in claim.lower and " by " not in best.lower) or (
+        " by " in best.lower and " by " not in claim.lower
+    )
+    if (
+        covered
+        and len(mine) >= 2
+        and mine == other[: len(mine)]
+        and not passive
+        and not CJK_CHAR.search("".join(facts))
+    ):
         yield f"order: {order[0]} and {order[1]} have changed places"
 
 
@@ -245,15 +253,17 @@ def _fit(
     claim: Statement, sentence: Statement, part: Statement, weights: dict[str, float], without: Quantity | str | None
 ) -> float:
     """Share of the claim, one fact left out, that a clause covers; words elsewhere in its sentence count half."""
-    own, whole = set(part.terms), set(sentence.terms)
-    got = total = 0.0
+    own, whole = part.term_set, sentence.term_set
+    total = got = 0.0
     for term, value in weights.items():
         if isinstance(without, str) and (term == without or (len(term) > 3 and without.startswith(term))):
             continue
         total += value
         if term in own:
             got += value
-        elif term in whole or (len(term) == 2 and not term.isascii() and term[0] in part.lower and term[1] in part.lower):
+        elif term in whole or (
+            len(term) == 2 and not term.isascii() and term[0] in part.lower and term[1] in part.lower
+        ):
             got += ELSEWHERE_CREDIT * value  # Two characters apart: the same word in another compound, as often as not.
     for number in claim.numbers:
         if number is not without:

@@ -47,7 +47,9 @@ def load_reference(path: Path) -> Reference:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Reference)
     except (OSError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: no drift reference ({error}); leave it out to learn from the first questions") from error
+        raise DataError(
+            f"{path}: no drift reference ({error}); leave it out to learn from the first questions"
+        ) from error
     if found.count < 2 or not found.mean or not all(map(math.isfinite, found.mean)):
         raise DataError(f"{path}: no drift reference (count {found.count}, {len(found.mean)} numbers); make it anew")
     return found
@@ -98,22 +100,28 @@ class DriftCheck:
         if self.reference is None:
             if stable:
                 self._learn(vector)
-            return Finding(CHECK, CheckResult.SKIPPED, None, f"learning the reference, {self._learnt} of {self.window} questions",
-                           (), self.fingerprint)  # fmt: skip
+            reason = f"learning the reference, {self._learnt} of {self.window} questions"
+            return Finding(CHECK, CheckResult.SKIPPED, None, reason, (), self.fingerprint)
         if release not in self._windows and len(self._windows) >= RELEASE_COUNT:
             del self._windows[next(iter(self._windows))]
         window = self._windows.setdefault(release, _Window(self.window))
         window.add(vector)
         count = len(window.vectors)
         if count < self.window:
-            return Finding(CHECK, CheckResult.SKIPPED, None, f"{count} of {self.window} questions", (), self.fingerprint)
+            return Finding(
+                CHECK, CheckResult.SKIPPED, None, f"{count} of {self.window} questions", (), self.fingerprint
+            )
         distance, effect = compare([v / count for v in window.total], count, self.reference)
         drifted = effect >= EFFECT_LIMIT and distance >= DISTANCE_LIMIT
-        reason = f"distance {distance:.3f}, effect {effect:.1f} x chance, window {count}, reference {self.reference.count}"
+        reason = (
+            f"distance {distance:.3f}, effect {effect:.1f} x chance, window {count}, reference {self.reference.count}"
+        )
         return Finding(CHECK, CheckResult.FAIL if drifted else CheckResult.PASS, distance, reason, (), self.fingerprint)
 
     def _learn(self, vector: Sequence[float]) -> None:
-        self._learning = [a + b for a, b in zip(self._learning, vector, strict=True)] if self._learning else list(vector)
+        self._learning = (
+            [a + b for a, b in zip(self._learning, vector, strict=True)] if self._learning else list(vector)
+        )
         self._learnt += 1
         if self._learnt >= self.window:
             mean = tuple(v / self._learnt for v in self._learning)

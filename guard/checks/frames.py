@@ -11,7 +11,7 @@ import struct
 import msgspec
 
 from guard.checks.spec import CheckSpec
-from guard.ports import ContextSource, ExchangeText, Route
+from guard.ports import ExchangeText, Route
 from slo.types import Finding
 
 MAX_FRAME_BYTES = 32 * 2**20
@@ -26,10 +26,13 @@ class Hello(msgspec.Struct, tag="h", array_like=True, frozen=True):
 
 
 class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
-    """One exchange to check. response: as captured; response_headers: lower-case names."""
+    """One exchange to check. route: position in `Hello.routes`, or the route itself when it is newer than that.
+
+    response: as captured; response_headers: lower-case names.
+    """
 
     job_id: int
-    route: int
+    route: int | Route
     release: str
     arm: str
     request: bytes
@@ -98,9 +101,3 @@ class Splitter:
             at = begin + length
         del self._buffer[:at]
         return found
-
-
-__all__ = [
-    "Beat", "ContextSource", "Done", "FromWorker", "Hello", "Job", "Ready", "Splitter", "ToWorker", "decode_from_worker",
-    "decode_to_worker", "frame",
-]  # fmt: skip

@@ -40,6 +40,7 @@ UNSURE = (0.15, 0.85)
 
 ANSWER_CHARS = 32_000
 CONTEXT_CHARS = 64_000
+CONTEXT_COUNT = 50
 CLAIM_COUNT = 200
 EVIDENCE_COUNT = 5
 EVIDENCE_CHARS = 200
@@ -76,7 +77,7 @@ def check_grounding(
     if not answer.strip():
         return Finding(CHECK, CheckResult.SKIPPED, None, "empty answer")
     claims, refusal_count = split_claims(answer[:ANSWER_CHARS])
-    used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()]
+    used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()][:CONTEXT_COUNT]
     if not claims:
         if refusal_count:
             return Finding(CHECK, CheckResult.PASS, 1.0, "a refusal claims nothing", detector="lexical")

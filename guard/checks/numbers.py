@@ -19,12 +19,30 @@ _BIG_ZH = {"萬": 10_000, "万": 10_000, "億": 100_000_000, "亿": 100_000_000}
 _ZH = "".join((*_DIGITS_ZH, *_SMALL_ZH, "廿卅"))
 _BIG = "".join(_BIG_ZH)
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _WORD_VALUE = {w: i for i, w in enumerate(_ONES)} | {
-    w: 20 + 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
+    w: 20 + 10 * i for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
 }
 _WORD_SCALE = {"hundred": 100, "dozen": 12, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALES = {**_WORD_SCALE, "k": 1000, "mn": 10**6, "bn": 10**9, "百": 100, "千": 1000, **_BIG_ZH}
@@ -81,13 +99,19 @@ _ZH_NUMBER = re.compile(
 )
 _PERCENT_ZH = re.compile(r"百分之\s*(\d+(?:\.\d+)?)")
 _EN_WORDS = re.compile(
-    rf"\b(?:(?:{_alternatives(list(_WORD_VALUE))})|(?:a|an|half\s+an?)(?=[\s-]+(?:{_alternatives(list(_WORD_SCALE))}|hour)\b))"
+    rf"\b(?:(?:{_alternatives(list(_WORD_VALUE))})|(?:a|an|"
+    rf"half\s+an?)(?=[\s-]+(?:{_alternatives(list(_WORD_SCALE))}|hour)\b))"
     rf"(?:[\s-]+(?:and[\s-]+)?(?:{_alternatives(sorted(NUMBER_WORDS))})\b)*"
     rf"(?:[\s-]+(?P<work>business|working)(?=\s+days?\b))?(?:[\s-]+(?P<unit>{_UNIT_EN})\b)?"
 )
 _WEEKDAY = re.compile(
     r"\b(?P<en>mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)s?\b|(?:週|周|星期|禮拜|礼拜)(?P<zh>[一二三四五六日天])"
 )
+NUMERAL_CHARS = 24
+"""A longer run of numerals is no number anybody wrote."""
+
+_LETTERS = re.compile("[a-z]+")
+_MAYBE_WORDS = NUMBER_WORDS | {"half"}
 _PM = frozenset(("p", "下午", "晚上"))
 
 
@@ -109,12 +133,12 @@ class Quantity:
 def chinese_number(text: str) -> float | None:
     """Value of a Chinese numeral, None when it is not one.
 
-    >>> [chinese_number(t) for t in ("\u5341\u56db", "\u5169\u767e\u4e94\u5341", "\u4e09\u842c\u516d\u5343", "\u4e8c\u3007\u4e8c\u56db")]
+    >>> [chinese_number(t) for t in ("十四", "兩百五十", "三萬六千", "二〇二四")]
     [14.0, 250.0, 36000.0, 2024.0]
     """
     text = text.replace("廿", "二十").replace("卅", "三十")
     whole, _, fraction = text.replace("点", "點").partition("點")
-    if not whole:
+    if not whole or len(text) > NUMERAL_CHARS:
         return None
     if all(c in _DIGITS_ZH for c in whole):
         value = float(int("".join(str(_DIGITS_ZH[c]) for c in whole)))
@@ -146,7 +170,7 @@ def to_chinese(value: int) -> str:
     """Chinese numeral of 0 <= value < 100,000,000: the inverse that the parser is tested with.
 
     >>> to_chinese(20_305)
-    '\u5169\u842c\u96f6\u4e09\u767e\u96f6\u4e94'
+    '兩萬零三百零五'
     """
     if value >= 10_000:
         high, low = divmod(value, 10_000)
@@ -190,7 +214,8 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
         text = _ARABIC.sub(lambda m: blank(m, _arabic(m)), text)
     if not ascii_only:
         text = _ZH_NUMBER.sub(lambda m: blank(m, *items) if (items := _zh_number(m)) else m[0], text)
-    text = _EN_WORDS.sub(lambda m: blank(m, *items) if (items := _en_words(m)) else m[0], text)
+    if not _MAYBE_WORDS.isdisjoint(_LETTERS.findall(text)):
+        text = _EN_WORDS.sub(lambda m: blank(m, *items) if (items := _en_words(m)) else m[0], text)
     return found, text
 
 
@@ -271,10 +296,7 @@ def _clock_zh(m: re.Match[str]) -> list[Quantity]:
 
 
 def _weekday(m: re.Match[str]) -> Quantity:
-    if m["zh"]:
-        day = WEEKDAYS_ZH.replace("日", "日").find(m["zh"]) + 1 or 7
-    else:
-        day = WEEKDAYS.index(m["en"][:3]) + 1
+    day = (WEEKDAYS_ZH.find(m["zh"]) + 1 or 7) if m["zh"] else WEEKDAYS.index(m["en"][:3]) + 1
     return Quantity("weekday", day, day, m.start())
 
 

@@ -7,8 +7,8 @@ references, no look-around; the bounds of all repeats multiply to at most `MAX_W
 from __future__ import annotations
 
 import re
-import re._constants as c  # type: ignore[import-untyped]
-import re._parser as parser  # type: ignore[import-untyped]
+import re._constants as c  # type: ignore[import-not-found]
+import re._parser as parser  # type: ignore[import-not-found]
 from typing import Any
 
 MAX_WORK = 2_000

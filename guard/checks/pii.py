@@ -63,10 +63,9 @@ def _taiwan_id(text: str) -> bool:
     first = _TAIWAN_LETTER.get(text[0])
     if first is None:
         return False
-    if text[1] in "ABCD":  # resident certificates of the older form carry a second letter
-        digits = [_TAIWAN_LETTER[text[1]] % 10, *map(int, text[2:])]
-    else:
-        digits = list(map(int, text[1:]))
+    # Resident certificates of the older form carry a second letter.
+    second = _TAIWAN_LETTER[text[1]] % 10 if text[1] in "ABCD" else int(text[1])
+    digits = [second, *map(int, text[2:])]
     weights = (8, 7, 6, 5, 4, 3, 2, 1, 1)
     return (first // 10 + first % 10 * 9 + sum(d * w for d, w in zip(digits, weights, strict=True))) % 10 == 0
 
@@ -92,52 +91,70 @@ def _random_looking(text: str) -> bool:
 
 _W = r"(?<![A-Za-z0-9])"
 _E = r"(?![A-Za-z0-9])"
-_PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...] = (
-    ("private_key", re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"), None),
-    ("secret", re.compile(
-        rf"{_W}(?:sk-(?:proj-|ant-|live-|test-)?[A-Za-z0-9_-]{{16,200}}|(?:gh[pousr]|glpat|npm|hf|xox[abprs]|pypi|dop_v1|shpat)[_-][A-Za-z0-9_-]{{16,200}}"
-        r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,200}|whsec_[A-Za-z0-9+/=]{16,200}"
+_PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], ...] = (
+    ("private_key", "key", re.compile(
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"), None),
+    ("secret", "long", re.compile(
+        rf"{_W}(?:sk-(?:proj-|ant-|live-|test-)?[A-Za-z0-9_-]{{16,200}}|(?:gh[pousr]|glpat|npm|hf|"
+        rf"xox[abprs]|pypi|dop_v1|shpat)[_-][A-Za-z0-9_-]{{16,200}}"
+        r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|(?:sk|rk|pk)_(?:live|"
+        r"test)_[A-Za-z0-9]{10,200}|whsec_[A-Za-z0-9+/=]{16,200}"
         r"|eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,4000}(?:\.[A-Za-z0-9_-]{0,2000})?)"), None),
-    ("secret", re.compile(r"(?i)\bbearer\s+([A-Za-z0-9._~+/=-]{16,2000})"), _random_looking),
-    ("secret", re.compile(
-        r"(?i)(?:password|passwd|pwd|secret|token|api[_ -]?key|access[_ -]?key|client[_ -]?secret|\u5bc6\u78bc|\u91d1\u9470)[\"']?\s{0,3}(?:is|[:=\uff1a\u662f])\s{0,3}[\"']?([^\s\"',;\uff0c\u3002]{8,200})"), _random_looking),
-    ("secret", re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:([^\s/@]{3,200})@"), None),
-    ("email", re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"), None),
-    ("iban", re.compile(rf"{_W}[A-Z]{{2}}\d{{2}}(?:[ -]?[A-Z0-9]{{4}}){{2,7}}(?:[ -]?[A-Z0-9]{{1,3}})?{_E}"), _iban),
-    ("card", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), _card),
-    ("national_id", re.compile(rf"{_W}[A-Za-z][1289A-Da-d]\d{{8}}{_E}"), _taiwan_id),
-    ("national_id", re.compile(rf"{_W}[1-9]\d{{5}}(?:19|20)\d{{9}}[\dXx]{_E}"), _china_id),
-    ("national_id", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _us_ssn),
+    ("secret", "word", re.compile(r"(?i)\bbearer\s+([A-Za-z0-9._~+/=-]{16,2000})"), _random_looking),
+    ("secret", "word", re.compile(
+        r"(?i)(?:password|passwd|pwd|secret|token|api[_ -]?key|access[_ -]?key|client[_ -]?secret|"
+        r"\u5bc6\u78bc|\u91d1\u9470)[\"']?\s{0,3}(?:is|"
+        r"[:=\uff1a\u662f])\s{0,3}[\"']?([^\s\"',;\uff0c\u3002]{8,200})"), _random_looking),
+    ("secret", "at", re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:([^\s/@]{3,200})@"), None),
+    ("email", "at", re.compile(
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"), None),
+    ("iban", "digits", re.compile(
+        rf"{_W}[A-Z]{{2}}\d{{2}}(?:[ -]?[A-Z0-9]{{4}}){{2,7}}(?:[ -]?[A-Z0-9]{{1,3}})?{_E}"), _iban),
+    ("card", "digits", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), _card),
+    ("national_id", "digits", re.compile(rf"{_W}[A-Za-z][1289A-Da-d]\d{{8}}{_E}"), _taiwan_id),
+    ("national_id", "digits", re.compile(rf"{_W}[1-9]\d{{5}}(?:19|20)\d{{9}}[\dXx]{_E}"), _china_id),
+    ("national_id", "digits", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _us_ssn),
     # Taiwan: mobile 09xx-xxx-xxx, land line (02) xxxx-xxxx, +886; then international and North American forms.
-    ("phone", re.compile(
+    ("phone", "digits", re.compile(
         r"(?<![\d.-])(?:\+?886[ -]?\(?0?\)?[ -]?9\d{2}[ -]?\d{3}[ -]?\d{3}|09\d{2}[ -]?\d{3}[ -]?\d{3}"
         r"|(?:\+?886[ -]?|\(?0)[2-8]\d{0,2}\)?[ -]\d{3,4}[ -]?\d{4})(?!\d)"), _phone),
-    ("phone", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}(?!\d)"), _phone),
-    ("phone", re.compile(r"(?<![\w.-])(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?!\d)"), _phone),
+    ("phone", "digits", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}(?!\d)"), _phone),
+    ("phone", "digits", re.compile(r"(?<![\w.-])(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?!\d)"), _phone),
 )  # fmt: skip
 
-KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _PATTERNS))
+KINDS = tuple(dict.fromkeys(kind for kind, _, _, _ in _PATTERNS))
+"""Closed set of kinds."""
+
+_DIGITS = re.compile(r"\d(?:[ ().-]{0,2}[\dXx]){7}")
+_LONG = re.compile(r"[A-Za-z0-9_-]{18}|\beyJ|[rs]k_")
+_SECRET_WORD = re.compile(r"passw|pwd|secret|token|key|bearer|\u5bc6\u78bc|\u91d1\u9470", re.IGNORECASE)
+_HINTS: dict[str, Callable[[str], object]] = {
+    "key": lambda text: "PRIVATE KEY" in text,
+    "at": lambda text: "@" in text,
+    "digits": _DIGITS.search,
+    "long": _LONG.search,
+    "word": _SECRET_WORD.search,
+}
+"""Quick tests: most texts need none of the patterns."""
 
 
 def find_pii(text: str) -> list[Match]:
-    """Finds in order, never overlapping; of two that overlap the earlier, and then the earlier pattern, stays."""
-    if not _MAY_HOLD.search(text):
+    """Finds in order, never overlapping; of two that overlap the earlier pattern of the table stays."""
+    text = text[:TEXT_CHARS]
+    hints = {hint for hint, test in _HINTS.items() if test(text)}
+    if not hints:
         return []
     found: list[Match] = []
-    taken: list[tuple[int, int]] = []
-    for kind, pattern, check in _PATTERNS:
-        for match in pattern.finditer(text[:TEXT_CHARS]):
-            group = 1 if pattern.groups else 0
-            start, end = match.span(group)
-            if check is not None and not check(match[group]):
+    for kind, hint, pattern, check in _PATTERNS:
+        if hint not in hints:
+            continue
+        for match in pattern.finditer(text):
+            start, end = match.span(pattern.groups)  # the last group is the secret itself, else the whole match
+            if check is not None and not check(text[start:end]):
                 continue
-            if all(end <= a or start >= b for a, b in taken):
-                taken.append((start, end))
+            if all(end <= other.start or start >= other.end for other in found):
                 found.append(Match(kind, start, end))
     return sorted(found, key=lambda m: m.start)
-
-
-_MAY_HOLD = re.compile(r"[@]|\d[\d -]{5}|://|[A-Za-z_-]{2}[A-Za-z0-9_+/=-]{14}|(?i:password|passwd|pwd|secret|token|key|bearer|PRIVATE)|\u5bc6\u78bc|\u91d1\u9470")
 
 
 def redact(text: str) -> tuple[str, int]:
@@ -150,10 +167,7 @@ def redact(text: str) -> tuple[str, int]:
     ('Write to [email] or [phone].', 2)
     """
     text = text[:TEXT_CHARS]
-    if text.isascii():
-        finds = find_pii(text)
-    else:  # one character stays one character, so positions hold
-        finds = find_pii(text.translate(_HALF_WIDTH))
+    finds = find_pii(text if text.isascii() else text.translate(_HALF_WIDTH))  # same length: positions hold
     parts: list[str] = []
     at = 0
     for find in finds:
@@ -178,7 +192,9 @@ def check_pii(answer: str, allowed: Sequence[str] = ()) -> Finding:
     if not leaks:
         return Finding(CHECK, CheckResult.PASS, 0.0, "", (), "patterns")
     counts = tuple(f"{kind}: {leaks.count(kind)}" for kind in dict.fromkeys(leaks))
-    return Finding(CHECK, CheckResult.FAIL, min(len(leaks), 10) / 10, ", ".join(counts), counts[:EVIDENCE_COUNT], "patterns")
+    return Finding(
+        CHECK, CheckResult.FAIL, min(len(leaks), 10) / 10, ", ".join(counts), counts[:EVIDENCE_COUNT], "patterns"
+    )
 
 
 def _leaks(answer: str, allowed: Sequence[str]) -> Iterator[Match]:

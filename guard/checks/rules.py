@@ -1,13 +1,13 @@
 """Cheap rules on an answer: microseconds, no model. Built-in ones and those of a rules.yaml with a fixed grammar.
 
-    builtin: {system_paths: true, promised_link: true, balanced_json: true}
-    rules:
-      - name: refund-needs-form
-        when: {question_any: [refund]}
-        require_any: ["form RF-1"]
-      - {name: no-promises, forbid_any: [guarantee, always works]}
-      - {name: leave-days, number: {near: annual leave, unit: days, min: 0, max: 30}}
-      - {name: no-invoice-numbers, forbid_pattern: 'INV-\\d{4,8}'}
+builtin: {system_paths: true, promised_link: true, balanced_json: true}
+rules:
+  - name: refund-needs-form
+    when: {question_any: [refund]}
+    require_any: ["form RF-1"]
+  - {name: no-promises, forbid_any: [guarantee, always works]}
+  - {name: leave-days, number: {near: annual leave, unit: days, min: 0, max: 30}}
+  - {name: no-invoice-numbers, forbid_pattern: 'INV-\\d{4,8}'}
 """
 
 from __future__ import annotations
@@ -33,16 +33,21 @@ FILE_BYTES = 1_000_000
 NEAR_CHARS = 60
 
 _SYSTEM_PATH = re.compile(
-    r"(?<![\w/.])/(?:etc|root|proc|sys|boot|var/(?:log|lib|run|spool)|usr/(?:s?bin|lib))/[\w.-]+|(?<![\w/.])/etc/|/etc/(?:passwd|shadow)"
+    r"(?<![\w/.])/(?:etc|root|proc|sys|boot|var/(?:log|lib|run|spool)|usr/(?:s?bin|lib))/[\w.-]+|"
+    r"(?<![\w/.])/etc/|/etc/(?:passwd|shadow)"
     r"|\b[a-z]:\\(?:windows|users|program files)\b|(?:\.\./){2,}|~/\.(?:ssh|aws|kube)\b",
     re.IGNORECASE,
 )
 _LINK_PROMISED = re.compile(
-    r"\b(?:click|follow|visit|open|use|see|via|at|through) (?:on )?(?:the |this |that |our )?(?:following |below )?(?:link|url)\b"
+    r"\b(?:click|follow|visit|open|use|see|via|at|through) (?:on )?(?:the |this |that |"
+    r"our )?(?:following |below )?(?:link|url)\b"
     r"|\b(?:link|url)(?: is)?(?: (?:below|here|as follows))?\s*:|\bhere is (?:the|a|your) (?:link|url)\b"
-    r"|(?:點擊|点击|點選|点选|開啟|打开|請至|请至|前往|參考|参考)(?:以下|下列|下方|此|這個|这个|該)?(?:的)?(?:連結|链接|網址|网址)|(?:以下|下列|下方)(?:是|為)?(?:的)?(?:連結|链接|網址|网址)",
+    r"|(?:點擊|点击|點選|点选|開啟|打开|請至|请至|前往|參考|参考)(?:以下|下列|下方|此|這個|这个|"
+    r"該)?(?:的)?(?:連結|链接|網址|网址)|(?:以下|下列|下方)(?:是|為)?(?:的)?(?:連結|链接|"
+    r"網址|网址)",
     re.IGNORECASE,
 )
+_LINK_HINT = re.compile(r"://|www\.|\b(?:link|url)\b|連結|链接|網址|网址", re.IGNORECASE)
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'\u3000-\u303f\uff00-\uffef)\]]+", re.IGNORECASE)
 _MARKDOWN_LINK = re.compile(r"\[[^\]\n]{1,200}\]\(([^)\s]{0,500})\)")
 _OPEN_FENCE = re.compile(r"```(?:json)?\s*([\[{][^`]*)$")
@@ -106,7 +111,14 @@ class Rule(_Strict):
 
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
-        if not (self.require_any or self.require_all or self.forbid_any or self.require_pattern or self.forbid_pattern or self.number):
+        if not (
+            self.require_any
+            or self.require_all
+            or self.forbid_any
+            or self.require_pattern
+            or self.forbid_pattern
+            or self.number
+        ):
             raise ValueError("asks for nothing; add require_any, require_all, forbid_any, a pattern or number")
         return self
 
@@ -155,12 +167,12 @@ class Rules:
         self._ready = [_prepare(rule) for rule in self.file.rules]
 
     def check(self, question: str, answer: str) -> Finding:
-        """Score 1.0 when every rule holds, else the share that does. Evidence: names of broken rules with the reason."""
+        """Score 1.0 when every rule holds, else the share that does. Evidence: broken rules with the reason."""
         if not answer.strip():
             return Finding(CHECK, CheckResult.SKIPPED, None, "empty answer")
         broken: list[str] = []
         builtin = self.file.builtin
-        if builtin.system_paths and (found := _SYSTEM_PATH.search(answer)):
+        if builtin.system_paths and ("/" in answer or "\\" in answer) and (found := _SYSTEM_PATH.search(answer)):
             broken.append(f"system_paths: {found[0][:60]}")
         if builtin.promised_link and (reason := _link_problem(answer)):
             broken.append(f"promised_link: {reason}")
@@ -182,12 +194,15 @@ class Rules:
 
 def _prepare(rule: Rule) -> _Ready:
     when = rule.when or When()
-    fold = lambda words: tuple(normalise(w).casefold() for w in words)  # noqa: E731 - local shorthand
     return _Ready(
-        rule, fold(when.question_any), fold(when.answer_any), fold(rule.require_any), fold(rule.require_all),
-        fold(rule.forbid_any), compile_safe(rule.require_pattern) if rule.require_pattern else None,
+        rule, _fold(when.question_any), _fold(when.answer_any), _fold(rule.require_any), _fold(rule.require_all),
+        _fold(rule.forbid_any), compile_safe(rule.require_pattern) if rule.require_pattern else None,
         compile_safe(rule.forbid_pattern) if rule.forbid_pattern else None,
     )  # fmt: skip
+
+
+def _fold(words: list[str]) -> Terms:
+    return tuple(normalise(w).casefold() for w in words)
 
 
 def _applies(ready: _Ready, asked: str, said: str) -> bool:
@@ -216,7 +231,7 @@ def _number_problem(wanted: NumberRange, said: str) -> str:
     near = normalise(wanted.near).casefold()
     places = [m.start() for m in re.finditer(re.escape(near), said)] if near else []
     for number in quantities(said)[0]:
-        if number.dimension and not compatible(number.dimension, dimension) or not number.dimension:
+        if (number.dimension and not compatible(number.dimension, dimension)) or not number.dimension:
             continue
         if near and not any(abs(number.start - place) <= NEAR_CHARS + len(near) for place in places):
             continue
@@ -229,9 +244,11 @@ def _number_problem(wanted: NumberRange, said: str) -> str:
 
 
 def _link_problem(answer: str) -> str:
-    for match in _MARKDOWN_LINK.finditer(answer):
+    for match in _MARKDOWN_LINK.finditer(answer) if "](" in answer else ():
         if not _valid_url(match[1]) and not match[1].startswith(("/", "#", "mailto:")):
             return "a link without a valid URL"
+    if not _LINK_HINT.search(answer):
+        return ""
     urls = _URL.findall(answer)
     if bad := [u for u in urls if not _valid_url(u)]:
         return f"{bad[0][:60]} is no valid URL"
@@ -247,7 +264,10 @@ def _valid_url(text: str) -> bool:
         parts.port  # noqa: B018 - raises on a port that is none
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and re.fullmatch(r"[\w-]+(?:\.[\w-]+)+|localhost|\[?[0-9a-f:]+\]?", host) is not None
+    return (
+        parts.scheme in ("http", "https")
+        and re.fullmatch(r"[\w-]+(?:\.[\w-]+)+|localhost|\[?[0-9a-f:]+\]?", host) is not None
+    )
 
 
 def json_problem(answer: str) -> str:

@@ -34,7 +34,9 @@ def check_similarity(
         score = max(lexical_cosine(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)
         detector = "lexical (words and character bigrams)"
     result = CheckResult.PASS if score >= LIMIT else CheckResult.FAIL
-    return Finding(CHECK, result, score, "to the reference" if reference.strip() else "to the best context", (), detector)
+    return Finding(
+        CHECK, result, score, "to the reference" if reference.strip() else "to the best context", (), detector
+    )
 
 
 def lexical_cosine(one: str, other: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from guard.checks import drift, grounding, pii, rules, similarity
@@ -93,7 +94,7 @@ def _run(check: str, work: Callable[[], Finding]) -> Finding:
 def redacted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Findings with personal data taken out of reason and evidence; these travel to logs and webhooks."""
     return tuple(
-        Finding(f.check, f.result, f.score, pii.redact(f.reason)[0], tuple(pii.redact(e)[0] for e in f.evidence), f.detector)
+        replace(f, reason=pii.redact(f.reason)[0], evidence=tuple(pii.redact(e)[0] for e in f.evidence))
         for f in findings
     )  # fmt: skip
 
@@ -113,4 +114,6 @@ def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int
         return cleaned
 
     contexts = None if text.contexts is None else tuple(clean(c) for c in text.contexts)
-    return ExchangeText(clean(text.question), clean(text.answer), contexts, text.retrieval_s, clean(text.reference)), counts
+    return ExchangeText(
+        clean(text.question), clean(text.answer), contexts, text.retrieval_s, clean(text.reference)
+    ), counts

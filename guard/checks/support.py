@@ -13,9 +13,13 @@ from dataclasses import dataclass
 
 from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
 from guard.checks.contradictions import contradictions
-from guard.checks.facts import Statement, negated, opposed, sides_of
+from guard.checks.facts import Statement
 from guard.checks.lexicon import weight
 from guard.checks.numbers import Quantity, same
+from guard.checks.polarity import negated, opposed, sides_of
+
+NEAR_RATIO = 0.6
+"""Sentences that cover less than this share of what the best one covers are about something else."""
 
 PREFIX_CREDIT = 0.6
 ALIGNED_RATIO = 0.60
@@ -101,7 +105,7 @@ def assess(claim: Statement, contexts: Sequence[Context], question_terms: frozen
     aligned = best is not None and best_score / (total + fact_weight) >= ALIGNED_RATIO
     differs = aligned and best is not None and bool(negated(claim.lower)[0]) != bool(negated(best.lower)[0])
     against = aligned and best is not None and opposed(sides_of(claim.lower), sides_of(best.lower))
-    near = tuple((contexts[ci], si) for _, ci, si in ranked[:5])
+    near = tuple((contexts[ci], si) for score, ci, si in ranked[:5] if score >= NEAR_RATIO * best_score)
     found = contradictions(claim, near, contexts, weights) if near else ()
     first_words = claim.lower.split(maxsplit=6)[:6]
     features = (
@@ -163,13 +167,13 @@ def _best_two(
     if not ranked:
         return 0.0
     first = contexts[ranked[0][1]].sentences[ranked[0][2]]
-    have = set(first.terms)
+    have = first.term_set
     numbers_left = [n for n in claim.numbers if not any(same(n, m) for m in first.numbers)]
     exact_left = [e for e in claim.exact if e not in first.exact]
     added = 0.0
     for _, ci, si in ranked[1:]:
         other = contexts[ci].sentences[si]
-        gain = sum(weights[t] for t in set(other.terms) if t in weights and t not in have)
+        gain = sum(weights[t] for t in other.term_set if t in weights and t not in have)
         gain += NUMBER_WEIGHT * sum(any(same(n, m) for m in other.numbers) for n in numbers_left)
         gain += EXACT_WEIGHT * sum(e in other.exact for e in exact_left)
         added = max(added, gain)
@@ -185,4 +189,4 @@ def _exact_holders(item: str, contexts: Sequence[Context]) -> list[tuple[int, in
 
 
 def _known_name(name: str, contexts: Sequence[Context]) -> bool:
-    return any(name in s.lower for c in contexts for s in c.sentences)
+    return any(name in c.lower for c in contexts)

@@ -1,4 +1,4 @@
-"""The check worker: `python -m guard.checks.worker FD`. Reads jobs from a socket, answers findings, leaves when it closes.
+"""The check worker: `python -m guard.checks.worker FD`. Jobs in, findings out, over one socket.
 
 It answers by words from its first moment and loads the embedder beside; `detector` in each finding says what served.
 It runs at lower priority than the proxy, leaves no core dump (it holds the words of users), and stops with its parent.
@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 
-from guard.checks.frames import Beat, Done, FromWorker, Hello, Job, Ready, Splitter, decode_to_worker, frame
+from guard.checks.frames import Beat, Done, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted, stored_text
@@ -106,8 +106,10 @@ class Worker:
         if job.truncated:  # never judge a part as the whole answer
             return Done(job.job_id, unavailable("capture truncated"), None)
         try:
-            route = self._routes[job.route]
-            text = DIALECTS[route.adapter].extract_text(route, job.request, job.response, job.response_headers, job.stream)
+            route = self._routes[job.route] if isinstance(job.route, int) else job.route
+            text = DIALECTS[route.adapter].extract_text(
+                route, job.request, job.response, job.response_headers, job.stream
+            )
             findings = suite.check(text, release=job.release, arm=job.arm, busy=len(self._jobs) >= BUSY_COUNT)
             stored, count = stored_text(text, suite.spec.text_mode)
             return Done(job.job_id, redacted(findings), stored, count)

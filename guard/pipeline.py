@@ -1,0 +1,436 @@
+"""Hands exchanges to the check worker and gives each back exactly once, checked or given up, without ever waiting.
+
+    offer -> waiting -> sent -> worker -> findings -> on_checked
+                 \\ full, too old, poison, stopping: given up, counted, on_checked as well
+
+The worker is another process behind a socket pair: it may be slow, hang, crash or be killed by a text, and the answer
+of the bot never notices. This module runs in the proxy process and imports nothing that computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from guard.checks.frames import Done, Hello, Job, Ready, Splitter, decode_from_worker, frame
+from guard.checks.spec import CheckSpec
+from guard.ports import Capture, CheckedSink, ExchangeText, Route
+from slo.clock import Clock
+from slo.metric_names import CHECKS
+from slo.types import CheckResult, Exchange, Finding
+
+log = logging.getLogger("guard.pipeline")
+
+FAIL_OPEN_REASON = {
+    "queue_full": "queue_full",
+    "too_large": "full",
+    "too_late": "timeout",
+    "poison": "quarantined",
+    "stopped": "closed",
+}
+"""Closed set: why an exchange was given up -> the word of `sft_guard_failopen_total{reason}`."""
+
+GIVEN_UP = {
+    reason: tuple(Finding(check, CheckResult.UNAVAILABLE, None, f"not checked: {reason}") for check in CHECKS)
+    for reason in FAIL_OPEN_REASON
+}
+TRIES = 2
+"""A text that was with the worker when it died this often is given up as poison."""
+
+RECEIVE_BYTES = 1 << 18
+RECENT_COUNT = 1000
+
+
+class Counters(Protocol):
+    """Where drops are counted; `exporters.prometheus.PrometheusExporter` is one."""
+
+    def inc(self, metric: str, labels: Mapping[str, str], n: float = 1) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLimits:
+    """Bounds of the queue, seconds and counts.
+
+    window_count: jobs the worker holds at once. age_s: an exchange older than this is given up. hang_s: a worker that
+    says nothing for so long while it has work is killed. flush_s: how long `stop` waits for the rest.
+    """
+
+    pending_count: int = 2000
+    pending_bytes: int = 32 * 2**20
+    window_count: int = 64
+    age_s: float = 30.0
+    hang_s: float = 60.0
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 30.0
+    flush_s: float = 5.0
+    sweep_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStats:
+    """What the admin listener and the gauges show.
+
+    coverage_ratio: share of the last exchanges that were checked, None before the first. heartbeat_age_s: since the
+    worker last said anything, None while there is none. dropped: (reason, count), most frequent first.
+    """
+
+    queue_length: int
+    queue_bytes: int
+    coverage_ratio: float | None
+    checked_count: int
+    dropped: tuple[tuple[str, int], ...]
+    worker_alive: bool
+    worker_pid: int | None
+    worker_ready: bool
+    restart_count: int
+    heartbeat_age_s: float | None
+    embedder_line: str
+    problem: str
+    redacted_count: int
+
+
+@dataclass(slots=True)
+class _Item:
+    exchange: Exchange
+    job_id: int
+    data: bytes
+    since_s: float
+    tries: int = 0
+
+
+class WorkerPipeline:
+    """`guard.ports.CheckPipeline` over one worker process.
+
+    Args:
+        spec: what to check. routes: those of guard.yaml; told once, so that a job names its route by position. A route
+            of a later reload travels with the job.
+        on_checked: told once per offered exchange, from the event loop. counters: drops and fail-open passages.
+        command: argv of the worker without the socket number; tests put their own here.
+    """
+
+    def __init__(
+        self,
+        spec: CheckSpec,
+        routes: tuple[Route, ...],
+        on_checked: CheckedSink,
+        counters: Counters,
+        clock: Clock,
+        *,
+        limits: PipelineLimits | None = None,
+        command: tuple[str, ...] | None = None,
+    ) -> None:
+        self._hello = frame(Hello(spec, routes))
+        self._routes = {route: i for i, route in enumerate(routes)}
+        self._on_checked, self._counters, self._clock = on_checked, counters, clock
+        self._limits = limits or PipelineLimits()
+        self._command = command or (sys.executable, "-m", "guard.checks.worker")
+        self._waiting: deque[_Item] = deque()
+        self._sent: dict[int, _Item] = {}
+        self._bytes = 0
+        self._next_id = 0
+        self._unanswered = 0  # jobs with the worker, those given up meanwhile included
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link: socket.socket | None = None
+        self._splitter = Splitter()
+        self._out = bytearray()
+        self._writing = self._pump_due = self._stopping = self._ready = self._ending = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._heard_s = 0.0
+        self._recent: deque[bool] = deque(maxlen=RECENT_COUNT)
+        self._recent_checked = 0
+        self._dropped: Counter[str] = Counter()
+        self._checked_count = self._restart_count = self._redacted_count = 0
+        self._embedder_line, self._problem = "worker not started", ""
+
+    # -- the path of one exchange ---------------------------------------------------------------------------------
+
+    def offer(self, exchange: Exchange, capture: Capture) -> bool:
+        """Take an exchange off the path; False when it was given up at once. Never waits, never raises."""
+        limits = self._limits
+        size = len(capture.request) + len(capture.response)
+        if self._stopping:
+            return self._refuse(exchange, "stopped")
+        if size > limits.pending_bytes:
+            return self._refuse(exchange, "too_large")
+        if len(self._waiting) + len(self._sent) >= limits.pending_count or self._bytes + size > limits.pending_bytes:
+            return self._refuse(exchange, "queue_full")
+        job_id = self._next_id
+        self._next_id += 1
+        data = frame(
+            Job(job_id, self._routes.get(capture.route, capture.route), exchange.release, exchange.arm, capture.request,
+                capture.response, capture.response_headers, capture.stream, capture.truncated)
+        )  # fmt: skip
+        self._waiting.append(_Item(exchange, job_id, data, self._clock.now_s()))
+        self._bytes += len(data)
+        if self._link is not None and not self._pump_due and self._loop is not None:
+            self._pump_due = True  # one write for all exchanges that end in this turn of the loop
+            self._loop.call_soon(self._pump)
+        return True
+
+    def _refuse(self, exchange: Exchange, reason: str) -> bool:
+        self._give_up(exchange, reason)
+        return False
+
+    def _give_up(self, exchange: Exchange, reason: str) -> None:
+        self._dropped[reason] += 1
+        self._counters.inc("sft_guard_checks_dropped_total", {"reason": reason})
+        self._counters.inc("sft_guard_failopen_total", {"dep": "checks", "reason": FAIL_OPEN_REASON[reason]})
+        self._tell(replace(exchange, findings=GIVEN_UP[reason]), None, checked=False)
+
+    def _tell(self, exchange: Exchange, text: ExchangeText | None, *, checked: bool) -> None:
+        if len(self._recent) == RECENT_COUNT:
+            self._recent_checked -= self._recent[0]
+        self._recent.append(checked)
+        self._recent_checked += checked
+        try:
+            self._on_checked.checked(exchange, text)
+        except Exception as error:  # A sink is foreign code; it costs a counter, never the pipeline.
+            self._counters.inc("sft_guard_failopen_total", {"dep": "sink", "reason": "error"})
+            log.warning("sink of checked exchanges failed: %s", type(error).__name__)
+
+    def _pump(self) -> None:
+        """Move jobs from waiting to the worker, as many as its window allows."""
+        self._pump_due = False
+        if not self._waiting and not self._sent:
+            self._idle.set()
+        if self._link is None or self._writing or self._ending:
+            return
+        while self._waiting:
+            # After a crash its suspects go one at a time, so that the next crash names the culprit.
+            suspects = self._waiting[0].tries or any(item.tries for item in self._sent.values())
+            if self._unanswered >= (1 if suspects else self._limits.window_count):
+                break
+            item = self._waiting.popleft()
+            self._sent[item.job_id] = item
+            self._unanswered += 1
+            self._out += item.data
+        self._write()
+
+    def _write(self) -> None:
+        assert self._loop is not None
+        link = self._link
+        if link is None or not self._out:
+            return
+        try:
+            sent_bytes = link.send(self._out)
+            del self._out[:sent_bytes]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            return  # the reader sees the end of this worker
+        if self._out and not self._writing:
+            self._writing = True
+            self._loop.add_writer(link, self._write)
+        elif not self._out and self._writing:
+            self._writing = False
+            self._loop.remove_writer(link)
+            self._pump()
+
+    def _read(self) -> None:
+        assert self._link is not None
+        try:
+            data = self._link.recv(RECEIVE_BYTES)
+            bodies = self._splitter.feed(data)
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, ValueError):
+            data, bodies = b"", []
+        if not data:
+            self._disconnect()
+            return
+        self._heard_s = self._clock.now_s()
+        for body in bodies:
+            try:
+                message = decode_from_worker(body)
+            except msgspec.DecodeError:
+                self._disconnect()  # not our worker's language: start another one
+                return
+            if isinstance(message, Done):
+                self._finished(message)
+            elif isinstance(message, Ready):
+                self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
+        self._pump()
+
+    def _finished(self, done: Done) -> None:
+        self._unanswered = max(0, self._unanswered - 1)
+        item = self._sent.pop(done.job_id, None)
+        if item is None:
+            return  # given up meanwhile; once is enough
+        self._bytes -= len(item.data)
+        self._checked_count += 1
+        self._redacted_count += done.redacted_count
+        checked = any(f.result is not CheckResult.UNAVAILABLE for f in done.findings)
+        self._tell(replace(item.exchange, findings=done.findings), done.text, checked=checked)
+
+    # -- the life of the worker -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the worker and its supervision; does not wait until the worker is ready."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._supervise()), self._loop.create_task(self._sweep())]
+
+    async def stop(self) -> None:
+        """Take nothing new, let the worker finish for at most `flush_s`, give up the rest, end the worker."""
+        self._stopping = True
+        if self._waiting or self._sent:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), self._limits.flush_s)
+            except TimeoutError:
+                pass  # the rest is given up below
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for item in (*self._sent.values(), *self._waiting):
+            self._give_up(item.exchange, "stopped")
+        self._sent.clear()
+        self._waiting.clear()
+        self._bytes = 0
+        self._disconnect()
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), 2.0)
+            except TimeoutError:
+                self._kill()
+                await self._process.wait()
+
+    async def _supervise(self) -> None:
+        """Keep one worker alive: start, wait for its end, wait longer each time it dies soon."""
+        backoff_s = self._limits.backoff_min_s
+        while True:
+            began_s = self._clock.now_s()
+            try:
+                await self._spawn()
+                assert self._process is not None
+                status = await self._process.wait()
+                log.warning("check worker ended with status %s; starting another", status)
+            except OSError as error:
+                log.warning("check worker cannot be started: %s", error.strerror)
+            self._last_words()
+            self._after_death()
+            if self._clock.now_s() - began_s > 60.0:
+                backoff_s = self._limits.backoff_min_s
+            await self._clock.sleep(backoff_s)
+            backoff_s = min(self._limits.backoff_max_s, backoff_s * 2)
+            self._restart_count += 1
+
+    async def _spawn(self) -> None:
+        assert self._loop is not None
+        ours, theirs = socket.socketpair()
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the guard, which then ends the worker in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, str(theirs.fileno()), pass_fds=(theirs.fileno(),), start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._link, self._splitter, self._out = ours, Splitter(), bytearray(self._hello)
+        self._unanswered, self._heard_s = 0, self._clock.now_s()
+        self._ready = self._ending = False
+        self._loop.add_reader(ours, self._read)
+        self._write()
+        self._pump()
+
+    def _last_words(self) -> None:
+        """Read what the worker said before its end, then close."""
+        self._ending = True
+        for _ in range(64):
+            if self._link is None:
+                break
+            self._read()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close our end; the worker leaves when it notices, and is killed if it is past noticing."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(link)
+        if self._writing:
+            self._loop.remove_writer(link)
+            self._writing = False
+        link.close()
+        self._out, self._ready = bytearray(), False
+        if not self._stopping:
+            self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            try:
+                self._process.kill()
+            except ProcessLookupError:
+                pass  # it ended by itself between the two lines
+
+    def _after_death(self) -> None:
+        """Put back what the dead worker held, once; a text that was there at two deaths is given up."""
+        held = list(self._sent.values())
+        self._sent.clear()
+        self._unanswered = 0
+        for item in reversed(held):
+            item.tries += 1
+            if item.tries >= TRIES:
+                self._bytes -= len(item.data)
+                self._give_up(item.exchange, "poison")
+            else:
+                self._waiting.appendleft(item)
+
+    async def _sweep(self) -> None:
+        """Give up what has waited too long; kill a worker that has work and says nothing."""
+        while True:
+            await self._clock.sleep(self._limits.sweep_s)
+            now_s = self._clock.now_s()
+            self._give_up_older_than(now_s - self._limits.age_s)
+            if self._link is not None and self._unanswered and now_s - self._heard_s > self._limits.hang_s:
+                log.warning("check worker says nothing for %.0f s; killing it", now_s - self._heard_s)
+                self._kill()
+
+    def _give_up_older_than(self, limit_s: float) -> None:
+        old = [item for item in self._sent.values() if item.since_s < limit_s]
+        for item in old:
+            del self._sent[item.job_id]
+        while self._waiting and self._waiting[0].since_s < limit_s:
+            old.append(self._waiting.popleft())
+        for item in old:
+            self._bytes -= len(item.data)
+            self._give_up(item.exchange, "too_late")
+        if not self._waiting and not self._sent:
+            self._idle.set()
+
+    # -- what is shown --------------------------------------------------------------------------------------------
+
+    def stats(self) -> PipelineStats:
+        """State of the queue and the worker now."""
+        process = self._process
+        alive = process is not None and process.returncode is None and self._link is not None
+        return PipelineStats(
+            queue_length=len(self._waiting) + len(self._sent),
+            queue_bytes=self._bytes,
+            coverage_ratio=self._recent_checked / len(self._recent) if self._recent else None,
+            checked_count=self._checked_count,
+            dropped=tuple(self._dropped.most_common()),
+            worker_alive=alive,
+            worker_pid=process.pid if alive and process is not None else None,
+            worker_ready=alive and self._ready,
+            restart_count=self._restart_count,
+            heartbeat_age_s=self._clock.now_s() - self._heard_s if alive else None,
+            embedder_line=self._embedder_line,
+            problem=self._problem,
+            redacted_count=self._redacted_count,
+        )
