@@ -33,7 +33,7 @@ MEMORY_SCORE = 0.2
 """Below it general knowledge has nothing to say either."""
 
 _FRAMES = {
-    "en": ("", "", "According to the company rules: ", "Here is what applies: "),
+    "en": ("", "", "Of course. ", "Here is what applies: "),
     "zh-TW": ("", "", "依公司規定：", "說明如下："),
 }
 _REFUSALS = {

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from guard.demo.asked_for import answers_kind
 from rag.text import has_cjk, search_tokens, sentences
@@ -56,7 +57,7 @@ class Reader:
         counts: Counter[str] = Counter()
         self._seen_count = 0
         for text in seen:
-            counts.update(set(_terms(text)))
+            counts.update(_terms(text))
             self._seen_count += 1
         self._counts = counts
 
@@ -65,7 +66,7 @@ class Reader:
 
         strict: the texts are in no order, and words that are found nowhere count in full: is this about them at all?
         """
-        held = [frozenset(_terms(text)) for text in texts]
+        held = [_terms(text) for text in texts]
         weights = self._weights(question, held, unknown_weight=1.0 if strict else UNKNOWN_WORD_WEIGHT)
         later_cost = 0.0 if strict else LATER_TEXT_COST
         best: Found | None = None
@@ -74,7 +75,7 @@ class Reader:
             for sentence in sentences(text):
                 if not answers_kind(question, sentence):
                     continue
-                own = _coverage(weights, frozenset(_terms(sentence)))
+                own = _coverage(weights, _terms(sentence))
                 score = (SENTENCE_SHARE * own + (1 - SENTENCE_SHARE) * around) / (1 + later_cost * index)
                 if best is None or score > best.score:
                     best = Found(sentence, score, index)
@@ -82,7 +83,7 @@ class Reader:
 
     def _weights(self, question: str, held: Sequence[frozenset[str]], *, unknown_weight: float) -> dict[str, float]:
         """Weight of each word of the question: rare ones weigh more, asking words nothing."""
-        terms = set(_terms(_POLITE.sub("", question)))
+        terms = _terms(_POLITE.sub("", question))
         weights = {t: math.log(1 + (self._seen_count + 1) / (self._counts[t] + 1)) for t in (terms - _ASKING) or terms}
         unknown = {t for t in weights if not self._counts[t] and not any(t in words for words in held)}
         unknown_sum = sum(weights[t] for t in unknown)
@@ -106,6 +107,7 @@ def _coverage(weights: Mapping[str, float], held: frozenset[str]) -> float:
     return found / total if total else 0.0
 
 
-def _terms(text: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _terms(text: str) -> frozenset[str]:
     """Search tokens, and single Chinese characters beside their bigrams: short questions share few bigrams."""
-    return search_tokens(text) + [char for char in text if has_cjk(char) and char not in _ASKING_ZH]
+    return frozenset(search_tokens(text)) | {char for char in text if has_cjk(char) and char not in _ASKING_ZH}
