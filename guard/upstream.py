@@ -51,12 +51,12 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `since_s` is when the phase began, in the body: when its last byte came."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_left", "_paused", "_pool", "alive", "caller", "head", "phase", "reused", "sent_s",
-        "since_s", "started_body", "to_head", "transport",
+        "_buffer", "_chunks", "_dial", "_left", "_paused", "_pool", "alive", "caller", "head", "phase", "reused",
+        "sent_s", "since_s", "started_body", "to_head", "transport",
     )  # fmt: skip
 
-    def __init__(self, pool: EndpointPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: EndpointPool, dial: Dial) -> None:
+        self._pool, self._dial = pool, dial
         self.caller: Caller | None = None
         self.alive = self.reused = self.to_head = self.started_body = self._paused = False
         self.phase = IDLE
@@ -70,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.alive = True
         self._pool.open_count += 1
+        self._dial.uncount()  # at this very moment, or it would take two places in its pool
 
     def send(self, caller: Caller, request: bytes, *, to_head: bool) -> None:
         """Ask. `to_head`: the method is HEAD, so that the answer has no body whatever its head says."""
@@ -304,6 +305,7 @@ class Dial:
         self._caller: Caller | None = caller
         self._cancellable = True
         pool.connecting_count += 1
+        self._counted = True
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._ended)
 
@@ -313,8 +315,14 @@ class Dial:
         if self._cancellable:
             self._task.cancel()
 
+    def uncount(self) -> None:
+        """It is a connection now, or never will be."""
+        if self._counted:
+            self._counted = False
+            self._pool.connecting_count -= 1
+
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._pool.connecting_count -= 1
+        self.uncount()
 
     async def _run(self) -> None:
         pool = self._pool
@@ -328,7 +336,7 @@ class Dial:
             pool.avoid_until_s = pool.shared.now_s() + _AVOID_S
         else:
             pool.avoid_until_s = 0.0
-        caller = self._caller
+        caller, self._caller = self._caller, None
         if connection is not None:
             if caller is not None:
                 caller.on_connected(connection)
@@ -353,7 +361,7 @@ class Dial:
         self._cancellable = False
         tls = shared.tls() if endpoint.scheme == "https" else None
         _, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self._pool),
+            lambda: UpstreamConnection(self._pool, self),
             sock=sock,
             ssl=tls,
             server_hostname=host if tls else None,

@@ -89,8 +89,9 @@ class Upstream:
         self.made_count += 1
         self.open_count += 1
         try:
-            while await self._one(reader, writer):
-                pass
+            early: bytes | None = b""
+            while early is not None:
+                early = await self._one(early, reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, RuntimeError, asyncio.CancelledError):
             pass  # RuntimeError: uvloop on a closed transport
         finally:
@@ -98,26 +99,26 @@ class Upstream:
             self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = await reader.readuntil(b"\r\n\r\n")
+    async def _one(self, early: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+        """Answer one request whose first bytes were read `early`; the same of the next one, None: no next one."""
+        head = early + await reader.readuntil(b"\r\n\r\n")
         seen = Seen(head[:-4], b"")
         length = int(seen.header(b"content-length") or 0)
         seen = Seen(head[:-4], await reader.readexactly(length) if length else b"")
         self.requests.append(seen)
         script = self.answer(seen)
         gone = asyncio.ensure_future(reader.read(1))  # a client that hangs up ends the script at once
+        work = asyncio.ensure_future(self._play(script, writer))
         try:
-            work = asyncio.ensure_future(self._play(script, writer))
             await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            if not work.done() and not gone.result():
                 work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                return False
-            keep = work.result()
+                return None
+            keep = await work
+            return None if not keep else gone.result() if gone.done() else await gone or None
         finally:
             gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
-        return keep and gone.cancelled()
+            await asyncio.gather(gone, work, return_exceptions=True)
 
     async def _play(self, script: Script, writer: asyncio.StreamWriter) -> bool:
         data = script.response
@@ -126,7 +127,7 @@ class Upstream:
         for start in range(0, end, step):
             writer.write(data[start : min(end, start + step)])
             await writer.drain()
-            if script.drip_bytes:
+            if script.drip_bytes and start + step < end:
                 await asyncio.sleep(script.pause_s)
         if script.stall_at is not None:
             await asyncio.Event().wait()

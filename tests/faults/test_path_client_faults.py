@@ -83,7 +83,7 @@ async def test_a_storm_of_cancels_leaves_the_whole_pool_usable():
         await settled(lambda: guard.path.stats().in_flight == 0)
         await settled(lambda: guard.path.stats().pools[0].busy + guard.path.stats().pools[0].connecting == 0)
         answers = await asyncio.gather(*(ask(guard.port, chat()) for _ in range(80)))
-        assert {answer.status for answer in answers} == {200}
+        assert {answer.body[:150] for answer in answers if answer.status != 200} == set()
         guard.path.upstreams.sweep(float("inf"))
         await settled(lambda: guard.path.stats().pools[0].open == 0)
         await settled(lambda: open_files() <= files_before)
