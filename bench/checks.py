@@ -22,9 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from guard.checks.calibration import PATH, Calibration, Language, load_calibration
-from guard.checks.claims import clauses, split_claims
+from guard.checks.claims import clauses
 from guard.checks.context import read_context
-from guard.checks.facts import statement
 from guard.checks.grounding import (
     CONTRADICTION_CHANCE,
     CONTRADICTION_MARGIN,
@@ -35,6 +34,7 @@ from guard.checks.grounding import (
     check_grounding,
     claim_probability,
     must_fail,
+    read_claims,
 )
 from guard.checks.lexicon import normalise, terms, words
 from guard.checks.semantic import Semantic
@@ -112,8 +112,9 @@ def read(rows: Iterable[Row]) -> None:
     for row in rows:
         contexts = [read_context(c) for c in row.contexts if c.strip()]
         asked = frozenset(terms(words(normalise(row.question).lower())))
-        row.claims, _ = split_claims(row.answer)
-        supports = [assess(statement(c), contexts, asked) for c in row.claims]
+        claims, _ = read_claims(row.answer)
+        row.claims = [c.text for c in claims]
+        supports = [assess(c, contexts, asked) for c in claims]
         row.features = [s.features for s in supports]
         row.contradicted = [bool(s.contradictions) for s in supports]
         row.term_count = sum(s.term_count for s in supports)
@@ -278,7 +279,9 @@ def speed(rows: list[Row], semantic: Semantic | None, seconds: float = 3.0) -> N
     pieces = [" ".join(stream[i : i + 230]) for i in range(0, min(len(stream), 450_000) - 230, 97)]
     said = [" ".join(replies[i : i + 190]) for i in range(0, len(replies) - 190, 61)]
     texts = [
-        ExchangeText("What are the rules?", said[i % len(said)], tuple(pieces[(3 * i + k) % len(pieces)] for k in range(3)))
+        ExchangeText(
+            "What are the rules?", said[i % len(said)], tuple(pieces[(3 * i + k) % len(pieces)] for k in range(3))
+        )
         for i in range(1200)
     ]
     print("\nspeed, one core, all checks (190-word answer, 3 contexts of 230 words: about 250 and 300 tokens)")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from guard.checks.calibration import Calibration, Language
 from guard.checks.claims import split_claims
 from guard.checks.context import Context, read_context
-from guard.checks.facts import statement
+from guard.checks.facts import Statement, statement
 from guard.checks.lexicon import is_cjk, normalise, terms, words
 from guard.checks.semantic import Semantic
 from guard.checks.support import Support, assess
@@ -76,17 +76,17 @@ def check_grounding(
         return Finding(CHECK, CheckResult.SKIPPED, None, "contexts unknown")
     if not answer.strip():
         return Finding(CHECK, CheckResult.SKIPPED, None, "empty answer")
-    claims, refusal_count = split_claims(answer[:ANSWER_CHARS])
+    claims, refusal_count = read_claims(answer)
     used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()][:CONTEXT_COUNT]
     if not claims:
         if refusal_count:
             return Finding(CHECK, CheckResult.PASS, 1.0, "a refusal claims nothing", detector="lexical")
         return Finding(CHECK, CheckResult.PASS, NO_CLAIM_SUPPORT, "no claim in the answer", detector="lexical")
     if not used:
-        shown = tuple(c[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
+        shown = tuple(c.text[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
     language = calibration.languages["zh" if is_cjk(answer) else "en"]
-    judged, detector = judge(question, claims[:CLAIM_COUNT], used, language, semantic)
+    judged, detector = judge(question, claims, used, language, semantic, calibration.embedder)
     limit = language.thresholds[named_threshold] if threshold is None else threshold
     score = answer_score([j.probability for j in judged], sum(j.support.term_count for j in judged), language)
     if any(must_fail(j.support, sum(k.support.term_count for k in judged)) for j in judged):
@@ -99,23 +99,40 @@ def check_grounding(
     return Finding(CHECK, CheckResult.FAIL, 1.0 - score, _why(worst[0]), evidence, detector)
 
 
+def read_claims(answer: str) -> tuple[list[Statement], int]:
+    """Claims of an answer that say anything comparable, at most `CLAIM_COUNT`, and the number of refusals."""
+    texts, refusal_count = split_claims(answer[:ANSWER_CHARS])
+    read = (statement(text) for text in texts[:CLAIM_COUNT])
+    return [s for s in read if s.terms or s.numbers or s.exact], refusal_count
+
+
 def judge(
-    question: str, claims: Sequence[str], contexts: Sequence[str], language: Language, semantic: Semantic | None
+    question: str,
+    claims: Sequence[Statement],
+    contexts: Sequence[str],
+    language: Language,
+    semantic: Semantic | None = None,
+    calibrated_embedder: str = "",
 ) -> tuple[list[Judged], str]:
-    """Every claim with its probability of being unsupported, and the name of what said so."""
+    """Every claim with its probability of being unsupported, and the name of what said so.
+
+    The cosine takes part only when the calibration was made with this very embedder.
+    """
     read = [read_context(c) for c in contexts]
     asked = frozenset(terms(words(normalise(question[:CONTEXT_CHARS]).lower())))
-    supports = [assess(statement(c), read, asked) for c in claims]
+    supports = [assess(c, read, asked) for c in claims]
     chances = [claim_probability(s.features, language) for s in supports]
     detector = "lexical"
-    if semantic is not None and language.cosine:
-        if semantic.covers("\n".join(claims)):
-            chances = _with_cosine(claims, supports, chances, read, language, semantic)
-            detector = f"lexical+{semantic.name}"
+    if semantic is not None:
+        if not language.cosine or semantic.name != calibrated_embedder:
+            detector = "lexical (no calibration for this language and embedder)"
+        elif not semantic.covers("\n".join(c.text for c in claims)):
+            detector = "lexical (embedder does not cover the text)"
         else:
-            detector = "lexical (embedder does not cover the language)"
+            chances = _with_cosine([c.text for c in claims], supports, chances, read, language, semantic)
+            detector = f"lexical+{semantic.name}"
     judged = [
-        Judged(c, max(p, CONTRADICTION_CHANCE) if s.contradictions else p, s)
+        Judged(c.text, max(p, CONTRADICTION_CHANCE) if s.contradictions else p, s)
         for c, s, p in zip(claims, supports, chances, strict=True)
     ]
     return judged, detector

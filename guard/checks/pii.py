@@ -86,7 +86,7 @@ def _phone(text: str) -> bool:
 
 
 def _random_looking(text: str) -> bool:
-    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text) and len(set(text)) >= 8
+    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text) and len(set(text)) >= 6
 
 
 _W = r"(?<![A-Za-z0-9])"

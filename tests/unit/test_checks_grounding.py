@@ -1,0 +1,190 @@
+"""Grounding: what passes, what fails, what is left unchecked, and that near-misses are caught in both languages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guard.checks import grounding as module
+from guard.checks.calibration import Calibration, load_calibration
+from guard.checks.grounding import check_grounding
+from guard.checks.selftest import GOLDEN, selftest
+from slo.errors import DataError
+from slo.types import CheckResult, Finding
+
+LEAVE = "Employees receive 7 days of paid leave after six months. Requests go to https://hr.example/leave."
+TWINS_PATH = Path(__file__).parent.parent / "data" / "checks_near_miss.jsonl"
+TWINS = [json.loads(line) for line in TWINS_PATH.read_text(encoding="utf-8").splitlines()]
+CALIBRATION = load_calibration()
+
+
+def check(answer: str, *contexts: str, question: str = "") -> Finding:
+    return check_grounding(question, answer, contexts, CALIBRATION)
+
+
+def test_unknown_contexts_are_unchecked_never_passed() -> None:
+    found = check_grounding("q", "The limit is 7 days.", None, CALIBRATION)
+    assert (found.result, found.reason, found.score) == (CheckResult.SKIPPED, "contexts unknown", None)
+
+
+def test_asserting_without_any_context_fails_and_refusing_passes() -> None:
+    assert check("The limit is 7 days.").result is CheckResult.FAIL
+    assert check("I'm sorry, I could not find any information on that.").result is CheckResult.PASS
+    assert check("抱歉\uff0c找不到相關資料\u3002").result is CheckResult.PASS
+
+
+def test_the_finding_names_the_unsupported_sentence_and_the_reason() -> None:
+    found = check("You get 14 days of paid leave after six months. Requests go to https://hr.example/leave.", LEAVE)
+    assert found.result is CheckResult.FAIL
+    assert len(found.evidence) == 1
+    assert found.evidence[0].startswith("You get 14 days")
+    assert "14 days" in found.reason
+    assert "7 days" in found.reason
+    assert found.score is not None
+    assert found.score < 0.6
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("You get 7 weeks of paid leave after six months.", "number"),
+        ("Requests go to https://hr.example/holiday.", "identifier"),
+        ("Employees do not receive paid leave after six months.", "negation"),
+        ("Employees receive 7 days of unpaid leave after six months.", "opposite"),
+    ],
+)
+def test_a_contradiction_is_named_by_its_kind(answer: str, kind: str) -> None:
+    found = check(answer, LEAVE)
+    assert found.result is CheckResult.FAIL
+    assert found.reason.startswith(kind) or "negation" in found.reason
+
+
+def test_facts_bind_within_a_clause() -> None:
+    context = "The Tokyo office opens at 9:00 and the Osaka office opens at 10:00."
+    assert check("The Osaka office opens at 10:00.", context).result is CheckResult.PASS
+    assert check("The Osaka office opens at 9:00.", context).result is CheckResult.FAIL
+
+
+def test_two_names_that_changed_places_are_noticed() -> None:
+    context = "Every Monday Alice Moreno sends the weekly plan to Robert Chen."
+    assert check("Every Monday Alice Moreno sends the weekly plan to Robert Chen.", context).result is CheckResult.PASS
+    assert check("Every Monday Robert Chen sends the weekly plan to Alice Moreno.", context).result is CheckResult.FAIL
+
+
+def test_near_misses_are_caught_and_their_true_twins_pass() -> None:
+    assert len(TWINS) >= 40
+    missed = [
+        t["id"]
+        for t in TWINS
+        if check_grounding("", t["unsupported"], t["contexts"], CALIBRATION).result is not CheckResult.FAIL
+    ]
+    alarmed = [
+        t["id"]
+        for t in TWINS
+        if check_grounding("", t["supported"], t["contexts"], CALIBRATION).result is not CheckResult.PASS
+    ]
+    assert len(missed) <= 0.1 * len(TWINS), missed
+    assert len(alarmed) <= 0.05 * len(TWINS), alarmed
+
+
+def test_the_threshold_of_the_spec_decides() -> None:
+    answer = "Employees receive paid leave, and the canteen offers soup."
+    strict = check_grounding("", answer, (LEAVE,), CALIBRATION, threshold=0.01)
+    loose = check_grounding("", answer, (LEAVE,), CALIBRATION, threshold=0.999)
+    assert (strict.result, loose.result) == (CheckResult.FAIL, CheckResult.PASS)
+
+
+def test_the_golden_pairs_separate_in_both_languages() -> None:
+    assert len(GOLDEN) >= 8
+    assert selftest(CALIBRATION) == ""
+
+
+def test_a_detector_that_does_not_separate_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "split_claims", lambda answer: ([], 0))
+    assert "golden answers judged wrongly" in selftest(CALIBRATION)
+
+
+def test_the_calibration_says_on_what_it_was_made() -> None:
+    assert CALIBRATION.made_on.startswith("20")
+    for language in CALIBRATION.languages.values():
+        assert sum(language.sample_count.values()) > 500
+        assert 0 < language.thresholds["balanced"] < 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"made_on":"x","features":[],"embedder":"","languages":{}}'])
+def test_a_damaged_calibration_is_refused_with_the_cure(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"bench\.checks --calibrate"):
+        load_calibration(path)
+
+
+class WordEmbedder:
+    """Embeds a text as which of three words it holds; covers ASCII only."""
+
+    name, dim, fingerprint = "words", 3, "f00d"
+
+    def __init__(self) -> None:
+        self.text_count = 0
+
+    def embed(self, texts: list[str]) -> list[Vector]:
+        self.text_count += len(texts)
+        return [Vector([float(w in t.lower()) + 1e-6 for w in ("leave", "holiday", "soup")]) for t in texts]
+
+    def covers(self, text: str) -> bool:
+        return text.isascii()
+
+    def unknown_token_ratio(self, text: str) -> float:
+        return 0.0
+
+
+class Vector(list[float]):
+    """A list that can be multiplied."""
+
+    def __matmul__(self, other: Vector) -> float:
+        return sum(a * b for a, b in zip(self, other, strict=True))
+
+
+def with_cosine() -> Calibration:
+    from msgspec.structs import replace
+
+    english = replace(CALIBRATION.languages["en"], cosine=(0.0, 1.0, -2.0))
+    return replace(CALIBRATION, embedder="words@f00d", languages={**CALIBRATION.languages, "en": english})
+
+
+def test_the_embedder_is_asked_only_about_claims_in_doubt_and_named_in_the_detector() -> None:
+    from guard.checks.semantic import Semantic
+
+    embedder = WordEmbedder()
+    semantic = Semantic(embedder)  # type: ignore[arg-type]
+    sure = check_grounding(
+        "", "Employees receive 7 days of paid leave after six months.", (LEAVE,), with_cosine(), semantic=semantic
+    )
+    assert embedder.text_count == 0
+    assert sure.detector == "lexical+words@f00d"
+    check_grounding("", "Staff enjoy paid leave after half a year.", (LEAVE,), with_cosine(), semantic=semantic)
+    assert embedder.text_count > 0
+    chinese = check_grounding(
+        "", "員工有七天特別休假\u3002", ("員工有七天特別休假\u3002",), with_cosine(), semantic=semantic
+    )
+    assert "lexical" in chinese.detector
+    assert "words@" not in chinese.detector
+
+
+def test_an_embedder_that_was_not_calibrated_for_takes_no_part() -> None:
+    from guard.checks.semantic import Semantic
+
+    embedder = WordEmbedder()
+    found = check_grounding("", "Staff enjoy paid leave.", (LEAVE,), CALIBRATION, semantic=Semantic(embedder))  # type: ignore[arg-type]
+    assert embedder.text_count == 0
+    assert "no calibration" in found.detector
+
+
+def test_embedding_cannot_overrule_a_contradiction() -> None:
+    from guard.checks.semantic import Semantic
+
+    semantic = Semantic(WordEmbedder())  # type: ignore[arg-type]
+    found = check_grounding("", "Employees receive 9 days of paid leave.", (LEAVE,), with_cosine(), semantic=semantic)
+    assert found.result is CheckResult.FAIL

@@ -1,0 +1,219 @@
+"""Rules of rules.yaml and built in, safe patterns, personal data, similarity, zero-hit and drift."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from guard.checks.drift import HASHED_FINGERPRINT, DriftCheck, Reference, compare, hashed_vector, load_reference
+from guard.checks.patterns import compile_safe
+from guard.checks.pii import check_pii, find_pii, luhn, redact
+from guard.checks.rules import Rules, json_problem, load_rules, parse_rules
+from guard.checks.similarity import check_similarity, check_zero_hit, lexical_cosine
+from slo.errors import ConfigError, DataError
+from slo.types import CheckResult
+
+FILE = r"""
+rules:
+  - name: refund-needs-form
+    when: {question_any: [refund, 退款]}
+    require_any: [form RF-1, 表單RF-1]
+  - {name: no-promises, forbid_any: [guarantee]}
+  - {name: leave-days, number: {near: annual leave, unit: days, min: 0, max: 30}}
+  - {name: no-invoices, forbid_pattern: 'INV-\d{4,8}'}
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Rules:
+    path = tmp_path / "rules.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return load_rules(path)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "broken"),
+    [
+        ("refund?", "Send us form RF-1.", ""),
+        ("refund?", "Just ask.", "refund-needs-form"),
+        ("怎麼退款", "請填表單ＲＦ－１\u3002", ""),
+        ("hours?", "Just ask.", ""),
+        ("", "We guarantee it.", "no-promises"),
+        ("", "Annual leave is 45 days.", "leave-days"),
+        ("", "Annual leave is 6 weeks.", "leave-days"),
+        ("", "Annual leave is 14 days.", ""),
+        ("", "See inv-20391.", "no-invoices"),
+        ("", "Read /etc/passwd now.", "system_paths"),
+        ("", "Click the link below to continue.", "promised_link"),
+        ("", "Use this link: https://hr.example/x", ""),
+        ("", "See [the form](htp:/broken).", "promised_link"),
+        ("", "請點擊以下連結申請\u3002", "promised_link"),
+        ("", 'Result: ```json\n{"a": [1, 2}\n```', "balanced_json"),
+        ("", '{"a": 1, "b": "x}"}', ""),
+        ("", '{"a": 1', "balanced_json"),
+        ("", "Use {braces} (freely].", ""),
+    ],
+)
+def test_an_answer_breaks_the_rule(rules: Rules, question: str, answer: str, broken: str) -> None:
+    found = rules.check(question, answer)
+    assert [e.split(":")[0] for e in found.evidence] == ([broken] if broken else [])
+    assert (found.result is CheckResult.FAIL) is bool(broken)
+
+
+@pytest.mark.parametrize(
+    ("document", "place", "cure"),
+    [
+        ({"rules": [{"name": "x"}]}, "rules[0]", "asks for nothing"),
+        ({"rules": [{"name": "X Y", "forbid_any": ["a"]}]}, "rules[0].name", "pattern"),
+        ({"rules": [{"name": "x", "forbid": ["a"]}]}, "rules[0].forbid", "not permitted"),
+        ({"rules": [{"name": "x", "forbid_pattern": "(a+)+"}]}, "rules[0].forbid_pattern", "without limit"),
+        ({"rules": [{"name": "x", "number": {"unit": "parsecs", "max": 1}}]}, "rules[0].number.unit", "no known unit"),
+        ({"rules": [{"name": "x", "forbid_any": ["a"]}] * 2}, "", "used twice"),
+        ([], "rules.yaml", "mapping"),
+    ],
+)
+def test_a_wrong_rules_file_is_refused_with_place_and_cure(document: object, place: str, cure: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_rules(document)
+    assert place in str(caught.value)
+    assert cure in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_anchors_and_missing_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("rules: &a []\nother: *a\n")
+    with pytest.raises(ConfigError, match="anchor"):
+        load_rules(path)
+    with pytest.raises(ConfigError, match="readable"):
+        load_rules(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a*", "(a{1,9}){1,9}", r"(a)\1", "(?=a)b", "a{1,}", "[", "x{0,50}y{0,50}z{0,50}", "a" * 400]
+)
+def test_a_pattern_that_could_run_long_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        compile_safe(pattern)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("4111 1111 1111 1111", ["card"]),
+        ("4111 1111 1111 1112", []),
+        ("DE89 3704 0044 0532 0130 00", ["iban"]),
+        ("DE88 3704 0044 0532 0130 00", []),
+        ("A123456789", ["national_id"]),
+        ("A123456788", []),
+        ("amy.lee+x@corp.example.com", ["email"]),
+        ("0912-345-678", ["phone"]),
+        ("(02) 2345-6789", ["phone"]),
+        ("+886 912 345 678", ["phone"]),
+        ("+44 20 7946 0958", ["phone"]),
+        ("(555) 234-5678", ["phone"]),
+        ("ghp_" + "a1B2" * 9, ["secret"]),
+        ("AKIAIOSFODNN7EXAMPLE", ["secret"]),
+        ("password: hunter2hunter2", ["secret"]),
+        ("密碼是abc12345xyz", ["secret"]),
+        ("postgres://u:pw12345@db/x", ["secret"]),
+        ("order 20240102-7, 14 days, version 1.2.3.4, 2024-01-02 10:00", []),
+        ("the password must have 14 characters", []),
+        ("０９１２３４５６７８", ["phone"]),
+    ],
+)
+def test_personal_data_is_found_by_kind(text: str, kinds: list[str]) -> None:
+    assert redact(f"x {text} y") == (f"x {text} y" if not kinds else redact(f"x {text} y")[0], len(kinds))
+    plain = text.translate({c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)})
+    assert [m.kind for m in find_pii(f"x {plain} y")] == kinds
+
+
+def test_a_private_key_is_taken_out_whole() -> None:
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
+    assert redact(f"a {key} b") == ("a [private_key] b", 1)
+
+
+def test_a_published_address_is_no_leak_but_a_card_always_is() -> None:
+    context = "Write to help@corp.example. Card 4111111111111111."
+    assert check_pii("Write to help@corp.example.", [context]).result is CheckResult.PASS
+    assert check_pii("Write to amy@corp.example.", [context]).result is CheckResult.FAIL
+    found = check_pii("Use 4111111111111111.", [context])
+    assert found.result is CheckResult.FAIL
+    assert "4111" not in str(found)
+
+
+def test_luhn_digit_by_hand() -> None:
+    assert luhn("79927398713")
+    assert not luhn("79927398710")
+
+
+def test_similarity_prefers_the_reference_and_says_how_it_was_measured() -> None:
+    found = check_similarity("The fee is 5 EUR.", ("Dogs bark.",), "The fee is 5 EUR.")
+    assert (found.result, found.score, found.reason) == (CheckResult.PASS, 1.0, "to the reference")
+    assert found.detector.startswith("lexical")
+    assert check_similarity("The fee is 5 EUR.", ("Dogs bark.",)).result is CheckResult.FAIL
+    assert check_similarity("x", None).result is CheckResult.SKIPPED
+    assert lexical_cosine("", "a") == 0.0
+
+
+def test_zero_hit_knows_unknown_from_nothing() -> None:
+    assert check_zero_hit(None).result is CheckResult.SKIPPED
+    assert check_zero_hit(()).result is CheckResult.FAIL
+    assert check_zero_hit(("", " ")).result is CheckResult.FAIL
+    assert check_zero_hit(("a",)).result is CheckResult.PASS
+
+
+def test_drift_is_learnt_from_stable_and_found_when_the_subject_changes() -> None:
+    check = DriftCheck(window=50)
+    topics = [
+        "how many days of annual leave",
+        "who approves travel requests",
+        "reset my password please",
+        "vpn does not connect",
+    ]
+    for i in range(50):
+        assert check.check(hashed_vector(f"{topics[i % 4]} {i % 7}"), "r1", stable=True).result is CheckResult.SKIPPED
+    for i in range(49):
+        assert check.check(hashed_vector(topics[i % 4]), "r1", stable=True).result is CheckResult.SKIPPED
+    calm = check.check(hashed_vector(topics[1]), "r1", stable=True)
+    assert calm.result is CheckResult.PASS
+    assert calm.score is not None
+    assert calm.score < 0.05
+    for i in range(50):
+        moved = check.check(hashed_vector(f"best pizza recipe with cheese {i % 3}"), "r2", stable=False)
+    assert moved.result is CheckResult.FAIL
+    assert moved.score is not None
+    assert moved.score > 0.5
+
+
+def test_a_canary_never_teaches_the_reference() -> None:
+    check = DriftCheck(window=2)
+    for _ in range(5):
+        assert "learning" in check.check(hashed_vector("anything"), "canary", stable=False).reason
+
+
+def test_drift_effect_by_hand() -> None:
+    reference = Reference(HASHED_FINGERPRINT, 100, (0.8, 0.0))
+    distance, effect = compare([0.0, 0.8], 100, reference)
+    assert distance == 1.0
+    assert effect == pytest.approx(math.hypot(0.8, 0.8) / math.sqrt(0.36 * 0.02))
+
+
+def test_a_reference_of_another_embedder_is_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "ref.json"
+    path.write_text(json.dumps({"fingerprint": "other", "count": 10, "mean": [1.0]}))
+    found = DriftCheck(10, load_reference(path)).check(hashed_vector("a question"), "r", stable=True)
+    assert found.result is CheckResult.UNAVAILABLE
+    assert "other" in found.reason
+    path.write_text("{}")
+    with pytest.raises(DataError, match="no drift reference"):
+        load_reference(path)
+
+
+def test_json_is_looked_at_only_where_json_was_meant() -> None:
+    assert json_problem("A set {1, 2 and [3") == ""
+    assert json_problem('["a", {"b": 1}]') == ""
+    assert json_problem('```json\n{"a": "}"\n') == "1 brackets stay open"
