@@ -24,7 +24,7 @@ from guard.release.records import OutboxItem
 from guard.release.saga import POINTS
 from guard.release.state import Phase
 from guard.release.webhook import Delivery, Sent
-from tests.release_kit import BAD, GOOD, ROLL_BACK, SERVICE, ScriptedJudge, World
+from tests.release_kit import BAD, GOOD, HOLD, ROLL_BACK, SERVICE, ScriptedJudge, World
 
 RECEIVED = "receiver:got"
 ALL_POINTS = (*POINTS, RECEIVED)
@@ -48,8 +48,12 @@ class FileReceiver:
         return Sent(Delivery.DELIVERED)
 
 
-def one_life(directory: Path, die_at: str | None) -> None:
-    """Start on what is there, decide what the verdict asks for, deliver; die on the way if told so."""
+def one_life(directory: Path, die_at: str | None, *, breach: bool) -> None:
+    """Start on what is there, decide what the verdict asks for, deliver; die on the way if told so.
+
+    breach: the judge still sees the breach. It does not once the promise is on disk: what was promised has to be
+    finished without being asked for again.
+    """
 
     def at(point: str) -> None:
         if point == die_at:
@@ -57,7 +61,8 @@ def one_life(directory: Path, die_at: str | None) -> None:
 
     async def live() -> None:
         receiver = FileReceiver(directory / "received", at)
-        world = World(directory, ScriptedJudge(ROLL_BACK), receivers={"pager": receiver}, at=at)  # type: ignore[dict-item]
+        judge = ScriptedJudge(ROLL_BACK if breach else HOLD)
+        world = World(directory, judge, receivers={"pager": receiver}, at=at)  # type: ignore[dict-item]
         await world.up()
         await world.controller.tick()
         await world.outbox.deliver_due()
@@ -117,13 +122,13 @@ def violations(directory: Path, variant: str) -> list[str]:
     return asyncio.run(look())
 
 
-def run_life(directory: Path, die_at: str | None) -> bool:
+def run_life(directory: Path, die_at: str | None, *, breach: bool) -> bool:
     """Run one life in a fork; True when it was killed. Raises when it failed in any other way."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            one_life(directory, die_at)
+            one_life(directory, die_at, breach=breach)
             code = 0
         except BaseException as error:
             sys.stderr.write(f"life at {die_at}: {type(error).__name__}: {error}\n")
@@ -135,6 +140,11 @@ def run_life(directory: Path, die_at: str | None) -> bool:
     if status != 0:
         raise RuntimeError(f"a life ended with status {status} in {directory}")
     return False
+
+
+def promised(point: str) -> bool:
+    """The promise is durable at this point."""
+    return ALL_POINTS.index(point) >= ALL_POINTS.index("intent:effect")
 
 
 def run(root: Path, variant: str, *, crashes: int) -> dict[str, object]:
@@ -155,19 +165,19 @@ def run(root: Path, variant: str, *, crashes: int) -> dict[str, object]:
     for first in ALL_POINTS:
         dead = root / f"{variant}-{first}"
         shutil.copytree(beginning, dead)
-        if not run_life(dead, first):
+        if not run_life(dead, first, breach=True):
             wrong.append({"schedule": (first,), "violations": ["the point was never reached"]})
         kills += 1
         for second in ALL_POINTS if crashes == 2 else ():
             directory = root / f"{variant}-{first}-{second}"
             shutil.copytree(dead, directory)
-            if run_life(directory, second):
+            if run_life(directory, second, breach=not promised(first)):
                 kills += 1
-                run_life(directory, None)
+                run_life(directory, None, breach=not (promised(first) or promised(second)))
             else:
                 unreached += 1
             settle(directory, (first, second))
-        run_life(dead, None)
+        run_life(dead, None, breach=not promised(first))
         settle(dead, (first,))
     return {"variant": variant, "runs": runs, "kills": kills, "unreached": unreached, "violations": wrong}
 
