@@ -7,19 +7,21 @@ kernel ends them too when this process is killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from guard.settings import child_environment
 from slo.clock import Clock
 from slo.errors import UpstreamError
 
-_PR_SET_PDEATHSIG = 1
+# Asks the kernel for SIGTERM when the parent dies (prctl PR_SET_PDEATHSIG), then becomes the command itself.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+_LAUNCH = ("-c", _DIE_WITH_PARENT) if sys.platform.startswith("linux") else ()
 _POLL_S = 0.05
 _LOG_TAIL = 6
 
@@ -32,14 +34,13 @@ class Child:
         self.log = directory / f"{name}.log"
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-                [sys.executable, *command],
+                [sys.executable, *_LAUNCH, *command],
                 cwd=directory,
                 env=child_environment(**environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # one prctl call
             )
 
     @property
@@ -119,13 +120,3 @@ class Children:
     async def _stop(self) -> None:
         while self._children:
             await self._children.pop().stop()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child does before exec so that it does not outlive us; None where the kernel has no such thing."""
-    if not sys.platform.startswith("linux"):
-        return None
-    with contextlib.suppress(OSError, AttributeError):
-        prctl = ctypes.CDLL(None).prctl
-        return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return None

@@ -8,7 +8,7 @@ of two knowledge bases the canary is built from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,7 @@ class Story:
         self._secrets = Secrets.fresh()
         self._warm_up, self._ledger = Ledger(), Ledger()
         self._release_started_wall_s: float | None = None
+        self._embedder = "none"
         self._releases_after: list[str] = []
         self._after_wall_s: float | None = None
 
@@ -122,9 +123,10 @@ class Story:
     async def _set_up(self, children: Children, webhook_port: int) -> tuple[Release, Release]:
         """Knowledge bases, model, answer path, configuration."""
         seed = self._script.seed
+        model = children.start("model", ["-m", "guard.demo.model_server", "--port", "0", "--seed", str(seed)])
         builds = whole(articles()), too_small(articles(), seed) if self._script.incident else healthy(articles())
         available, reason = embedder_status(None)
-        name = "all-MiniLM-L6-v2" if available else "none"
+        name = self._embedder = "all-MiniLM-L6-v2" if available else "none"
         if not available:
             self._note(f"by words only: {reason}")
         embedder = await asyncio.to_thread(load_embedder, name) if available else None
@@ -133,7 +135,6 @@ class Story:
             await asyncio.to_thread(build_kb, path, build, embedder)
             for path, build in zip(directories, builds, strict=True)
         ]
-        model = children.start("model", ["-m", "guard.demo.model_server", "--port", "0", "--seed", str(seed)])
         model_port = (await model.printed(model_server.READY, self._clock, within_s=START_S)).split()[-1]
         command = ["-m", "guard.demo.answer_path", "--model-url", f"http://127.0.0.1:{model_port}/v1"]
         command += [word for path in directories for word in ("--kb", f"{path}:0")]
@@ -145,7 +146,6 @@ class Story:
         )
         write_rules(self._directory)
         self._write_guard_yaml((stable, canary), webhook_port, name, baseline=False)
-        self._embedder = name
         for release in (stable, canary):
             build = release.build
             self._note(
@@ -283,11 +283,10 @@ class Story:
             if asking.done():
                 asking.result()
 
-    async def _until(self, done: Callable[[], object], problem: str, within_s: float = 15.0) -> None:
+    async def _until(self, done: Callable[[], Awaitable[bool]], problem: str, within_s: float = 15.0) -> None:
         end_s = self._clock.now_s() + within_s
         while self._clock.now_s() < end_s:
-            answer = done()
-            if asyncio.iscoroutine(answer) and await answer:
+            if await done():
                 return
             await self._clock.sleep(0.1)
         raise UpstreamError(f"{problem} within {within_s:g} s; see guard.log")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +76,29 @@ async def test_children_are_stopped_also_when_the_story_is_interrupted(tmp_path)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not psutil.pid_exists(pids[0])
+
+
+ORPHAN_MAKER = """
+import os, signal, sys
+from pathlib import Path
+from guard.demo.processes import Children
+child = Children(Path(sys.argv[1])).start("one", ["-c", "print('up', flush=True); import time; time.sleep(60)"])
+while "up" not in child.log.read_text():
+    pass
+print(child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only the Linux kernel tells children")
+def test_a_killed_demo_leaves_no_orphan(tmp_path):
+    said = subprocess.run([sys.executable, "-c", ORPHAN_MAKER, str(tmp_path)], capture_output=True, check=False)
+    pid = int(said.stdout)
+    for _ in range(200):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {pid} outlived the demo")
 
 
 # -- receiver -----------------------------------------------------------------------------------------------------
