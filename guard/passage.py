@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 from guard.ports import Capture, Reason, Route
 from guard.split import session_key, session_label
 from guard.streaming import BodyCapture, ByteRelay, EventRelay, PackedEventRelay
+from guard.usage import read_answer, usage_of
 from guard.wire import http1
-from guard.wire.dialect import AnswerFacts, Dialect, StreamWatcher
+from guard.wire.dialect import Dialect, StreamWatcher
 from guard.wire.replies import STATUS_OF, error_body, reply
 from guard.wire.sse import EventTooLarge
 from guard.wire.tokens import estimate_tokens
-from guard.wire.unpack import unpack
-from slo.errors import DataError
 from slo.types import Exchange, Outcome
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from guard.proxy import DataPath, TargetPlan
     from guard.upstream import Dial, EndpointPool, UpstreamConnection
 
-# Unpacking an answer here is only for its usage numbers; a second of it would stop all other answers.
-_UNPACK_ON_PATH_BYTES = 1024 * 1024
 _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 _TIMEOUTS = frozenset({Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.TOTAL_TIMEOUT})
 _REFUSALS = frozenset({Reason.SHED, Reason.DRAINING})
@@ -241,23 +238,20 @@ class Passage:
             reason = self._watcher.reason
         elif self._dialect.checked and self._method.method != b"HEAD":
             # A redirect or an empty answer is not what a question gets.
-            reason = self._answer().reason if status == 200 else Reason.MALFORMED
+            reason = self._read_answer() if status == 200 else Reason.MALFORMED
         return (Outcome.SERVER_ERROR, reason) if reason else (Outcome.OK, reason)
 
-    def _answer(self) -> AnswerFacts:
-        capture, head = self._capture, self._head
-        if capture is None or capture.truncated or head is None:
-            return AnswerFacts()  # Too large to be judged here, and bytes that were forwarded are no error.
-        try:
-            coding = head.notes.get(b"content-encoding", b"").decode("latin-1")
-            body = unpack(capture.body(), coding, max_bytes=_UNPACK_ON_PATH_BYTES)
-        except DataError:
-            return AnswerFacts()
-        facts = self._dialect.read_answer(self._route, body)
-        watcher = self._watcher = StreamWatcher()
-        watcher.input_tokens, watcher.output_tokens = facts.input_tokens, facts.output_tokens
-        watcher.estimated_tokens = estimate_tokens(facts.text)
-        return facts
+    def _read_answer(self) -> Reason:
+        """Judge a whole answer that is no stream, as far as it can be read here."""
+        assert self._head is not None
+        self._watcher = StreamWatcher()
+        facts = read_answer(self._dialect, self._route, self._head, self._capture)
+        if facts is None:
+            self._watcher = None
+            return Reason.NONE
+        self._watcher.input_tokens, self._watcher.output_tokens = facts.input_tokens, facts.output_tokens
+        self._watcher.estimated_tokens = estimate_tokens(facts.text)
+        return facts.reason
 
     # Ending early ----------------------------------------------------------------------------------------------------
 
@@ -371,7 +365,11 @@ class Passage:
         if read_at_s is not None:
             self._overhead_s += now_s - read_at_s
         model = self._plan.target.rename_model or facts.model or self._plan.target.version.model
-        input_tokens, output_tokens, usage = self._usage(outcome)
+        input_tokens, output_tokens, usage = None, None, "none"
+        if self._dialect.checked and (self._status == 200 or outcome is Outcome.CANCELLED):
+            input_tokens, output_tokens, usage = usage_of(
+                self._dialect, self._route, self._request, self._watcher, self._capture
+            )
         cost_usd = None
         if input_tokens is not None and output_tokens is not None:
             cost_usd = path.pricer.cost_usd(model, input_tokens, output_tokens)
@@ -391,7 +389,7 @@ class Passage:
             overhead_s=self._overhead_s,
             stream=self._stream,
             model=model,
-            tenant=_tenant(notes.get(b"x-guard-tenant", b"")),
+            tenant=notes.get(b"x-guard-tenant", b"")[:64].decode("ascii", "replace"),
             session=session_label(self._session),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
@@ -400,20 +398,6 @@ class Passage:
             traceparent=notes.get(b"traceparent", b"")[:100].decode("latin-1"),
         )
         path.finished(exchange, self._captured() if outcome is Outcome.OK else None)
-
-    def _usage(self, outcome: Outcome) -> tuple[int | None, int | None, str]:
-        """(input tokens, output tokens, where they come from) of what the upstream has done, whole or not."""
-        watcher = self._watcher
-        if not self._dialect.checked or (self._status != 200 and outcome is not Outcome.CANCELLED):
-            return None, None, "none"
-        if watcher is not None and watcher.input_tokens is not None and watcher.output_tokens is not None:
-            return watcher.input_tokens, watcher.output_tokens, "reported"
-        asked = round(estimate_tokens(self._dialect.request_text(self._route, self._request)))
-        if watcher is not None:
-            answered = round(watcher.estimated_tokens)
-        else:  # Compressed or too large to look into: its length is all that is known.
-            answered = round(estimate_tokens("x" * len(self._capture.body()))) if self._capture is not None else 0
-        return asked, answered, "estimated"
 
     def _captured(self) -> Capture | None:
         capture, head = self._capture, self._head
@@ -437,7 +421,3 @@ def forwarded(fields: list[http1.Field], dropped: frozenset[bytes]) -> bytes:
     """Header lines that go on, as sent, without those whose name is dropped."""
     lines = [field[2] for field in fields if field[1] not in dropped] if dropped else [field[2] for field in fields]
     return b"\r\n".join(lines) + b"\r\n" if lines else b""
-
-
-def _tenant(value: bytes) -> str:
-    return value[:64].decode("ascii", "replace")
