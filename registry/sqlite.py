@@ -7,8 +7,10 @@ long as the connection stays open neither file shrinks, and later writes land in
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -45,6 +47,25 @@ def reserve(connection: sqlite3.Connection, reserve_bytes: int = RESERVE_BYTES) 
         connection.rollback()
         return False
     return True
+
+
+def top_up(connection: sqlite3.Connection) -> None:
+    """Renew a reserve that ordinary growth has used up; call after a commit.
+
+    SQLite takes free pages before it grows a file, so without this the reserve would be gone after some weeks of
+    ordinary work. On a disk that is nearly full nothing is done: filling the log there would do harm.
+    """
+    with closing(connection.cursor()) as cursor:
+        free = cursor.execute("PRAGMA freelist_count").fetchone()[0] * cursor.execute("PRAGMA page_size").fetchone()[0]
+        if free >= RESERVE_BYTES // 2:
+            return
+        path = cursor.execute("PRAGMA database_list").fetchone()[2]
+    try:
+        roomy = bool(path) and shutil.disk_usage(Path(path).parent).free >= 3 * RESERVE_BYTES
+    except OSError:
+        return  # The commit before this one stands; a disk that cannot be asked is left alone.
+    if roomy:
+        reserve(connection)
 
 
 def prepare(engine: Engine) -> None:

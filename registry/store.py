@@ -118,10 +118,7 @@ class RegistryStore:
         try:
             self._engine = _open_engine(url)
             _metadata.create_all(self._engine)
-            if self._engine.dialect.name == "sqlite":
-                with self._engine.connect() as db:
-                    raw: Any = db.connection.dbapi_connection
-                    sqlite_only.reserve(raw)
+            self._keep_room(sqlite_only.reserve)
         except sa.exc.SQLAlchemyError as error:
             raise RegistryUnreachable(f"registry {_safe(url)}: {_why(error)}; check the URL and its access") from error
 
@@ -328,8 +325,10 @@ class RegistryStore:
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         try:
-            with self._turn, self._engine.begin() as db:
-                yield db
+            with self._turn:
+                with self._engine.begin() as db:
+                    yield db
+                self._keep_room(sqlite_only.top_up)
         except sa.exc.IntegrityError as error:
             raise RegistryRefused("conflict", "somebody else wrote the same thing first; read again") from error
         except sa.exc.SQLAlchemyError as error:
@@ -342,6 +341,12 @@ class RegistryStore:
                 yield db
         except sa.exc.SQLAlchemyError as error:
             raise RegistryUnreachable(f"registry database: {_why(error)}; check that it runs") from error
+
+    def _keep_room(self, make: Callable[[Any], object]) -> None:
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect() as db:
+                raw: Any = db.connection.dbapi_connection
+                make(raw)
 
     def _note(
         self,

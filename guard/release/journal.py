@@ -253,6 +253,7 @@ class Journal:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        durable.top_up(db)
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         rows: list[Any] = []

@@ -258,3 +258,11 @@ def test_a_rollback_completes_on_a_disk_without_a_free_byte(tmp_path: Path) -> N
 
 def test_facts_of_a_forgotten_version_have_its_name() -> None:
     assert Facts({}).version("v0").name == "v0"
+
+
+def test_the_reserve_is_renewed_while_there_is_space(journal: Journal) -> None:
+    for n in range(300):
+        journal.record(audit=AuditLine(float(n), "a", "b", "c" * 400, "d" * 400, "e" * 400))
+    assert journal._db is not None
+    free_pages = journal._db.execute("PRAGMA freelist_count").fetchone()[0]
+    assert free_pages * 4096 >= 64 * 1024
