@@ -32,6 +32,7 @@ from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
 from guard.release.casebook import Facts
 from guard.release.controller import Controller
+from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox
 from guard.release.plan import Plan, parse_plan
@@ -164,13 +165,14 @@ class Guard:
             own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb)},
         )
         self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
-        self.journal = Journal(settings.state_dir, on_fault=lambda reason: self.exporter.fail_open("disk", reason))
+        self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
         self.alerts = AlertStore(settings.state_dir)
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._registry: ReleaseRegistry | None = None
         self._admin: AdminHandle | None = None
+        self._poster: AlertmanagerPoster | None = None
         self._store: RegistryStore | None = None
         self.controller: Controller | None = None
         self.addresses = (file.listen.data, file.listen.admin)
@@ -207,10 +209,10 @@ class Guard:
         self._background("windows", self._save_windows())
         self._background("lag", self._watch_lag())
         if file.alertmanager is not None and self._session is not None:
-            poster = AlertmanagerPoster(
+            self._poster = AlertmanagerPoster(
                 [file.alertmanager.url], self._session, self.clock, self.controller.open_incidents
             )
-            self._background("alertmanager", poster.run())
+            self._background("alertmanager", self._poster.run())
 
     async def stop(self, *, drain: bool) -> None:
         """Finish streams, flush what is queued, close everything. Safe after a start that failed half-way."""
@@ -361,7 +363,7 @@ class Guard:
             on_rollback=self._rolled_back,
             on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
             on_recommendation=lambda text: log.warning("release: recommended: %s", text),
-            on_incident=lambda incident: log.warning("incident %s (%s)", incident.incident_id, incident.kind.value),
+            on_incident=self._incident_changed,
         )
         return Controller(
             self.journal,
@@ -409,6 +411,16 @@ class Guard:
         reason = reason_code(rule) if automatic else "manual"
         self.exporter.inc("sft_release_rollbacks_total", {"reason": reason})
         log.error("release: rolled back (%s, %s)", rule, "by itself" if automatic else "by a person")
+
+    def _incident_changed(self, incident: Incident) -> None:
+        log.warning("incident %s (%s)", incident.incident_id, incident.kind.value)
+        if self._poster is not None:
+            self._poster.wake()
+
+    def _disk_fault(self, reason: str) -> None:
+        """The journal could not write. What it would have said is in the log line of the event itself."""
+        self.exporter.fail_open("disk", reason)
+        log.error("journal in %s: %s; see `sft-guard doctor`", self.settings.state_dir, reason)
 
     def _thumb(self, release: str, up: bool) -> None:
         self.memory.feedback(release, up)

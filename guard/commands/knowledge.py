@@ -111,6 +111,7 @@ def run_registry_serve(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     import uvicorn
 
+    from guard.release.pointer import translated
     from registry.service import create_app
     from registry.store import RegistryStore
 
@@ -123,5 +124,8 @@ def run_registry_serve(args: argparse.Namespace) -> int:
         host, port = split_host_port(args.listen)
     except ValueError as error:
         raise ConfigError("--listen", args.listen, "write host:port") from error
-    uvicorn.run(create_app(RegistryStore(args.database), token=token), host=host, port=port, log_level="warning")
+    with translated():
+        store = RegistryStore(args.database)
+    progress(f"registry on http://{host}:{port} ({'writes need the token' if token else 'writes need no token'})")
+    uvicorn.run(create_app(store, token=token), host=host, port=port, log_level="warning")
     return 0
