@@ -10,9 +10,10 @@ import zlib
 
 from guard.ports import Reason
 from guard.wire.dialect import StreamWatcher
-from guard.wire.sse import EventSplitter
+from guard.wire.sse import EventSplitter, EventTooLarge
 
 _OBSERVED_BYTES = 10 * 1024 * 1024  # what is unpacked of a compressed stream, to look for its end
+_STEP_BYTES = 256 * 1024
 
 
 class BodyCapture:
@@ -110,15 +111,17 @@ class PackedEventRelay:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes that may go out now: all of them."""
-        if self._left > 0:
+        packed = data
+        while packed and self._left > 0:
             try:
-                plain = self._unpacker.decompress(data, min(self._left, 1024 * 1024))
-            except zlib.error:
-                self._left = 0
-            else:
-                self._left -= len(plain) + 1
+                plain = self._unpacker.decompress(packed, min(self._left, _STEP_BYTES))
                 for event in self._events.feed(plain):
                     self._watcher.see(event)
+            except (zlib.error, EventTooLarge):
+                self._left = 0  # It cannot be followed any further; its end will not be seen.
+            else:
+                self._left -= len(plain) + 1
+                packed = self._unpacker.unconsumed_tail
         return data
 
     def end(self) -> tuple[bytes, Reason]:

@@ -354,7 +354,7 @@ async def test_compressed_answers_pass_raw_and_are_read_for_their_usage():
 
 
 async def test_streams_are_asked_for_unpacked_and_a_packed_one_is_only_watched():
-    packed = gzip.compress(STREAM)
+    packed = gzip.compress(chunk_event({"content": "so " * 200}) * 3000 + STREAM)  # 2 MB in a few kB
     cut = gzip.compress(chat_stream(["a"], done=False))
     scripts = iter([Script(chunked(body, "Content-Encoding: gzip")) for body in (packed, cut)])
     async with Upstream(lambda _: next(scripts)) as upstream, running(target(upstream.port)) as guard:
