@@ -14,8 +14,9 @@ import logging
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -38,6 +39,8 @@ FAIL_OPEN_REASON = {
 }
 """Closed set: why an exchange was given up -> the word of `sft_guard_failopen_total{reason}`."""
 
+_DROP_LABELS = {reason: {"reason": reason} for reason in FAIL_OPEN_REASON}
+_FAIL_OPEN_LABELS = {reason: {"dep": "checks", "reason": word} for reason, word in FAIL_OPEN_REASON.items()}
 GIVEN_UP = {
     reason: tuple(Finding(check, CheckResult.UNAVAILABLE, None, f"not checked: {reason}") for check in CHECKS)
     for reason in FAIL_OPEN_REASON
@@ -47,6 +50,16 @@ TRIES = 2
 
 RECEIVE_BYTES = 1 << 18
 RECENT_COUNT = 1000
+
+
+_BUT_FINDINGS = attrgetter(*[f.name for f in fields(Exchange)][:-1])
+_EXCHANGE: Callable[..., Exchange] = Exchange
+assert fields(Exchange)[-1].name == "findings"
+
+
+def _with_findings(exchange: Exchange, findings: tuple[Finding, ...]) -> Exchange:
+    """`dataclasses.replace` at a third of its price: under load every dropped exchange pays it on the path."""
+    return _EXCHANGE(*_BUT_FINDINGS(exchange), findings)
 
 
 class Counters(Protocol):
@@ -184,9 +197,9 @@ class WorkerPipeline:
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
         self._dropped[reason] += 1
-        self._counters.inc("sft_guard_checks_dropped_total", {"reason": reason})
-        self._counters.inc("sft_guard_failopen_total", {"dep": "checks", "reason": FAIL_OPEN_REASON[reason]})
-        self._tell(replace(exchange, findings=GIVEN_UP[reason]), None, checked=False)
+        self._counters.inc("sft_guard_checks_dropped_total", _DROP_LABELS[reason])
+        self._counters.inc("sft_guard_failopen_total", _FAIL_OPEN_LABELS[reason])
+        self._tell(_with_findings(exchange, GIVEN_UP[reason]), None, checked=False)
 
     def _tell(self, exchange: Exchange, text: ExchangeText | None, *, checked: bool) -> None:
         if len(self._recent) == RECENT_COUNT:
@@ -271,7 +284,7 @@ class WorkerPipeline:
         self._checked_count += 1
         self._redacted_count += done.redacted_count
         checked = any(f.result is not CheckResult.UNAVAILABLE for f in done.findings)
-        self._tell(replace(item.exchange, findings=done.findings), done.text, checked=checked)
+        self._tell(_with_findings(item.exchange, done.findings), done.text, checked=checked)
 
     # -- the life of the worker -----------------------------------------------------------------------------------
 

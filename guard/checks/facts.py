@@ -27,7 +27,7 @@ _IDENTIFIER = (
     r"|\d+(?:\.\d+){2,8}|\d+(?:[.-]\d+){0,4}-?[a-z]{1,3}\d[a-z0-9]*)(?![\w])"
 )
 _EXACT = re.compile(f"(?P<url>{_URL})|(?P<email>{_EMAIL})|(?P<host>{_HOST})|(?P<path>{_PATH})|(?P<id>{_IDENTIFIER})")
-_MAY_BE_EXACT = re.compile(r"[@/\\_]|www\.|[a-z]\.[a-z]|[a-z][-.]?\d|\d[a-z]|\d\.\d+\.\d|\d-[a-z]")
+_DOTTED_OR_DIGIT = re.compile(r"[a-z]\.[a-z]|[0-9]")
 _NOT_AN_IDENTIFIER = re.compile(
     r"\d+(?:st|nd|rd|th|s|k|m|g|kg|mg|cm|mm|km|ml|l|h|hr|hrs|min|mins|am|pm|kb|mb|gb|tb|mbps|gbps|"
     r"kbps|bn|mn|x|ms|sec|ft|lb|lbs|oz|kw|in)"
@@ -71,7 +71,7 @@ def statement(text: str) -> Statement:
     lower = clean.lower()
     exact: list[str] = []
     masked = lower
-    if _MAY_BE_EXACT.search(lower):
+    if "/" in lower or "@" in lower or "_" in lower or "\\" in lower or _DOTTED_OR_DIGIT.search(lower):
         masked = _EXACT.sub(lambda m: _take_exact(m, exact), lower)
     numbers, rest = quantities(masked)
     names = [] if clean == lower else _names(clean)

@@ -110,6 +110,11 @@ _WEEKDAY = re.compile(
 NUMERAL_CHARS = 24
 """A longer run of numerals is no number anybody wrote."""
 
+_DIGIT = re.compile("[0-9]")
+# Quick tests: the patterns behind them are slow, and most sentences need none of them.
+_YEAR_FIRST = re.compile(r"[0-9]{4}[-/.][0-9]")
+_CLOCK_HINT = re.compile(r"[0-9](?::[0-9]|\s*[ap]\.?m)")
+_HAN = re.compile("[\u4e00-\u9fff]")
 _LETTERS = re.compile("[a-z]+")
 _MAYBE_WORDS = NUMBER_WORDS | {"half"}
 _PM = frozenset(("p", "下午", "晚上"))
@@ -198,11 +203,13 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
         found.extend(items)
         return " " * (match.end() - match.start())
 
-    has_digit = any(c in text for c in "0123456789")
-    ascii_only = text.isascii()
+    has_digit = _DIGIT.search(text) is not None
+    ascii_only = text.isascii() or _HAN.search(text) is None
     if has_digit:
-        text = _LATIN_DATE.sub(lambda m: blank(m, *_latin_date(m)), text)
-        text = _CLOCK.sub(lambda m: blank(m, *_clock(m)), text)
+        if any(month in text for month in MONTHS) or _YEAR_FIRST.search(text):
+            text = _LATIN_DATE.sub(lambda m: blank(m, *_latin_date(m)), text)
+        if _CLOCK_HINT.search(text):
+            text = _CLOCK.sub(lambda m: blank(m, *_clock(m)), text)
     if not ascii_only:
         text = _ZH_DATE.sub(lambda m: blank(m, *items) if (items := _zh_date(m)) else m[0], text)
         text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)

@@ -100,17 +100,19 @@ _PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None],
         r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|(?:sk|rk|pk)_(?:live|"
         r"test)_[A-Za-z0-9]{10,200}|whsec_[A-Za-z0-9+/=]{16,200}"
         r"|eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,4000}(?:\.[A-Za-z0-9_-]{0,2000})?)"), None),
-    ("secret", "word", re.compile(r"(?i)\bbearer\s+([A-Za-z0-9._~+/=-]{16,2000})"), _random_looking),
+    ("secret", "word", re.compile(r"(?i)\bbearer\s+(?P<s>[A-Za-z0-9._~+/=-]{16,2000})"), _random_looking),
     ("secret", "word", re.compile(
         r"(?i)(?:password|passwd|pwd|secret|token|api[_ -]?key|access[_ -]?key|client[_ -]?secret|"
         r"\u5bc6\u78bc|\u91d1\u9470)[\"']?\s{0,3}(?:is|"
-        r"[:=\uff1a\u662f])\s{0,3}[\"']?([^\s\"',;\uff0c\u3002]{8,200})"), _random_looking),
-    ("secret", "at", re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:([^\s/@]{3,200})@"), None),
+        r"[:=\uff1a\u662f])\s{0,3}[\"']?(?P<s>[^\s\"',;\uff0c\u3002]{8,200})"), _random_looking),
+    ("secret", "at", re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:(?P<s>[^\s/@]{3,200})@"), None),
     ("email", "at", re.compile(
         r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"), None),
     ("iban", "digits", re.compile(
         rf"{_W}[A-Z]{{2}}\d{{2}}(?:[ -]?[A-Z0-9]{{4}}){{2,7}}(?:[ -]?[A-Z0-9]{{1,3}})?{_E}"), _iban),
-    ("card", "digits", re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])"), _card),
+    # In one run or in the usual groups: a looser pattern would swallow the number that stands next to a card.
+    ("card", "digits", re.compile(
+        r"(?<!\d)(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}[ -]\d{6}[ -]\d{5})(?!\d)"), _card),
     ("national_id", "digits", re.compile(rf"{_W}[A-Za-z][1289A-Da-d]\d{{8}}{_E}"), _taiwan_id),
     ("national_id", "digits", re.compile(rf"{_W}[1-9]\d{{5}}(?:19|20)\d{{9}}[\dXx]{_E}"), _china_id),
     ("national_id", "digits", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _us_ssn),
@@ -149,7 +151,7 @@ def find_pii(text: str) -> list[Match]:
         if hint not in hints:
             continue
         for match in pattern.finditer(text):
-            start, end = match.span(pattern.groups)  # the last group is the secret itself, else the whole match
+            start, end = match.span("s" if "s" in pattern.groupindex else 0)  # s: the secret itself
             if check is not None and not check(text[start:end]):
                 continue
             if all(end <= other.start or start >= other.end for other in found):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
-from guard.checks.context import read_context
-from guard.checks.lexicon import weight
+from guard.checks.lexicon import normalise, terms, weight, words
 from guard.checks.semantic import Semantic
 from slo.types import CheckResult, Finding
 
@@ -15,6 +16,8 @@ LIMIT = 0.5
 """Below this a single answer is called poor (share of answers under 50 % in the practice's vocabulary)."""
 
 LEXICAL_CHARS = 16_000
+NUMBER_WEIGHT = 1.5
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 CONTEXT_COUNT = 20
 
 
@@ -40,7 +43,7 @@ def check_similarity(
 
 
 def lexical_cosine(one: str, other: str) -> float:
-    """Cosine of two texts as weighted sets of terms (stems, CJK bigrams, exact items), in [0, 1].
+    """Cosine of two texts as weighted sets of terms (stems, CJK bigrams, numbers), in [0, 1].
 
     >>> round(lexical_cosine("The leave is approved by HR", "HR approves leave"), 2)
     1.0
@@ -51,11 +54,11 @@ def lexical_cosine(one: str, other: str) -> float:
     return min(1.0, sum(a[t] * b[t] for t in shared) / norm) if norm else 0.0
 
 
+@lru_cache(maxsize=2048)
 def _profile(text: str) -> dict[str, float]:
-    read = read_context(text)
-    found = {term: weight(term) for term in read.postings}
-    found.update((item, 1.5) for item in read.exact)
-    found.update((f"{n.dimension}:{n.value:g}", 1.5) for _, n in read.numbers)
+    lower = normalise(text).lower()
+    found = {term: weight(term) for term in terms(words(lower))}
+    found.update((number, NUMBER_WEIGHT) for number in _NUMBER.findall(lower))
     return found
 
 

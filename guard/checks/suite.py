@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from guard.checks import drift, grounding, pii, rules, similarity
@@ -23,6 +24,7 @@ from slo.types import CheckResult, Finding
 log = logging.getLogger("guard.checks")
 
 QUESTION_CHARS = 32_000
+CACHED_CHARS = 8_000
 
 
 class CheckSuite:
@@ -99,6 +101,9 @@ def redacted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
+_redact_cached = lru_cache(maxsize=512)(pii.redact)  # the same contexts come back in RAG traffic
+
+
 def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int]:
     """What may be stored of the words, and how many values were redacted."""
     if mode == "none":
@@ -113,7 +118,13 @@ def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int
         counts += count
         return cleaned
 
-    contexts = None if text.contexts is None else tuple(clean(c) for c in text.contexts)
+    def clean_context(value: str) -> str:
+        nonlocal counts
+        cleaned, count = _redact_cached(value) if len(value) <= CACHED_CHARS else pii.redact(value)
+        counts += count
+        return cleaned
+
+    contexts = None if text.contexts is None else tuple(map(clean_context, text.contexts))
     return ExchangeText(
         clean(text.question), clean(text.answer), contexts, text.retrieval_s, clean(text.reference)
     ), counts
