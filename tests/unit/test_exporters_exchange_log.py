@@ -362,9 +362,9 @@ def test_a_counter_that_raises_does_not_stop_the_log(tmp_path: Path) -> None:
 
 
 def test_a_clock_of_the_event_loop_does_not_stop_the_writer(tmp_path: Path) -> None:
-    log = ExchangeLog(tmp_path, clock=LoopClock(), queue_bytes=200)
+    log = ExchangeLog(tmp_path, clock=LoopClock(), queue_bytes=1000)
     log.checked(EXCHANGE)
-    log.checked(EXCHANGE, {"answer": "x" * 300})  # dropped, so that the clock is asked for the warning too
+    log.checked(EXCHANGE, {"answer": "x" * 1500})  # dropped, so that the clock is asked for the warning too
     assert log.close()
     (segment,) = tmp_path.iterdir()
     assert decode_exchange(segment.read_bytes())[0] == EXCHANGE
