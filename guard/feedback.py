@@ -37,15 +37,15 @@ def feedback_handler(
             return 400, _error("bad_request", f'{error}; send {{"exchange_id": "...", "thumb": "up" or "down"}}')
         if len(feedback.comment) > COMMENT_CHARS:
             return 413, _error("too_large", f"comment: {len(feedback.comment)} characters, at most {COMMENT_CHARS}")
-        exchange = recent.find(feedback.exchange_id)
-        if exchange is None:
+        release = recent.release_of(feedback.exchange_id)
+        if release is None:
             return 404, _error("unknown_exchange", "send the x-guard-exchange-id of a recent answer")
         if feedback.exchange_id in voted:
             return 409, _error("voted", "this answer has its thumb already")
         voted[feedback.exchange_id] = None
         if len(voted) > 10_000:
             voted.pop(next(iter(voted)))
-        count(exchange.release, feedback.thumb == "up")
+        count(release, feedback.thumb == "up")
         return 202, b'{"accepted":true}'
 
     return handle

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from guard.release.incident import Exemplar
 from slo.types import FAILURES, CheckResult, Exchange, Finding
 
-KEPT_COUNT = 5_000
+KEPT_COUNT = 1_000
+RELEASE_OF_COUNT = 20_000  # thumbs come minutes later than answers
 BAD_PER_RELEASE_COUNT = 20
 RELEASES_COUNT = 16
 
@@ -19,6 +20,7 @@ class RecentExchanges:
     def __init__(self, kept_count: int = KEPT_COUNT) -> None:
         self._kept: OrderedDict[str, Exchange] = OrderedDict()
         self._kept_count = kept_count
+        self._release_of: OrderedDict[str, str] = OrderedDict()
         self._bad: dict[str, deque[Exemplar]] = {}
         self._drift: dict[str, Finding] = {}
         self.event_count: Counter[str] = Counter()  # exchanges of each release since the start
@@ -29,6 +31,9 @@ class RecentExchanges:
         self._kept[exchange.exchange_id] = exchange
         if len(self._kept) > self._kept_count:
             self._kept.popitem(last=False)
+        self._release_of[exchange.exchange_id] = exchange.release
+        if len(self._release_of) > RELEASE_OF_COUNT:
+            self._release_of.popitem(last=False)
         if exchange.outcome in FAILURES:
             self._remember_bad(exchange)
 
@@ -37,14 +42,15 @@ class RecentExchanges:
         if exchange.exchange_id in self._kept:
             self._kept[exchange.exchange_id] = exchange
         for finding in exchange.findings:
-            if finding.check == "query_drift" and finding.score is not None:
+            if finding.check == "grounding":
+                if finding.result is CheckResult.FAIL:
+                    self._remember_bad(exchange)
+            elif finding.check == "query_drift" and finding.score is not None:
                 self._drift[exchange.release] = finding
-        if any(f.check == "grounding" and f.result is CheckResult.FAIL for f in exchange.findings):
-            self._remember_bad(exchange)
 
-    def find(self, exchange_id: str) -> Exchange | None:
-        """An exchange that is still remembered."""
-        return self._kept.get(exchange_id)
+    def release_of(self, exchange_id: str) -> str | None:
+        """Which release gave an answer; None when it is too long ago, or was never given."""
+        return self._release_of.get(exchange_id)
 
     def newest(self, limit: int) -> tuple[Exchange, ...]:
         """The last ones, newest first."""

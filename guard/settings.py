@@ -196,7 +196,7 @@ class CheckSettings(Model):
     rules: Path | None = Field(None, description="rules.yaml")
     grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")
     queue: int = Field(2000, ge=1, le=100_000)
-    queue_bytes: Bytes = 32 * 2**20
+    queue_bytes: Bytes = 8 * 2**20
     pii: bool = True
     drift: DriftSettings = DriftSettings()
 

@@ -60,6 +60,7 @@ log = logging.getLogger("sft-guard")
 
 SAVE_EVERY_S = 30.0
 LAG_EVERY_S = 0.05
+LOG_QUEUE_BYTES = 4 * 2**20  # a second of peak traffic; what a stalled disk costs in memory at most
 SHED_RATIO = 0.25
 """Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
 
@@ -318,6 +319,7 @@ class Guard:
             keep_days=settings.keep / 86400.0,
             max_total_bytes=settings.max_total,
             clock=self.clock,
+            queue_bytes=LOG_QUEUE_BYTES,
             on_drop=lambda reason, count: self.exporter.inc("sft_guard_log_dropped_total", {"reason": reason}, count),
         )
 
