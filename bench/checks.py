@@ -202,6 +202,13 @@ def best_threshold(pairs: list[tuple[float, bool]], largest: float = 0.85) -> fl
 
 def embed_rows(rows: list[Row], semantic: Semantic) -> None:
     """Cosines of every claim with its best context sentence, and the plain cosine of the whole answer."""
+    wanted: dict[str, None] = {}
+    for row in rows:
+        wanted.update(dict.fromkeys((*row.claims, *(s.text for c in row.contexts for s in read_context(c).sentences))))
+        wanted.update(dict.fromkeys((row.answer, *row.contexts)))
+    texts = sorted(wanted, key=len)  # alike lengths together: a batch is as slow as its longest text
+    for start in range(0, len(texts), 256):
+        semantic.vectors(texts[start : start + 256])
     for row in rows:
         sentences = [s.text for c in row.contexts if c.strip() for s in read_context(c).sentences]
         if row.claims and sentences:
@@ -331,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = load_rows(args.data)
     semantic = None
     if not args.no_embedder and (embedder := load_embedder(None, threads=1)) is not None:
-        semantic = Semantic(embedder)
+        semantic = Semantic(embedder, cache_count=100_000)
     if not rows:
         print(f"SKIPPED quality: no development sets in {args.data}; pass --data DIR", file=sys.stderr)
         if args.calibrate:

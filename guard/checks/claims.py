@@ -31,7 +31,7 @@ _POLITE_EN = re.compile(
     r"you are welcome|sorry|yes|no|ok|okay|i hope|hope (?:this|that)|let me know|feel free|"
     r"please (?:let|feel|contact|reach|ask|note that i)|"
     r"if you (?:have|need|want|would like) (?:any|further|more|other|additional|anything|help|"
-    r"to know)|is there anything|here (?:is|are)\b.{0,80}:?$|"
+    r"to know)|is there anything|here (?:is|are) (?:the|some|a|your|what)\b[^:.]{0,60}[:.]$|"
     r"happy to help|glad to help|i(?:'m| am) (?:happy|glad|here)|have a (?:nice|great|good)|"
     r"best regards|kind regards|in summary:?$|"
     r"as an ai|i can help|based on the (?:provided |given |above )?(?:passages?|contexts?|"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from guard.checks.claims import clauses
 from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
-from guard.checks.facts import Statement
+from guard.checks.facts import Statement, statement
 from guard.checks.lexicon import CJK, CJK_CHAR, stem
 from guard.checks.numbers import NUMBER_WORDS, Quantity, same
 from guard.checks.polarity import negated, opposed, periods_of, sides_of
@@ -26,6 +27,9 @@ MARGIN_RATIO = 0.12
 ALIGNED_RATIO = 0.55
 """Coverage of the rest of a claim from which a clause is about the same thing."""
 
+COPY_RATIO = 0.85
+"""Coverage of the rest of a claim from which it is a copy of the clause but for the fact."""
+
 POLARITY_RATIO = 0.72
 """The same for opposite words and periods, which need a closer match."""
 
@@ -37,6 +41,9 @@ NAMES_RATIO = 0.75
 NAMES_MARGIN_RATIO = 0.2
 NAMES_NEED_WEIGHT = 3.0
 """Names need a closer fit, a wider margin and a claim of some words: people and places are often left to a pronoun."""
+
+CLAUSE_NEEDS_WEIGHT = 3.0
+"""A clause with fewer words than this is not looked at alone."""
 
 _PRONOUN = re.compile(r"\b(?:he|she|they|it|his|her|their|its|him|them)\b")
 _DURATION = frozenset(("time", "month", "workday"))
@@ -67,6 +74,7 @@ def contradictions(
     wholes = [(context.sentences[i], context.sentences[i]) for context, i in near]
     found = [
         *_numbers(claim, parts, wholes, contexts, weights),
+        *_numbers_of_clauses(claim, parts, contexts, weights),
         *_exact(claim, parts, contexts, weights),
         *_names(claim, parts, contexts, weights),
         *_polarity(claim, parts + wholes, weights),
@@ -86,7 +94,9 @@ def _numbers(
             (fit, part, rival)
             for fit, part in fits
             for rival in part.numbers
-            if fit >= ALIGNED_RATIO and _rival(claim, number, part, rival)
+            if (fit >= ALIGNED_RATIO and _rival(claim, number, part, rival))
+            # In a near copy a number that stands nowhere has taken the place of whichever number is left over.
+            or (not held and fit >= COPY_RATIO and not any(same(n, rival) for n in claim.numbers))
         ]
         if not rivals:
             continue
@@ -103,6 +113,19 @@ def _numbers(
         )
         if best - holding >= MARGIN_RATIO:
             yield f"number: the answer says {_shown(claim, number)}, the contexts {_shown(part, rival)}"
+
+
+def _numbers_of_clauses(
+    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
+) -> Iterator[str]:
+    """The same for each clause of a long claim alone: one wrong number among two things said."""
+    if not claim.numbers or len(own := clauses(claim.text)) < 2:
+        return
+    for text in own:
+        part = statement(text)
+        part_weights = {t: weights.get(t, 1.0) for t in part.terms}
+        if part.numbers and sum(part_weights.values()) >= CLAUSE_NEEDS_WEIGHT:
+            yield from _numbers(part, parts, [], contexts, part_weights)
 
 
 def _rival(claim: Statement, number: Quantity, part: Statement, other: Quantity) -> bool:

@@ -19,8 +19,8 @@ TEXT_CHARS = 2_000
 class Semantic:
     """An embedder behind a bounded cache by text."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
+    def __init__(self, embedder: Embedder, cache_count: int = CACHE_COUNT) -> None:
+        self.embedder, self._cache_count = embedder, cache_count
         self.name = f"{embedder.name}@{embedder.fingerprint}"
         self._cache: OrderedDict[str, Any] = OrderedDict()
 
@@ -41,7 +41,7 @@ class Semantic:
                 self._cache.move_to_end(text)
                 result.append(self._cache[text])
         self._cache.update(found)
-        while len(self._cache) > CACHE_COUNT:
+        while len(self._cache) > self._cache_count:
             self._cache.popitem(last=False)
         return result
 
