@@ -1,1 +1,1 @@
-"""Demo content: articles of an invented company in English and Traditional Chinese, and questions about them. Data only."""
+"""Demo content: articles of an invented company in English and Traditional Chinese, and questions about them."""

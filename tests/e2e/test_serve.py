@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
+from slo.metric_names import INDICATORS
+
 pytestmark = pytest.mark.slow
-TOKEN = "a-token-of-enough-characters"  # noqa: S105 - for this test only
+TOKEN = "a-token-of-enough-characters"
 CONTEXT = "Employees receive 14 days of annual leave per year. Unused days expire on 31 March."
 
 
@@ -166,8 +168,8 @@ def sidecar(tmp_path: Path) -> Iterator[Sidecar]:
 
 
 def test_gauges_appear_with_enough_exchanges_and_survive_a_restart(sidecar: Sidecar) -> None:
-    exact = ["sft_quality_hallucination_rate", "sft_quality_similarity_score", "sft_perf_latency_p95_ms",
-             "sft_perf_latency_p99_ms", "sft_cost_inference_per_request_usd", "sft_availability_success_rate"]  # fmt: skip
+    exact = [i.name for i in INDICATORS.values() if i.exact]
+    assert len(exact) == 6
     assert [sidecar.metric(name) for name in exact] == [None] * 6
     for _ in range(25):
         status, headers = sidecar.ask()
