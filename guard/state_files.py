@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import msgspec
 from guard.admin.backend import AlertBatch, AlertsStored
 from slo.errors import DataError
 
+log = logging.getLogger("sft-guard")
+
 WINDOWS_NAME = "windows.json"
+ALERTS_NAME = "alerts.sqlite"
 ALERTS_KEPT_COUNT = 100_000
 
 
@@ -55,37 +60,54 @@ def load_windows(directory: Path) -> dict[str, Any] | None:
 
 
 class AlertStore:
-    """Alerts accepted from Alertmanager: on the disk before they are acknowledged, each once. Blocking."""
+    """Alerts accepted from Alertmanager: on the disk before they are acknowledged, each once. Blocking.
 
-    def __init__(self, directory: Path) -> None:
-        self._db = sqlite3.connect(directory / "alerts.sqlite", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS alerts (fingerprint TEXT, starts_at TEXT, status TEXT, wall_s REAL, body BLOB,"
-            " PRIMARY KEY (fingerprint, starts_at, status))"
-        )
+    Any thread may store; one at a time does. A file that cannot be used is moved aside at start: evidence that is
+    damaged must not keep answers from being given.
+    """
+
+    def __init__(self, directory: Path, wall_s: float) -> None:
+        self._lock = threading.Lock()
+        path = directory / ALERTS_NAME
+        try:
+            self._db = _open_alerts(path)
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{ALERTS_NAME}.damaged-{wall_s:.0f}")
+            log.error("%s: %s; moved to %s, a new one is begun", path, error, aside.name)
+            os.replace(path, aside)
+            self._db = _open_alerts(path)
 
     def store(self, batch: AlertBatch, wall_s: float) -> AlertsStored:
         """Raises OSError when it cannot be stored; the sender then tries again."""
-        stored = 0
+        rows = [(a.fingerprint, a.starts_at, a.status, wall_s, msgspec.json.encode(a)) for a in batch.alerts]
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for alert in batch.alerts:
-                    row = (alert.fingerprint, alert.starts_at, alert.status, wall_s, msgspec.json.encode(alert))
-                    stored += self._db.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?)", row).rowcount
-                self._db.execute(
-                    "DELETE FROM alerts WHERE rowid <= (SELECT max(rowid) FROM alerts) - ?", (ALERTS_KEPT_COUNT,)
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+            with self._lock, self._db:  # one transaction: all of a delivery, or none of it and the sender's next try
+                before = self._db.total_changes
+                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?)", rows)
+                stored = self._db.total_changes - before
+                oldest = "DELETE FROM alerts WHERE rowid <= (SELECT max(rowid) FROM alerts) - ?"
+                self._db.execute(oldest, (ALERTS_KEPT_COUNT,))
         except sqlite3.Error as error:
             raise OSError(f"alerts cannot be stored: {error}") from error
-        return AlertsStored(stored, len(batch.alerts) - stored)
+        return AlertsStored(stored, len(rows) - stored)
 
     def close(self) -> None:
         """Give the file back."""
         self._db.close()
+
+
+def _open_alerts(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.DatabaseError: not a database, or a damaged one."""
+    db = sqlite3.connect(path, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        with db:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS alerts (fingerprint TEXT, starts_at TEXT, status TEXT, wall_s REAL,"
+                " body BLOB, PRIMARY KEY (fingerprint, starts_at, status))"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db

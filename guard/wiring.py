@@ -167,7 +167,7 @@ class Guard:
         )
         self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
-        self.alerts = AlertStore(settings.state_dir)
+        self.alerts = AlertStore(settings.state_dir, self.clock.wall_s())
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
