@@ -55,8 +55,8 @@ async def _serve(settings: Settings) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await guard.start()
-    except GuardError:
-        await guard.stop(drain=False)
+    except BaseException:
+        await guard.stop(drain=False)  # what was opened before the fault is closed again
         raise
     log.info("data http://%s  admin http://%s  stable %s", *guard.addresses, guard.status_line())
     print(f"sft-guard: serving on http://{guard.addresses[0]} (admin http://{guard.addresses[1]})", flush=True)

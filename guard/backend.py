@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 GaugeRow = tuple[str, Mapping[str, str], float | None]
 _STATE_NUMBER = {State.OK: 0.0, State.BREACH: 1.0, State.UNKNOWN: 2.0}
 INCIDENTS_COUNT = 200
+STALE_TICKS = 3.0
 
 
 class GuardBackend:
@@ -126,6 +127,9 @@ class GuardBackend:
         status = self._controller.status()
         parts.append(Part("registry", "ok" if status.registry in ("ok", "none") else "degraded", status.registry))
         parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))
+        parts += [Part(f"loop {name}", "degraded", "ended; see the log, then restart") for name in guard.dead_loops()]
+        if self._judged_ago_s() > STALE_TICKS * guard.settings.file.release.evaluate_every:
+            parts.append(Part("judge", "degraded", f"last evaluation {self._judged_ago_s():.0f} s ago"))
         if not guard.last_reload[0]:
             parts.append(Part("config", "degraded", "the last reload was refused; the old configuration runs"))
         worst = "degraded" if any(p.status == "degraded" for p in parts) else "ok"
@@ -223,8 +227,10 @@ class GuardBackend:
         )
 
     def gate(self, release: str) -> Gate:
-        """Verdict on a release (name or short id; empty: the canary)."""
+        """Verdict on a release (name or short id; empty: the canary). An old verdict is none."""
         last = self._guard.judge.last
+        if self._judged_ago_s() > STALE_TICKS * self._guard.settings.file.release.evaluate_every:
+            return Gate(GateData("inconclusive", f"the last evaluation is {self._judged_ago_s():.0f} s old", release))
         wanted = self._release_id(release or self._controller.state.canary)
         rows = [j.verdict for j in last.judged if j.verdict.release == wanted] if last else []
         acting = [v for v in rows if v.slo.action is not OnBreach.TRACK]
@@ -297,6 +303,11 @@ class GuardBackend:
         if controller is None:
             raise RefusedError("starting", "the guard is starting; ask again in a second")
         return controller
+
+    def _judged_ago_s(self) -> float:
+        """Monotonic seconds since the last evaluation, or since the start when there was none."""
+        last_s = self._guard.judge.last_s
+        return self._guard.clock.now_s() - (self._guard.started_s if last_s is None else last_s)
 
     def _view(self, name: str) -> VersionView:
         return version_view(self._guard.version_of(name) or Version(name))

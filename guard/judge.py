@@ -90,6 +90,7 @@ class SloJudge:
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
         self.last: Judgement | None = None
+        self.last_s: float | None = None  # monotonic, of the last evaluation
 
     def replace_rules(self, slos: tuple[Slo, ...], known: Callable[[], Known]) -> None:
         """New rules after a reload; what was held for rules that still exist stays held."""
@@ -104,6 +105,7 @@ class SloJudge:
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
         self.last = await self._offload(lambda: self._evaluate(state, known, sick))
+        self.last_s = self._clock.now_s()
         return self.last.action, _verdicts(self.last.judged)
 
     def _evaluate(self, state: ReleaseState, known: Known, sick: str) -> Judgement:

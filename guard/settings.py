@@ -309,6 +309,9 @@ class GuardFile(Model):
     state_dir: Path = Path("state")
     slo: Path | None = Field(Path("slo.yaml"), description="The objectives; null to measure only.")
     baseline: Path | None = Field(None, description="baseline.json made by `sft-guard baseline collect`.")
+    previous_baseline: Path | None = Field(
+        None, description="Baseline of the previous release, for rules of the form previous x factor."
+    )
     prices: Path | None = Field(None, description="prices.yaml; default: the table shipped with the program.")
     routes: tuple[RouteSettings, ...] = Field(min_length=1)
     versions: dict[str, VersionSettings] = Field(min_length=1)

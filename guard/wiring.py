@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -36,7 +37,7 @@ from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox
 from guard.release.plan import Plan, parse_plan
-from guard.release.pointer import ReleaseRegistry
+from guard.release.pointer import ReleaseRegistry, translated
 from guard.release.report import Hooks
 from guard.release.state import Mode, ReleaseState
 from guard.release.webhook import WebhookSender
@@ -75,22 +76,14 @@ class Rules:
         self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
         today = datetime.fromtimestamp(clock.wall_s(), UTC).date().isoformat()
         self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
-        self.baseline: Baseline | None = None
-        self.baseline_problem = "none is configured; collect one with `sft-guard baseline collect`"
-        if file.baseline is not None:
-            try:
-                self.baseline = load_baseline(settings.resolve(file.baseline))
-                self.baseline_problem = ""
-            except DataError as error:
-                # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
-                self.baseline_problem = str(error)
-                log.error("baseline: %s", error)
+        self.baseline, self.baseline_problem = _baseline(settings, file.baseline)
+        self.previous_baseline, _ = _baseline(settings, file.previous_baseline)
         self._clock, self._embedder = clock, file.checks.embedder
         self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
 
     def known(self) -> Known:
         """What limits may be taken from, now."""
-        return Known(wall_s=self._clock.wall_s(), baseline=self.baseline, embedder=self._embedder)
+        return Known(self._clock.wall_s(), self.baseline, self.previous_baseline, self._embedder)
 
 
 class PathSink:
@@ -298,6 +291,10 @@ class Guard:
         self.split.set(stable, canary, ratio, state.cache_epoch, rollout)
         self.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
 
+    def dead_loops(self) -> tuple[str, ...]:
+        """Names of loops that ended although the guard runs."""
+        return tuple(task.get_name() for task in self._tasks if task.done())
+
     def status_line(self) -> str:
         """What a log line says about the release."""
         if self.controller is None:
@@ -388,7 +385,8 @@ class Guard:
         url = self.settings.file.registry.url
         if url is not None:
             return RegistryClient(url, token=self.settings.registry_token)
-        self._store = RegistryStore(f"sqlite:///{self.settings.state_dir / 'registry.sqlite'}")
+        with translated():
+            self._store = RegistryStore(f"sqlite:///{self.settings.state_dir / 'registry.sqlite'}")
         return LocalRegistry(self._store)
 
     def _facts(self) -> Facts:
@@ -523,6 +521,18 @@ class _Windows:
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
         self._memory.checked(exchange)
+
+
+def _baseline(settings: Settings, path: Path | None) -> tuple[Baseline | None, str]:
+    """The baseline at `path`, or why there is none."""
+    if path is None:
+        return None, "none is configured; collect one with `sft-guard baseline collect`"
+    try:
+        return load_baseline(settings.resolve(path)), ""
+    except DataError as error:
+        # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
+        log.error("baseline: %s", error)
+        return None, str(error)
 
 
 def _words(text: ExchangeText | None) -> dict[str, object] | None:

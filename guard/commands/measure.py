@@ -88,6 +88,7 @@ def run_collect(args: argparse.Namespace) -> int:
         now_wall_s=SystemClock().wall_s(),
         force=args.force,
         exclusions=exclusions,
+        release=args.release,
         on_progress=lambda n: progress(f"  {n} exchanges read"),
     )
     for problem in reader.problems:
