@@ -2,14 +2,15 @@
 
 Automation only reduces exposure here; ADVANCE says "nothing speaks against the next stage", and whether a person
 allowed that is asked where it is carried out. Unknown never rolls back and never advances. If stable breaches the
-same objective it is not the canary: weight may drop, the pointer does not move.
+same objective it is not the canary: weight may drop, the pointer does not move. A slow burn of an error budget (a
+ticket) asks for a person: it stops a release from advancing and does no more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slo.evaluation import allowed_share
+from slo.evaluation import allowed_share, is_ticket
 from slo.metric_names import INDICATORS
 from slo.types import Action, ActionKind, OnBreach, Reading, State, Verdict
 
@@ -65,7 +66,7 @@ def decide(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], snapshot: R
 def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) -> Action | None:
     """What firing rules ask for, the strongest first."""
     firing = tuple(v for v in canary if v.state is State.BREACH and v.firing)
-    guilty = tuple(v for v in firing if v.slo.action is OnBreach.ROLLBACK)
+    guilty = _asking(firing, OnBreach.ROLLBACK)
     shared = tuple(v for v in guilty if _is_shared(v, stable))
     own = tuple(v for v in guilty if v not in shared)
     if own:
@@ -73,13 +74,18 @@ def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) ->
     if shared:
         both = shared + tuple(s for s in stable if s.slo.name in {v.slo.name for v in shared})
         return Action(ActionKind.SHED, f"shared_upstream: stable suffers too; {_reasons(shared)}", both)
-    shedding = tuple(v for v in firing if v.slo.action is OnBreach.SHED)
+    shedding = _asking(firing, OnBreach.SHED)
     if shedding:
         return Action(ActionKind.SHED, f"breach: {_reasons(shedding)}", shedding)
-    paging = tuple(v for v in firing if v.slo.action is OnBreach.PAGE)
-    if paging:
-        return Action(ActionKind.HOLD, f"breach: {_reasons(paging)}", paging)
+    holding = tuple(v for v in firing if v.slo.action is not OnBreach.TRACK)  # pages, and tickets of any other rule
+    if holding:
+        return Action(ActionKind.HOLD, f"breach: {_reasons(holding)}", holding)
     return None
+
+
+def _asking(firing: tuple[Verdict, ...], action: OnBreach) -> tuple[Verdict, ...]:
+    """Those that ask for `action` now; a ticket asks for nothing, whatever its rule would."""
+    return tuple(v for v in firing if v.slo.action is action and not is_ticket(v))
 
 
 def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
@@ -108,11 +114,11 @@ def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) 
 def _without_canary(stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
     """Only stable answers: a fresh promotion may be taken back, overload may be shed, the rest needs a person."""
     firing = tuple(v for v in stable if v.state is State.BREACH and v.firing)
-    guilty = tuple(v for v in firing if v.slo.action is OnBreach.ROLLBACK)
+    guilty = _asking(firing, OnBreach.ROLLBACK)
     fresh = snapshot.since_promotion_s is not None and snapshot.since_promotion_s <= snapshot.probation_s
     if guilty and fresh and snapshot.previous_known:
         return Action(ActionKind.ROLL_BACK, f"after_promotion: {_reasons(guilty)}", guilty)
-    shedding = tuple(v for v in firing if v.slo.action is OnBreach.SHED)
+    shedding = _asking(firing, OnBreach.SHED)
     if shedding:
         return Action(ActionKind.SHED, f"breach: {_reasons(shedding)}", shedding)
     if guilty:

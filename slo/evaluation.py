@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from slo.metric_names import INDICATORS, Indicator
 from slo.statistics import mean_interval, wilson_lower
 from slo.thresholds import Limit
-from slo.types import OnBreach, Reading, Slo, State, Verdict
+from slo.types import Reading, Slo, State, Verdict
 from slo.wording import show_duration, show_ratio, show_value
 
 MIN_COVERAGE_RATIO = 0.5
+MAX_SUSPENDED_S = 60.0
+"""How long we may be unable to measure before what was found earlier no longer says anything about the time since."""
 
 Read = Callable[[float], Reading]
 """Reading of the last so many seconds."""
@@ -47,12 +49,15 @@ BURN_PAIRS = (
 class Held:
     """What is remembered of one objective and release between evaluations.
 
-    since_s: when the present unbroken breach began. last_s: when it was last seen firing.
+    since_s: when the present unbroken breach began. last_s: when it was last seen firing. seen_s: the last healthy
+    evaluation that found it. suspended: whether any evaluation since then could not be trusted.
     """
 
     since_s: float | None = None
     firing: bool = False
     last_s: float = 0.0
+    seen_s: float | None = None
+    suspended: bool = False
 
 
 NOT_HELD = Held()
@@ -89,6 +94,11 @@ def evaluate(
         return fast
     verdict = _slow(slo, release, indicator, reading, limit, value)
     return replace(verdict, fast_reading=fast_reading)
+
+
+def is_ticket(verdict: Verdict) -> bool:
+    """Return whether a breach is a slow burn: it holds a release and asks for a person; it never moves traffic."""
+    return ("severity", "ticket") in verdict.evidence
 
 
 def allowed_share(indicator: Indicator, limit: float) -> float:
@@ -234,7 +244,7 @@ def _why_unknown(slo: Slo, reading: Reading, limit: Limit, span: str) -> str:
 def evaluate_burn(slo: Slo, release: str, read: Read, fast_reading: Reading | None, limit: Limit) -> Verdict:
     """Return the verdict of an objective with `burn_rate`: the budget is spent too fast in two windows at once.
 
-    A ticket pair (slow burn) never does more than track: the returned verdict's objective then has action `track`.
+    A ticket pair (slow burn) is marked ("severity", "ticket") in the evidence: see `is_ticket`.
     Without enough events in the last hour the verdict is unknown, unless a longer pair burns.
     """
     indicator = INDICATORS[slo.indicator]
@@ -288,9 +298,8 @@ def _burning(
         ("short_count", str(short.count)),
     )
     down = indicator.worse == "down"
-    acting = slo if pair.severity == "page" else replace(slo, action=OnBreach.TRACK)
     return Verdict(
-        acting, release, State.BREACH,
+        slo, release, State.BREACH,
         value=current_value(indicator, long), threshold=limit.value, reason=reason,
         bound=1.0 - bound if down else bound, reading=long, evidence=evidence, fast_reading=fast_reading,
     )  # fmt: skip
@@ -316,18 +325,44 @@ def advance(held: Held, verdict: Verdict, now_s: float) -> tuple[Held, Verdict]:
     """Add time to a verdict: `for_s` before it fires, `keep_firing_for_s` after it was last seen.
 
     A breach fires when it was found at every evaluation of `for_s`; anything else in between, unknown included, starts
-    the count again. The fast path fires at once. While a firing rule is kept its state is what is measured now, so
-    nobody acts on a state that is not `breach`.
+    the count again, and so does a time longer than `MAX_SUSPENDED_S` in which we could not measure. The fast path
+    fires at once. While a firing rule is kept its state is what is measured now, so nobody acts on a state that is
+    not `breach`.
     """
     slo = verdict.slo
     if verdict.state is State.BREACH:
-        since_s = now_s if held.since_s is None else held.since_s
+        unseen = held.suspended and _is_long_unseen(held, now_s)
+        since_s = now_s if held.since_s is None or unseen else held.since_s
         kept = held.firing and now_s - held.last_s < slo.keep_firing_for_s
         firing = verdict.fast or kept or now_s - since_s >= slo.for_s
         if not firing:
             reason = f"{verdict.reason}; held {show_duration(now_s - since_s)} of {show_duration(slo.for_s)}"
-            return Held(since_s), replace(verdict, reason=reason)
-        return Held(since_s, True, now_s), replace(verdict, firing=True)
+            return Held(since_s, seen_s=now_s), replace(verdict, reason=reason)
+        return Held(since_s, True, now_s, now_s), replace(verdict, firing=True)
     if held.firing and now_s - held.last_s < slo.keep_firing_for_s:
         return Held(None, True, held.last_s), replace(verdict, firing=True)
     return NOT_HELD, verdict
+
+
+def suspend(held: Held, verdict: Verdict, now_s: float) -> tuple[Held, Verdict]:
+    """Instead of `advance` while our own measurement is sick: nothing is said, and nothing found before is forgotten.
+
+    The verdict becomes unknown and does not fire. A breach that was being held stays held: the next healthy evaluation
+    must find it again, and the time in between then counts, unless it was longer than `MAX_SUSPENDED_S`.
+
+    >>> from slo.types import Threshold, Window
+    >>> slo = Slo("p99", "sft_perf_latency_p99_ms", Window(60.0), Threshold("absolute", {"absolute": 1.0}))
+    >>> breach = Verdict(slo, "r1", State.BREACH, None, None, "")
+    >>> held, verdict = suspend(Held(since_s=0.0, seen_s=500.0), breach, 510.0)
+    >>> held.since_s, verdict.state.value, suspend(held, breach, 561.0)[0].since_s
+    (0.0, 'unknown', None)
+    """
+    since_s = None if _is_long_unseen(held, now_s) else held.since_s
+    return (
+        replace(held, since_s=since_s, suspended=True),
+        replace(verdict, state=State.UNKNOWN, firing=False, fast=False),
+    )
+
+
+def _is_long_unseen(held: Held, now_s: float) -> bool:
+    return held.seen_s is None or now_s - held.seen_s > MAX_SUSPENDED_S

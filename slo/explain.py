@@ -73,7 +73,8 @@ def _condition(slo: Slo, limit: Limit) -> str:
             for p in BURN_PAIRS
         )
         events = f"at least {slo.min_events} events in the long window"
-        return f"breached when its error budget over {span} burns too fast: {pairs}; {events}{held}"
+        ticket = "" if slo.action is OnBreach.TRACK else "; a ticket only stops the release from advancing"
+        return f"breached when its error budget over {span} burns too fast: {pairs}{ticket}; {events}{held}"
     side = "below" if indicator.worse == "down" else "above"
     if indicator.kind == "latency":
         share = show_ratio(round(1.0 - (indicator.quantile or 0.0), 9))

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slo.actions import ReleaseSnapshot, decide
-from slo.evaluation import NOT_HELD, advance, evaluate
+from slo.evaluation import MAX_SUSPENDED_S, NOT_HELD, advance, evaluate, is_ticket, suspend
 from slo.fair_share import FairShare
 from slo.statistics import mean_interval, split_mix, wilson_lower, wilson_upper
 from slo.thresholds import Limit, limit_for
@@ -38,6 +38,7 @@ def verdicts(draw: st.DrawFn, state: State | None = None) -> Verdict:
     return Verdict(
         slo, "r", chosen, None, draw(st.sampled_from([0.05, 0.9])), "why", reading=draw(readings()),
         firing=draw(st.booleans()), fast=draw(st.booleans()), fast_reading=draw(st.none() | readings()),
+        evidence=draw(st.sampled_from([(), (("severity", "page"),), (("severity", "ticket"),)])),
     )  # fmt: skip
 
 
@@ -117,8 +118,9 @@ def test_decisions_reduce_exposure_only_for_a_breach_and_advance_only_without_do
     firing = [v for v in judged if v.state is State.BREACH and v.firing]
     if action.kind in (ActionKind.ROLL_BACK, ActionKind.SHED):
         assert not snapshot.sick
-        assert firing
+        assert [v for v in firing if not is_ticket(v)]
     if action.kind is ActionKind.ROLL_BACK:
+        assert not any(is_ticket(v) for v in action.verdicts)
         assert all(v.slo.action is OnBreach.ROLLBACK and v in firing for v in action.verdicts)
     if action.kind is ActionKind.ADVANCE:
         assert snapshot.has_canary
@@ -159,6 +161,50 @@ def test_a_rule_fires_only_on_or_shortly_after_a_breach(
         if verdict.firing and state is not State.BREACH:
             assert breaches_s
             assert now_s - breaches_s[-1] < keep_s
+
+
+SPAN_S = st.sampled_from([1.0, 20.0, 60.0, 61.0, 300.0]) | st.floats(0.1, 500)
+
+
+@given(st.lists(st.tuples(SPAN_S, STATES, st.booleans()), max_size=40), st.sampled_from([0.0, 60.0, 600.0]))
+def test_after_a_suspension_only_what_was_found_again_soon_counts(
+    steps: list[tuple[float, State, bool]], for_s: float
+) -> None:
+    slo = make_slo(for_s=for_s, keep_firing_for_s=0.0)
+    held, now_s, run_s, healthy_s, was_sick = NOT_HELD, 0.0, None, float("-inf"), False
+    for step_s, state, sick in steps:
+        now_s += step_s
+        said = Verdict(slo, "r", state, None, None, "")
+        if sick:
+            was_sick = True
+            held, verdict = suspend(held, said, now_s)
+            assert verdict.state is State.UNKNOWN
+            assert not verdict.firing
+            continue
+        if state is not State.BREACH:
+            run_s = None
+        elif run_s is None or (was_sick and now_s - healthy_s > MAX_SUSPENDED_S):
+            run_s = now_s
+        healthy_s, was_sick = now_s, False
+        held, verdict = advance(held, said, now_s)
+        assert verdict.state is state
+        assert verdict.firing is (run_s is not None and now_s - run_s >= for_s)
+
+
+@given(st.lists(st.tuples(st.floats(1, 30), STATES, st.booleans()), max_size=40), st.sampled_from([0.0, 60.0, 300.0]))
+def test_short_suspensions_change_nothing_for_the_healthy_evaluations(
+    steps: list[tuple[float, State, bool]], for_s: float
+) -> None:
+    slo = make_slo(for_s=for_s, keep_firing_for_s=100.0)
+    held, plain, now_s = NOT_HELD, NOT_HELD, 0.0
+    for step_s, state, sick_before in steps:
+        now_s += step_s
+        said = Verdict(slo, "r", state, None, None, "")
+        if sick_before:
+            held, _ = suspend(held, said, now_s - step_s / 2)
+        held, verdict = advance(held, said, now_s)
+        plain, expected = advance(plain, said, now_s)
+        assert verdict == expected
 
 
 FACTORS = st.floats(0.01, 10)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from slo.actions import ReleaseSnapshot, decide, reason_code
+from slo.evaluation import NOT_HELD, advance, evaluate_burn, is_ticket
+from slo.thresholds import Limit
 from slo.types import ActionKind, OnBreach, Reading, State, Verdict
-from tests.slo_builders import FAST, HALLUCINATION, SIMILARITY, make_slo
+from tests.slo_builders import AVAILABILITY, FAST, HALLUCINATION, SIMILARITY, make_slo
 
 READY = ReleaseSnapshot(has_canary=True, weight=0.1, hold_satisfied=True, events_satisfied=True)
 ALONE = ReleaseSnapshot(has_canary=False)
@@ -24,11 +26,13 @@ def verdict(
     reading: Reading | None = None,
     fast_reading: Reading | None = None,
     indicator: str = HALLUCINATION,
+    ticket: bool = False,
 ) -> Verdict:
     slo = make_slo(indicator, name=name, action=action, fast=FAST if fast else None)
     return Verdict(
         slo, "r", state, None, 0.05, f"{name} {state}", reading=reading, fast_reading=fast_reading, fast=fast,
         firing=state is State.BREACH if firing is None else firing,
+        evidence=(("severity", "ticket" if ticket else "page"),),
     )  # fmt: skip
 
 
@@ -73,6 +77,35 @@ def test_a_stage_that_is_not_done_waits(snapshot: ReleaseSnapshot, word: str) ->
 def test_what_one_verdict_of_the_canary_asks_for(canary: Verdict, kind: ActionKind, code: str) -> None:
     action = decide((verdict("other", OK), canary), (GOOD,), READY)
     assert (action.kind, reason_code(action.reason)) == (kind, code)
+
+
+@pytest.mark.parametrize("firing", [True, False])
+@pytest.mark.parametrize("action", [OnBreach.ROLLBACK, OnBreach.SHED, OnBreach.PAGE])
+def test_a_slow_burn_holds_the_canary_and_does_no_more(action: OnBreach, firing: bool) -> None:
+    slow_burn = verdict("availability", BREACH, action, firing=firing, ticket=True)
+    decided = decide((GOOD, slow_burn), (GOOD,), READY)
+    assert (decided.kind, reason_code(decided.reason)) == (ActionKind.HOLD, "breach" if firing else "pending")
+    assert decided.verdicts == (slow_burn,)
+
+
+def test_a_slow_burn_of_a_tracked_rule_holds_nobody() -> None:
+    tracked = verdict("availability", BREACH, OnBreach.TRACK, ticket=True)
+    assert decide((GOOD, tracked), (GOOD,), READY).kind is ActionKind.ADVANCE
+
+
+def test_a_canary_that_burns_four_times_its_budget_does_not_advance() -> None:
+    slo = make_slo(AVAILABILITY, name="availability", burn_rate=True)
+    burn = evaluate_burn(slo, "r", lambda _: Reading(40, 10_000), None, Limit(0.999, "", "tier critical"))
+    _, fired = advance(NOT_HELD, burn, 0.0)
+    assert is_ticket(fired)
+    assert decide((GOOD, fired), (GOOD,), READY).kind is ActionKind.HOLD
+
+
+def test_a_slow_burn_of_stable_takes_no_promotion_back() -> None:
+    fresh = replace(ALONE, previous_known=True, since_promotion_s=60.0)
+    for action in (OnBreach.ROLLBACK, OnBreach.SHED):
+        decided = decide((), (verdict("availability", BREACH, action, ticket=True),), fresh)
+        assert (decided.kind, reason_code(decided.reason)) == (ActionKind.HOLD, "breach")
 
 
 def test_no_objective_never_advances() -> None:

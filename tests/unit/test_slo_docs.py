@@ -51,6 +51,13 @@ def test_presets_are_explained_rule_by_rule(preset: str) -> None:
     assert "TODO" not in page
 
 
+def test_a_burn_rule_says_what_a_ticket_does() -> None:
+    acting = make_slo(AVAILABILITY, burn_rate=True)
+    tracked = make_slo(AVAILABILITY, burn_rate=True, action=OnBreach.TRACK)
+    assert "a ticket only stops the release from advancing" in explain_one(acting, limit_for(acting))
+    assert "a ticket only" not in explain_one(tracked, limit_for(tracked))
+
+
 def test_a_baseline_gives_the_unknown_rule_its_limit() -> None:
     baseline = collect(week(), now_wall_s=WEEK_END_S)
     file = parse_slo(preset_text("support-faq"))

@@ -17,11 +17,13 @@ from slo.evaluation import (
     current_value,
     evaluate,
     evaluate_burn,
+    is_ticket,
     judge,
+    suspend,
 )
 from slo.metric_names import INDICATORS
 from slo.thresholds import Limit
-from slo.types import FastPath, OnBreach, Reading, Slo, State, Verdict
+from slo.types import FastPath, Reading, Slo, State, Verdict
 from tests.slo_builders import AVAILABILITY, COST, FAST, HALLUCINATION, P95, SIMILARITY, make_slo
 
 FIVE_PERCENT = Limit(0.05, "", "absolute")
@@ -211,7 +213,8 @@ def test_burn_rates_page_or_ticket_by_pairs(
     verdict = evaluate_burn(slo, "r1", reads(bad_ratio_of).__getitem__, None, Limit(0.999, "", "tier critical"))
     assert verdict.state is state
     assert dict(verdict.evidence).get("severity") == severity
-    assert verdict.slo.action is (OnBreach.TRACK if severity == "ticket" else OnBreach.ROLLBACK)
+    assert is_ticket(verdict) is (severity == "ticket")
+    assert verdict.slo is slo  # what the rule asks for is not rewritten: a ticket must still hold the release
 
 
 def test_a_burn_rule_without_enough_events_or_limit_is_unknown() -> None:
@@ -309,9 +312,54 @@ def test_without_for_a_breach_fires_at_once_and_without_keeping_it_ends_at_once(
 def test_the_fast_path_does_not_wait() -> None:
     held, verdict = advance(NOT_HELD, verdict_of(B, fast=True), 5.0)
     assert verdict.firing
-    assert held == Held(5.0, True, 5.0)
+    assert held == Held(5.0, True, 5.0, 5.0)
 
 
 def test_a_pending_breach_says_how_long_it_was_held() -> None:
     _, verdict = advance(Held(0.0), verdict_of(B), 120.0)
     assert verdict.reason == "why; held 2m of 10m"
+
+
+def run_with_gaps(timeline: list[tuple[float, State | None]], slo: Slo) -> list[bool]:
+    """None: our own measurement was sick."""
+    held, firing = NOT_HELD, []
+    for now_s, state in timeline:
+        said = verdict_of(state or State.BREACH, slo, fast=state is None)
+        held, verdict = suspend(held, said, now_s) if state is None else advance(held, said, now_s)
+        assert verdict.state is (state or State.UNKNOWN)
+        assert state is not None or not (verdict.firing or verdict.fast)
+        firing.append(verdict.firing)
+    return firing
+
+
+SICK = None
+
+
+@pytest.mark.parametrize(
+    ("timeline", "firing"),
+    [
+        # A short suspension does not restart the count, and the moment itself proves nothing.
+        ([(0, B), (590, B), (610, SICK), (620, B)], [False, False, False, True]),
+        ([(0, B), (570, B), (600, SICK), (630, B)], [False, False, False, True]),  # exactly 60 s
+        ([(0, B), (570, B), (600, SICK), (631, B)], [False, False, False, False]),  # found again, but too late
+        ([(0, B), (570, B), (600, SICK), (631, B), (1231, B)], [False, False, False, False, True]),
+        ([(0, B), (590, B), (610, SICK), (620, K), (630, B)], [False] * 5),  # not found again
+        ([(0, B), (590, B), (610, SICK), (620, U), (630, B)], [False] * 5),
+        ([(0, SICK), (10, B), (610, B)], [False, False, True]),
+        # Every one short, all of them together long.
+        ([(0, B), (300, B), (330, SICK), (360, B), (390, SICK), (420, B), (600, B)], [False] * 6 + [True]),
+        # One suspension of several evaluations.
+        ([(0, B), (590, B), (610, SICK), (630, SICK), (650, SICK), (660, B)], [False] * 6),
+        # What fired before comes back at once while it is kept.
+        ([(0, B), (600, B), (700, SICK), (800, B)], [False, True, False, True]),
+        ([(0, B), (600, B), (700, SICK), (901, B)], [False, True, False, False]),
+    ],
+)
+def test_a_sick_guard_neither_forgets_nor_counts_what_it_could_not_see(
+    timeline: list[tuple[float, State | None]], firing: list[bool]
+) -> None:
+    assert run_with_gaps(timeline, make_slo(for_s=600.0, keep_firing_for_s=300.0)) == firing
+
+
+def test_evaluations_far_apart_are_no_suspension() -> None:
+    assert run([(0, B), (600, B)], make_slo(for_s=600.0)) == [False, True]
