@@ -106,7 +106,6 @@ async def test_a_head_that_is_too_large_is_refused() -> None:
     async with serving(Site(allowed_hosts=["*"])) as handle:
         answer = await raw(handle, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
-    assert "Invalid HTTP request received" in caplog.text
 
 
 @pytest.mark.parametrize(
