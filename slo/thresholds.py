@@ -10,7 +10,8 @@
     absolute  the number itself
 
 Relative rules (baseline, current, previous) without a usable baseline have no limit and say why; the others always
-have one.
+have one. A relative limit of a share is never stricter than what the events behind it can tell: a week without any
+zero-hit does not prove that there are none, and a limit of 0 would make the first one a breach.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 
 from slo.artefact import Baseline, IndicatorBaseline, hour_of_week
 from slo.metric_names import INDICATORS
+from slo.statistics import wilson_lower, wilson_upper
 from slo.types import Slo
 from slo.wording import show_duration, show_value
 
@@ -120,11 +122,18 @@ def _from_baseline(slo: Slo, known: Known, baseline: Baseline | None, what: str)
     if statistic is None:
         return Limit(None, f"the {what} keeps no {name}", source)
     scale, hours = _hour_scale(values, known.wall_s) if form == "previous" else (1.0, "")
-    value = _bounded(slo, statistic.estimate * scale * factor)
+    value, raised = _resolvable(
+        slo,
+        statistic.estimate * scale * factor,
+        values.overall,
+        values.event_count,
+        factor,
+        "baseline's windows resolve",
+    )
     low, high = (show_value(INDICATORS[slo.indicator], bound) for bound in (statistic.low, statistic.high))
     forced = ", forced" if baseline.forced else ""
     sample = f"interval {low} to {high}, {values.window_count} windows, hash {baseline.sha256[:12]}"
-    return Limit(value, "", f"{source} ({sample}{forced}{hours})")
+    return Limit(value, "", f"{source} ({sample}{forced}{hours}){raised}")
 
 
 def _hour_scale(values: IndicatorBaseline, wall_s: float) -> tuple[float, str]:
@@ -148,14 +157,49 @@ def _from_current(slo: Slo, known: Known) -> Limit:
         latest = max(found, key=lambda m: m.wall_s)
         day = datetime.fromtimestamp(latest.wall_s, UTC).date().isoformat()
         source = f"evaluation set of {day}, n {latest.event_count}: {show_value(indicator, latest.value)} x {factor:g}"
-        return Limit(_bounded(slo, latest.value * factor), "", source)
+        return _measured(slo, latest.value, latest.event_count, factor, source, "evaluation set resolves")
     collected = next((i for i in known.baseline.indicators if i.indicator == slo.indicator), None)
     if collected is None:
         return Limit(None, f"neither an evaluation set nor the baseline measured {slo.indicator}", source)
     source = (
         f"baseline's overall value, n {collected.event_count}: {show_value(indicator, collected.overall)} x {factor:g}"
     )
-    return Limit(_bounded(slo, collected.overall * factor), "", source)
+    return _measured(slo, collected.overall, collected.event_count, factor, source, "baseline resolves")
+
+
+def _measured(slo: Slo, value: float, event_count: int, factor: float, source: str, what: str) -> Limit:
+    """Limit from one value. Its own uncertainty is what the factor is for; only what n events cannot tell from perfect
+    is raised, so the floor is that of no bad event among them."""
+    perfect = 0.0 if INDICATORS[slo.indicator].worse == "up" else 1.0
+    limit, raised = _resolvable(slo, value * factor, perfect, event_count, factor, what)
+    return Limit(limit, "", f"{source}{raised}")
+
+
+def _resolvable(
+    slo: Slo, value: float, overall: float, event_count: int, factor: float, what: str
+) -> tuple[float, str]:
+    """Return the limit `value`, for shares moved to where the worst `overall` share that fits the events would put it
+    when that is kinder, and what to say then.
+
+    overall: the indicator's own share of `event_count` events. A kinder-than-perfect factor (over 1 on a share that
+    should be high) moves nothing: a success rate must not be limited to 100 %.
+    """
+    indicator = INDICATORS[slo.indicator]
+    value = _bounded(slo, value)
+    if indicator.kind != "ratio":
+        return value, ""
+    count = max(1, event_count)  # no events resolve nothing, as one does nearly
+    seen = min(max(round(overall * count), 0), count)
+    if indicator.worse == "up":
+        kinder = min(1.0, wilson_upper(seen, count) * factor)
+        return (kinder, f", raised to {_share(kinder)}: the {what} no smaller share") if kinder > value else (value, "")
+    kinder = wilson_lower(seen, count) * min(1.0, factor)
+    return (kinder, f", lowered to {_share(kinder)}: the {what} no smaller share") if kinder < value else (value, "")
+
+
+def _share(ratio: float) -> str:
+    """In percent, with the digits that tell it from 0 and 100."""
+    return f"{ratio * 100:.3g} %" if ratio < 0.5 else f"{100 - float(f'{(1 - ratio) * 100:.3g}'):.12g} %"
 
 
 def why_unusable(slo: Slo, baseline: Baseline | None, known: Known, what: str, *, same_config: bool) -> str:

@@ -8,10 +8,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slo.actions import ReleaseSnapshot, decide
+from slo.artefact import Baseline, IndicatorBaseline, Statistic
 from slo.evaluation import MAX_SUSPENDED_S, NOT_HELD, advance, evaluate, is_ticket, suspend
 from slo.fair_share import FairShare
+from slo.metric_names import INDICATORS
 from slo.statistics import mean_interval, split_mix, wilson_lower, wilson_upper
-from slo.thresholds import Limit, limit_for
+from slo.thresholds import Known, Limit, limit_for
 from slo.types import ActionKind, OnBreach, Reading, Slo, State, Threshold, Verdict, Window
 from tests.slo_builders import AVAILABILITY, FAST, HALLUCINATION, P95, make_slo
 
@@ -234,6 +236,35 @@ def test_a_relative_rule_without_a_baseline_has_no_limit(form: str) -> None:
     limit = limit_for(_slo(form, {form: "p95", "factor": 1.5}))
     assert limit.value is None
     assert "baseline" in limit.reason
+
+
+SHARES = ["sft_quality_zero_hit_rate", HALLUCINATION, AVAILABILITY, "sft_quality_thumbs_up_rate"]
+
+
+@given(
+    st.sampled_from(SHARES), st.sampled_from(["baseline", "previous", "current"]), st.floats(0, 1), st.floats(0.5, 3),
+    st.integers(0, 10**6), st.data(),
+)  # fmt: skip
+def test_a_relative_share_limit_is_never_stricter_than_its_statistic_nor_impossible(
+    indicator: str, form: str, p95: float, factor: float, count: int, data: st.DataObject
+) -> None:
+    overall = data.draw(st.integers(0, count)) / count if count else 0.0
+    values = IndicatorBaseline(indicator, 3600.0, 100, count, overall, (Statistic("p95", 0.0, p95, 1.0),))
+    known = Baseline(0.0, 1e9, 0.0, 1.0, 8.0, 3600.0, count, (values,))
+    word = "mean" if form == "current" else "p95"
+    slo = Slo("rule", indicator, Window(3600.0), Threshold(form, {form: word, "factor": factor}))
+    limit = limit_for(slo, Known(1.0, known, known))
+    before = min(1.0, (overall if form == "current" else p95) * factor)
+    assert limit.value is not None
+    assert 0.0 <= limit.value <= 1.0
+    if INDICATORS[indicator].worse == "up":
+        assert limit.value >= before
+        assert limit.value > 0.0
+        assert ("raised" in limit.source) is (limit.value > before)
+    else:
+        assert limit.value <= before
+        assert limit.value < 1.0
+        assert ("lowered" in limit.source) is (limit.value < before)
 
 
 def _slo(form: str, params: dict[str, float | str]) -> Slo:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from slo.artefact import Baseline, HourValue, IndicatorBaseline, Measured, Statistic, hour_of_week
+from slo.evaluation import evaluate
 from slo.thresholds import Known, latency_bounds_s, limit_for
-from slo.types import Slo
+from slo.types import Reading, Slo, State
 from tests.slo_builders import AVAILABILITY, COST, HALLUCINATION, P95, P99, SIMILARITY, make_slo
 
 NOW_S = 1_750_000_000.0  # a Sunday, 15:06 UTC
@@ -72,6 +73,59 @@ def test_baseline_times_factor() -> None:
 
 def test_a_share_is_never_limited_above_one() -> None:
     assert limit_for(BASELINE_RULE, Known(NOW_S, made(HALLUCINATION, 0.9))).value == 1.0
+
+
+def never(indicator: str, share: float, event_count: int, window_count: int = 100) -> Baseline:
+    """A baseline whose every window had this share."""
+    same = tuple(Statistic(name, share, share, share) for name in ("mean", "p05", "p95"))
+    values = IndicatorBaseline(indicator, 3600.0, window_count, event_count, share, same)
+    return replace(made(indicator, share), indicators=(values,))
+
+
+ZERO_HIT = "sft_quality_zero_hit_rate"
+
+
+def test_a_share_that_never_occurred_is_limited_by_what_the_events_can_tell() -> None:
+    rule = make_slo(ZERO_HIT, "baseline", params={"baseline": "p95", "factor": 1.5})
+    limit = limit_for(rule, Known(NOW_S, never(ZERO_HIT, 0.0, 50_000)))
+    # Upper bound of 0 of n: z^2 / (n + z^2) = 2.705543 / 50002.705543 = 5.41079e-5, x 1.5.
+    assert limit.value == pytest.approx(8.11619e-5, rel=1e-5)
+    assert limit.source.endswith("), raised to 0.00812 %: the baseline's windows resolve no smaller share")
+    assert evaluate(rule, "r1", Reading(1, 5000), None, limit).state is State.OK
+    assert evaluate(rule, "r1", Reading(5, 5000), None, limit).state is State.BREACH
+
+
+@pytest.mark.parametrize("form", ["baseline", "previous"])
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_a_success_rate_is_never_limited_to_all(form: str, factor: float) -> None:
+    rule = make_slo(AVAILABILITY, form, params={form: "p05", "factor": factor})
+    perfect = never(AVAILABILITY, 1.0, 50_000)
+    limit = limit_for(rule, Known(NOW_S, perfect, perfect))
+    assert limit.value == pytest.approx(1 - 5.41079e-5, abs=1e-9)
+    assert "lowered to 99.99459 %: the baseline's windows resolve no smaller share" in limit.source
+    assert evaluate(rule, "r1", Reading(1, 5000), None, limit).state is State.OK
+
+
+def test_a_limit_that_the_events_resolve_is_left_alone() -> None:
+    rule = make_slo(ZERO_HIT, "baseline", params={"baseline": "p95", "factor": 1.5})
+    limit = limit_for(rule, Known(NOW_S, made(ZERO_HIT, 0.034)))
+    assert limit.value == pytest.approx(0.051)
+    assert "raised" not in limit.source
+    down = make_slo(AVAILABILITY, "baseline", params={"baseline": "p95", "factor": 0.7})
+    lowered = limit_for(down, Known(NOW_S, made(AVAILABILITY, 0.99)))
+    assert lowered.value == pytest.approx(0.99 * 0.8 * 0.7, abs=0.01)  # the overall value is below this p95
+
+
+def test_an_evaluation_set_without_a_miss_does_not_forbid_the_first_one() -> None:
+    rule = make_slo(ZERO_HIT, "current", params={"current": "mean", "factor": 1.2})
+    clean = never(ZERO_HIT, 0.0, 50_000)
+    sets = (Measured(ZERO_HIT, 0.0, 85, NOW_S),)
+    limit = limit_for(rule, Known(NOW_S, replace(clean, measured=sets)))
+    assert limit.value == pytest.approx(1.2 * 2.705543 / 87.705543, rel=1e-5)
+    assert "the evaluation set resolves no smaller share" in limit.source
+    assert "the baseline resolves no smaller share" in limit_for(rule, Known(NOW_S, clean)).source
+    some = limit_for(rule, Known(NOW_S, replace(clean, measured=(Measured(ZERO_HIT, 0.1, 85, NOW_S),))))
+    assert (some.value, "raised" in some.source) == (pytest.approx(0.12), False)
 
 
 def test_the_overall_value_stands_in_for_a_missing_evaluation_set() -> None:
