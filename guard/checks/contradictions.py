@@ -61,11 +61,16 @@ Near = tuple[tuple[Context, int], ...]
 
 
 def contradictions(
-    claim: Statement, near: Near, contexts: Sequence[Context], weights: dict[str, float]
+    claim: Statement,
+    near: Near,
+    contexts: Sequence[Context],
+    weights: dict[str, float],
+    question: Statement | None = None,
 ) -> tuple[str, ...]:
     """Reasons, each "kind: what the claim says, what the contexts say"; empty when nothing speaks against the claim.
 
-    near: the sentences that cover the claim best, best first. weights: of the claim's terms.
+    near: the sentences that cover the claim best, best first. weights: of the claim's terms. question: what an answer
+    repeats of it needs no support, unless the contexts say the opposite.
     """
     core = claim.lower.strip(" .,!;:\u3002")
     if any(core in context.sentences[i].lower for context, i in near):
@@ -73,9 +78,9 @@ def contradictions(
     parts = [(context.sentences[i], part) for context, i in near for part in context.clauses_of(i)]
     wholes = [(context.sentences[i], context.sentences[i]) for context, i in near]
     found = [
-        *_numbers(claim, parts, wholes, contexts, weights),
+        *_numbers(claim, parts, wholes, contexts, weights, question),
         *_numbers_of_clauses(claim, parts, contexts, weights),
-        *_exact(claim, parts, contexts, weights),
+        *_exact(claim, parts, contexts, weights, question),
         *_names(claim, parts, contexts, weights),
         *_polarity(claim, parts + wholes, weights),
         *_swapped(claim, near, weights),
@@ -84,9 +89,15 @@ def contradictions(
 
 
 def _numbers(
-    claim: Statement, parts: Parts, wholes: Parts, contexts: Sequence[Context], weights: dict[str, float]
+    claim: Statement,
+    parts: Parts,
+    wholes: Parts,
+    contexts: Sequence[Context],
+    weights: dict[str, float],
+    question: Statement | None = None,
 ) -> Iterator[str]:
     for number in claim.numbers:
+        asked = question is not None and any(same(number, n) for n in question.numbers)
         held = any(same(number, n) for c in contexts for _, n in c.numbers)
         # A number that stands nowhere needs no fine comparison: the whole sentence tells what it is about.
         fits = [(_fit(claim, s, p, weights, number), p) for s, p in (parts if held else parts + wholes)]
@@ -96,7 +107,7 @@ def _numbers(
             for rival in part.numbers
             if (fit >= ALIGNED_RATIO and _rival(claim, number, part, rival))
             # In a near copy a number that stands nowhere has taken the place of whichever number is left over.
-            or (not held and fit >= COPY_RATIO and not any(same(n, rival) for n in claim.numbers))
+            or (not held and not asked and fit >= COPY_RATIO and not any(same(n, rival) for n in claim.numbers))
         ]
         if not rivals:
             continue
@@ -160,8 +171,16 @@ def _shown(part: Statement, number: Quantity) -> str:
     return f'"{text}"' if text else f"{number.plain:g}"
 
 
-def _exact(claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]) -> Iterator[str]:
+def _exact(
+    claim: Statement,
+    parts: Parts,
+    contexts: Sequence[Context],
+    weights: dict[str, float],
+    question: Statement | None = None,
+) -> Iterator[str]:
     for item in claim.exact:
+        if question is not None and item in question.lower:
+            continue
         if not any(item in c.lower for c in contexts):
             yield f"identifier: {item} is not in the contexts"
             continue

@@ -17,7 +17,7 @@ from guard.checks.calibration import Calibration, Language
 from guard.checks.claims import split_claims
 from guard.checks.context import Context, read_context
 from guard.checks.facts import Statement, statement
-from guard.checks.lexicon import is_cjk, normalise, terms, words
+from guard.checks.lexicon import is_cjk
 from guard.checks.semantic import Semantic
 from guard.checks.support import Support, assess
 from slo.types import CheckResult, Finding
@@ -88,8 +88,9 @@ def check_grounding(
     language = calibration.languages["zh" if is_cjk(answer) else "en"]
     judged, detector = judge(question, claims, used, language, semantic, calibration.embedder)
     limit = language.thresholds[named_threshold] if threshold is None else threshold
-    score = answer_score([j.probability for j in judged], sum(j.support.term_count for j in judged), language)
-    if any(must_fail(j.support, sum(k.support.term_count for k in judged)) for j in judged):
+    term_count = sum(j.support.term_count for j in judged)
+    score = answer_score([j.probability for j in judged], term_count, language)
+    if any(must_fail(j.support, term_count) for j in judged):
         score = max(score, min(1.0, limit + CONTRADICTION_MARGIN))  # one false fact in a long answer is a false answer
     if score < limit:
         return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
@@ -119,7 +120,7 @@ def judge(
     The cosine takes part only when the calibration was made with this very embedder.
     """
     read = [read_context(c) for c in contexts]
-    asked = frozenset(terms(words(normalise(question[:CONTEXT_CHARS]).lower())))
+    asked = statement(question[:CONTEXT_CHARS])
     supports = [assess(c, read, asked) for c in claims]
     chances = [claim_probability(s.features, language) for s in supports]
     detector = "lexical"
@@ -131,8 +132,9 @@ def judge(
         else:
             chances = _with_cosine([c.text for c in claims], supports, chances, read, language, semantic)
             detector = f"lexical+{semantic.name}"
+    term_count = sum(s.term_count for s in supports)
     judged = [
-        Judged(c.text, max(p, CONTRADICTION_CHANCE) if s.contradictions else p, s)
+        Judged(c.text, max(p, CONTRADICTION_CHANCE) if must_fail(s, term_count) else p, s)
         for c, s, p in zip(claims, supports, chances, strict=True)
     ]
     return judged, detector

@@ -72,6 +72,10 @@ _LATIN_DATE = re.compile(
     rf"|\b(?P<d3>{_DAY})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m3>{_MONTH})(?:\s*,?\s*(?P<y3>{_YEAR})\b)?"
     rf"|\b(?P<m4>{_MONTH})(?:\s*,?\s*|\s+of\s+)(?P<y4>{_YEAR})\b"
 )
+# "may" and "march" are words of their own more often than months, so they need a preposition.
+_MONTH_ALONE = re.compile(
+    r"\b(january|february|april|june|july|august|september|october|november|december)\b|\b(?<=in )(may|march)\b"
+)
 _ZH_DATE = re.compile(
     rf"(?:(?P<roc>民國)?\s*(?P<y>\d{{2,4}})\s*年\s*)?(?P<m>\d{{1,2}}|[{_ZH}]{{1,2}})\s*月(?![給薪])"
     rf"(?:(?P<d>\s*\d{{1,2}}|[{_ZH}]{{1,3}})\s*[日號号])?"
@@ -210,6 +214,8 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
             text = _LATIN_DATE.sub(lambda m: blank(m, *_latin_date(m)), text)
         if _CLOCK_HINT.search(text):
             text = _CLOCK.sub(lambda m: blank(m, *_clock(m)), text)
+    if _MONTH_ALONE.search(text):
+        text = _MONTH_ALONE.sub(lambda m: blank(m, *_month_alone(m)), text)
     if not ascii_only:
         text = _ZH_DATE.sub(lambda m: blank(m, *items) if (items := _zh_date(m)) else m[0], text)
         text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
@@ -250,6 +256,10 @@ def _latin_date(m: re.Match[str]) -> list[Quantity]:
     month = MONTHS.index(name[:3]) + 1 if name else int(m["m1"])
     day = m["d1"] or m["d2"] or m["d3"]
     return _date(int(year) if year else None, month, int(day) if day else None, m.start())
+
+
+def _month_alone(m: re.Match[str]) -> list[Quantity]:
+    return _date(None, MONTHS.index((m[1] or m[2])[:3]) + 1, None, m.start())
 
 
 def _date(year: int | None, month: int | None, day: int | None, start: int) -> list[Quantity]:

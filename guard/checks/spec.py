@@ -14,6 +14,8 @@ class CheckSpec:
     embedder: name or path for `rag.embedding.load_embedder`; "none" checks by words alone.
     rules_path: rules.yaml; "" for the built-in rules only.
     grounding_threshold: hallucination score in [0, 1] from which an answer fails; None for the calibrated one.
+    grounding_cosine: let the embedder speak about claims in doubt. Off: on the labelled sets it moves AUROC by 0.002 or
+        less and false alarms by 2 to 3 points, for a hundred times the processor time.
     calibration: which calibrated threshold: "balanced" (best F1 on the labelled sets) or "fpr_05" (5 % of supported
         answers flagged).
     drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
@@ -25,6 +27,7 @@ class CheckSpec:
     embedder: str = "all-MiniLM-L6-v2"
     rules_path: str = ""
     grounding_threshold: float | None = None
+    grounding_cosine: bool = False
     calibration: str = "balanced"
     pii: bool = True
     drift: bool = True

@@ -1,7 +1,7 @@
 """All checks of one exchange, in order of cost: rules, pii, zero-hit, drift, grounding, similarity.
 
-A check that breaks says `unavailable` with the reason; it never stops the others. With few exchanges waiting the
-embedder takes part; under load the worker passes `busy` and the checks go by words alone, saying so.
+A check that breaks says `unavailable` with the reason; it never stops the others. Under load the worker passes `busy`
+and nothing is embedded: grounding goes by words, similarity is sampled.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class CheckSuite:
         self.calibration: Calibration = load_calibration()
         self.rules = rules.load_rules(spec.rules_path) if spec.rules_path else rules.Rules()
         self.semantic: Semantic | None = None
+        self.embedder_pending = False
         self.embedder_line = "embedder off: by words alone" if spec.embedder == "none" else "embedder not loaded yet"
         self._drift_problem = ""
         reference = None
@@ -57,13 +58,18 @@ class CheckSuite:
     def check(self, text: ExchangeText, *, release: str, arm: str, busy: bool = False) -> tuple[Finding, ...]:
         """Findings of one exchange, one per check. Never raises on any text."""
         question, answer, contexts = text.question[:QUESTION_CHARS], text.answer, text.contexts
-        semantic = None if busy else self.semantic
+        semantic, waiting_for = self.semantic, "embedder loading" if self.embedder_pending else ""
+        if busy and semantic is not None:
+            waiting_for = "embedder busy: sampled"
         allowed = (question, *(contexts or ()))
         findings = [
             _run("rules", lambda: self.rules.check(question, answer)),
             _run("zero_hit", lambda: similarity.check_zero_hit(contexts)),
-            _run("grounding", lambda: self._grounding(question, text, semantic)),
-            _run("similarity", lambda: similarity.check_similarity(answer, contexts, text.reference, semantic)),
+            _run("grounding", lambda: self._grounding(question, text, None if busy else semantic)),
+            _run(
+                "similarity",
+                lambda: similarity.check_similarity(answer, contexts, text.reference, semantic, waiting_for),
+            ),
         ]
         if self.spec.pii:
             findings.append(_run("pii", lambda: pii.check_pii(answer, allowed)))
@@ -76,7 +82,8 @@ class CheckSuite:
             return Finding(grounding.CHECK, CheckResult.UNAVAILABLE, None, self.grounding_problem)
         return grounding.check_grounding(
             question, text.answer, text.contexts, self.calibration, threshold=self.spec.grounding_threshold,
-            named_threshold=self.spec.calibration, semantic=semantic,
+            named_threshold=self.spec.calibration,
+            semantic=semantic if self.spec.grounding_cosine else None,
         )  # fmt: skip
 
     def _check_drift(self, question: str, release: str, arm: str) -> Finding:

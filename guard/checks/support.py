@@ -71,8 +71,8 @@ _FIRST_PERSON = frozenset(
 )
 
 
-def assess(claim: Statement, contexts: Sequence[Context], question_terms: frozenset[str] = frozenset()) -> Support:
-    """Compare one claim with all contexts."""
+def assess(claim: Statement, contexts: Sequence[Context], question: Statement | None = None) -> Support:
+    """Compare one claim with all contexts; question: read like a claim, for what the answer only repeats."""
     unique = dict.fromkeys(claim.terms)
     weights = {t: weight(t) for t in unique}
     total = sum(weights.values()) or 1.0
@@ -85,7 +85,7 @@ def assess(claim: Statement, contexts: Sequence[Context], question_terms: frozen
             missing.append(term)
             run += weights[term]
             longest_run = max(longest_run, run)
-            only_question += weights[term] if term in question_terms else 0.0
+            only_question += weights[term] if question is not None and term in question.term_set else 0.0
         else:
             run = 0.0
     fact_weight = NUMBER_WEIGHT * len(claim.numbers) + EXACT_WEIGHT * len(claim.exact)
@@ -106,7 +106,7 @@ def assess(claim: Statement, contexts: Sequence[Context], question_terms: frozen
     differs = aligned and best is not None and bool(negated(claim.lower)[0]) != bool(negated(best.lower)[0])
     against = aligned and best is not None and opposed(sides_of(claim.lower), sides_of(best.lower))
     near = tuple((contexts[ci], si) for score, ci, si in ranked[:5] if score >= NEAR_RATIO * best_score)
-    found = contradictions(claim, near, contexts, weights) if near else ()
+    found = contradictions(claim, near, contexts, weights, question) if near else ()
     first_words = claim.lower.split(maxsplit=6)[:6]
     features = (
         1 - covered / total,

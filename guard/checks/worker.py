@@ -31,8 +31,11 @@ log = logging.getLogger("guard.checks")
 BEAT_S = 2.0
 RETEST_S = 3600.0
 NICE = 10
-BUSY_COUNT = 16
-"""Jobs waiting in this process from which the embedder is left out: falling behind costs more than it adds."""
+BUSY_COUNT = 4
+"""Jobs waiting in this process from which nothing is embedded: falling behind costs more than it adds."""
+
+EMBED_SHARE = 0.25
+"""Share of the time the embedder may work; in between similarity is skipped. The proxy shares the machine."""
 
 ANSWER_BATCH = 8
 
@@ -48,6 +51,7 @@ class Worker:
         self._suite: CheckSuite | None = None
         self._news: deque[Ready] = deque()
         self._retest_at_s = clock.now_s() + RETEST_S
+        self._embed_again_s = 0.0
 
     def run(self) -> int:
         """Serve until the other side closes. Returns an exit status."""
@@ -85,11 +89,13 @@ class Worker:
             return
         self._news.append(Ready(self._suite.embedder_line, self._suite.grounding_problem))
         if message.spec.embedder != "none":
+            self._suite.embedder_pending = True
             threading.Thread(target=self._load, args=(self._suite, message.spec), daemon=True).start()
 
     def _load(self, suite: CheckSuite, spec: CheckSpec) -> None:
         suite.embedder_line, semantic = load_semantic(spec)
         suite.semantic = semantic
+        suite.embedder_pending = False
         self._news.append(Ready(suite.embedder_line, suite.grounding_problem))
 
     def _hourly(self) -> None:
@@ -110,7 +116,12 @@ class Worker:
             text = DIALECTS[route.adapter].extract_text(
                 route, job.request, job.response, job.response_headers, job.stream
             )
-            findings = suite.check(text, release=job.release, arm=job.arm, busy=len(self._jobs) >= BUSY_COUNT)
+            began_s = self._clock.now_s()
+            busy = len(self._jobs) >= BUSY_COUNT or began_s < self._embed_again_s
+            findings = suite.check(text, release=job.release, arm=job.arm, busy=busy)
+            if not busy:
+                ended_s = self._clock.now_s()
+                self._embed_again_s = ended_s + (ended_s - began_s) * (1.0 / EMBED_SHARE - 1.0)
             stored, count = stored_text(text, suite.spec.text_mode)
             return Done(job.job_id, redacted(findings), stored, count)
         except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,27 @@ def test_similarity_prefers_the_reference_and_says_how_it_was_measured() -> None
     assert check_similarity("The fee is 5 EUR.", ("Dogs bark.",)).result is CheckResult.FAIL
     assert check_similarity("x", None).result is CheckResult.SKIPPED
     assert lexical_cosine("", "a") == 0.0
+
+
+class CoversAscii:
+    """Stands in for an embedder that reads Latin script only."""
+
+    name = "fake"
+
+    def covers(self, text: str) -> bool:
+        return text.isascii()
+
+    def best_cosine(self, text: str, others: list[str]) -> float:
+        return 0.875
+
+
+def test_two_scales_of_similarity_are_never_mixed_for_one_script() -> None:
+    fake: Any = CoversAscii()
+    english, chinese = ("The fee is 5 EUR.", ("The fee.",)), ("費用五元\u3002", ("費用五元\u3002",))
+    assert check_similarity(*english, semantic=fake).score == 0.875
+    assert check_similarity(*english, semantic=fake, waiting_for="busy").result is CheckResult.SKIPPED
+    assert check_similarity(*english, waiting_for="loading").result is CheckResult.SKIPPED
+    assert check_similarity(*chinese, semantic=fake, waiting_for="busy").score == 1.0
 
 
 def test_zero_hit_knows_unknown_from_nothing() -> None:

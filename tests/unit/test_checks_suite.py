@@ -167,5 +167,33 @@ def test_the_worker_answers_a_job_of_a_known_and_of_a_newer_route() -> None:
     assert set(by_id[3].values()) == {CheckResult.UNAVAILABLE}
 
 
+def test_what_was_embedded_is_rested_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ticking(SystemClock):
+        def __init__(self) -> None:
+            self.now = 0.0
+
+        def now_s(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    asked: list[bool] = []
+    original = CheckSuite.check
+
+    def spy(self: CheckSuite, text: ExchangeText, *, release: str, arm: str, busy: bool = False) -> tuple[Finding, ...]:
+        asked.append(busy)
+        return original(self, text, release=release, arm=arm, busy=busy)
+
+    monkeypatch.setattr(CheckSuite, "check", spy)
+    link, other = socket.socketpair()
+    with link, other:
+        worker = Worker(link, Ticking())
+        worker._take(frames.encode(Hello(LEXICAL, ())))
+        job = Job(1, Route("ask", "/ask", "json"), "r", "stable", b"{}", b'{"answer":"x"}', (), False, False)
+        for _ in range(6):
+            worker.answer(job)
+    # One second of embedding earns three of rest; this clock moves by one whenever it is asked.
+    assert asked == [False, True, True, False, True, True]
+
+
 def test_a_question_of_no_words_has_no_direction() -> None:
     assert not any(hashed_vector("?!"))
