@@ -15,6 +15,9 @@ from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+Error = sqlite3.Error
+"""What the driver raises where SQLAlchemy is not in between."""
+
 RESERVE_BYTES = 128 * 1024
 CHECKPOINT_PAGES = 12
 
@@ -47,6 +50,14 @@ def reserve(connection: sqlite3.Connection, reserve_bytes: int = RESERVE_BYTES) 
         connection.rollback()
         return False
     return True
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Look at every page once. Raises `Error` for a damaged database."""
+    with closing(connection.cursor()) as cursor:
+        problem = cursor.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(problem).split()))
 
 
 def top_up(connection: sqlite3.Connection) -> None:

@@ -109,7 +109,11 @@ def _utc_s() -> float:
 
 
 class RegistryStore:
-    """The registry's truth. `wall_s` gives Unix seconds for labels; inject it in tests."""
+    """The registry's truth. `wall_s` gives Unix seconds for labels; inject it in tests.
+
+    Raises:
+        RegistryUnreachable: the database cannot be opened or is damaged; one line that says which and what to do.
+    """
 
     def __init__(self, url: str = "sqlite:///registry.db", *, wall_s: Callable[[], float] = _utc_s) -> None:
         self._wall_s = wall_s
@@ -117,10 +121,16 @@ class RegistryStore:
         self._turn: AbstractContextManager[object] = RLock() if url.startswith("sqlite") else nullcontext()
         try:
             self._engine = _open_engine(url)
-            _metadata.create_all(self._engine)
-            self._keep_room(sqlite_only.reserve)
         except sa.exc.SQLAlchemyError as error:
             raise RegistryUnreachable(f"registry {_safe(url)}: {_why(error)}; check the URL and its access") from error
+        try:
+            self._on_sqlite(sqlite_only.check)
+            _metadata.create_all(self._engine)
+            self._on_sqlite(sqlite_only.reserve)
+        except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
+            self._engine.dispose()
+            cure = "check the URL and its access; a damaged file is copied, looked at, then moved aside"
+            raise RegistryUnreachable(f"registry {_safe(url)}: {_why(error)}; {cure}") from error
 
     def close(self) -> None:
         """Give all connections back."""
@@ -328,10 +338,10 @@ class RegistryStore:
             with self._turn:
                 with self._engine.begin() as db:
                     yield db
-                self._keep_room(sqlite_only.top_up)
+                self._keep_room()
         except sa.exc.IntegrityError as error:
             raise RegistryRefused("conflict", "somebody else wrote the same thing first; read again") from error
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
             raise RegistryUnreachable(f"registry database: {_why(error)}; nothing was written") from error
 
     @contextmanager
@@ -339,14 +349,22 @@ class RegistryStore:
         try:
             with self._turn, self._engine.connect().execution_options(reader=True) as db:
                 yield db
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
             raise RegistryUnreachable(f"registry database: {_why(error)}; check that it runs") from error
 
-    def _keep_room(self, make: Callable[[Any], object]) -> None:
+    def _keep_room(self) -> None:
+        try:
+            self._on_sqlite(sqlite_only.top_up)
+        except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
+            raise RegistryUnreachable(
+                f"registry database: {_why(error)}; what was written stands, check the file and its disk"
+            ) from error
+
+    def _on_sqlite(self, call: Callable[[Any], object]) -> None:
         if self._engine.dialect.name == "sqlite":
             with self._engine.connect() as db:
                 raw: Any = db.connection.dbapi_connection
-                make(raw)
+                call(raw)
 
     def _note(
         self,
@@ -438,7 +456,7 @@ def _checked_meta(meta: Mapping[str, object]) -> dict[str, object]:
     return plain
 
 
-def _why(error: sa.exc.SQLAlchemyError) -> str:
+def _why(error: Exception) -> str:
     """First line of the driver's own words; SQLAlchemy's text carries the statement and a link."""
     return str(getattr(error, "orig", None) or error).split("\n", 1)[0]
 
