@@ -2,14 +2,15 @@
 
 Everything here blocks on the disk; callers on an event loop run it in a thread. A fault of the disk is a
 `JournalError` and means "not saved", never "perhaps". A database that cannot be read is reported and left where it
-is: only a person moves it aside, because it may hold the one copy of an unfinished rollback.
+is: only a person moves it aside, because it may hold the one copy of an unfinished rollback. One process at a time
+uses a state directory: two would overwrite each other's promise.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import msgspec
 
 from guard.release.incident import Incident
 from guard.release.intent import IntentError, IntentFile
+from guard.release.owner import OwnerLock
 from guard.release.records import AuditLine, Intent, OutboxItem, OutboxState, SagaStep, StepRow
 from guard.release.state import ReleaseState
 from registry import sqlite as durable
@@ -59,6 +61,9 @@ class Journal:
     """Release state, saga steps, audit, incidents and outbox of one sidecar.
 
     on_fault is told every fault's reason, for the counter and the log line on standard error.
+
+    Raises:
+        DataError: the directory or the database cannot be used, or another process uses them.
     """
 
     def __init__(self, state_dir: Path | str, on_fault: Callable[[str], None] = lambda _reason: None) -> None:
@@ -73,19 +78,24 @@ class Journal:
             raise DataError(
                 f"{self.state_dir}: cannot be the state directory ({error.strerror}); choose one that is writable"
             ) from error
-        with self._guarded("opening"):
-            self._open()
-        self._intent = IntentFile(self.state_dir / "intent")
-        self._drill_intent = IntentFile(self.state_dir / "intent.drill")
+        self._owner = OwnerLock(self.state_dir)
+        try:
+            with self._guarded("opening"):
+                self._open()
+            self._intent = IntentFile(self.state_dir / "intent")
+            self._drill_intent = IntentFile(self.state_dir / "intent.drill")
+        except BaseException:
+            self._close_db()
+            self._owner.release()
+            raise
 
     def close(self) -> None:
         """Close the files; everything recorded stays."""
         with self._lock:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
+            self._close_db()
             self._intent.close()
             self._drill_intent.close()
+            self._owner.release()
 
     # -- the promise --------------------------------------------------------------------------------------------
 
@@ -253,7 +263,8 @@ class Journal:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        durable.top_up(db)
+        with suppress(sqlite3.Error):  # The commit stands; a fault of the file shows at the next call.
+            durable.top_up(db)
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         rows: list[Any] = []
@@ -269,22 +280,28 @@ class Journal:
                 yield
             except sqlite3.OperationalError as error:
                 raise self._fault(doing, error) from error
-            except sqlite3.DatabaseError as error:
+            except sqlite3.Error as error:
+                if doing != "opening":  # While we run it is a fault of the disk like any other; nothing may end here.
+                    raise self._fault(doing, error) from error
                 why = " ".join(str(error).split())
                 raise DataError(
                     f"{self.path}: not a usable journal ({why}); it may hold an unfinished rollback: copy it, look, "
                     f"then move it aside with `mv {self.path} {self.path}.bad` to start with stable at 100 %"
                 ) from error
 
-    def _fault(self, doing: str, error: sqlite3.OperationalError) -> GuardError:
+    def _fault(self, doing: str, error: sqlite3.Error) -> GuardError:
         text = str(error)
         reason = "disk_full" if "full" in text else "busy" if "locked" in text else "disk_fault"
         self._on_fault(reason)
-        if reason == "disk_fault" and self._db is not None:
+        if reason == "disk_fault":
             # After a failed fsync nothing this connection says can be believed; the next call opens another.
+            self._close_db()
+        return JournalError(reason, f"{self.path}: {doing} failed ({text}); check space and disk, nothing was saved")
+
+    def _close_db(self) -> None:
+        if self._db is not None:
             self._db.close()
             self._db = None
-        return JournalError(reason, f"{self.path}: {doing} failed ({text}); check space and disk, nothing was saved")
 
     def _promise(self, drill: bool, write: Callable[[IntentFile], None]) -> None:
         with self._lock:
