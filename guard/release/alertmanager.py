@@ -18,22 +18,26 @@ from slo.clock import Clock
 from slo.errors import ConfigError, UpstreamError
 
 REPOST_S = 60.0
-END_AFTER_S = 300.0  # Five missed posts: then Alertmanager may resolve what we no longer vouch for.
+END_AFTER_S = 300.0  # At least; five missed posts: then Alertmanager may resolve what we no longer vouch for.
 TIMEOUT_S = 10.0
 
 _NAMES: dict[IncidentKind, str] = {
     IncidentKind.ROLLBACK: "SftGuardRollback",
     IncidentKind.NO_TARGET: "SftGuardRollbackWithoutTarget",
     IncidentKind.SHARED_UPSTREAM: "SftGuardSharedUpstream",
+    IncidentKind.PAGE: "SftGuardPage",
+    IncidentKind.CONDITION: "SftGuardCondition",
     IncidentKind.DRILL: "SftGuardDrill",
 }
 
 
-def alerts_of(incidents: Iterable[Incident], wall_s: float, generator_url: str = "") -> list[dict[str, Any]]:
+def alerts_of(
+    incidents: Iterable[Incident], wall_s: float, generator_url: str = "", *, end_after_s: float = END_AFTER_S
+) -> list[dict[str, Any]]:
     """Return the body of POST /api/v2/alerts: open incidents renewed, those closed lately as resolved."""
     alerts = []
     for incident in incidents:
-        ends_s = wall_s + END_AFTER_S if incident.closed_s is None else incident.closed_s
+        ends_s = wall_s + end_after_s if incident.closed_s is None else incident.closed_s
         alert: dict[str, Any] = {
             "labels": {
                 "alertname": _NAMES[incident.kind],
@@ -43,7 +47,7 @@ def alerts_of(incidents: Iterable[Incident], wall_s: float, generator_url: str =
                 "incident_id": incident.incident_id,
             },
             "annotations": {
-                "summary": f"{incident.kind} of {incident.bad.name} by rule {incident.rule or 'none'}"[:300],
+                "summary": _summary(incident)[:300],
                 "description": incident.reason[:1000],
             },
             "startsAt": _utc(incident.opened_s),
@@ -58,7 +62,8 @@ def alerts_of(incidents: Iterable[Incident], wall_s: float, generator_url: str =
 class AlertmanagerPoster:
     """Repeats open incidents to every configured Alertmanager (all of them: they deduplicate among themselves).
 
-    open_incidents: asked before each post. on_result: told `ok` or `error` per Alertmanager.
+    open_incidents: asked before each post. on_result: told `ok` or `error` per Alertmanager. repost_s: seconds between
+    two posts; alerts end by themselves after five that were missed.
     """
 
     def __init__(
@@ -70,13 +75,14 @@ class AlertmanagerPoster:
         *,
         on_result: Callable[[str], None] = lambda _result: None,
         generator_url: str = "",
+        repost_s: float = REPOST_S,
     ) -> None:
         self._urls = tuple(url.rstrip("/") + "/api/v2/alerts" for url in urls)
         for url in self._urls:
             if not url.startswith(("http://", "https://")):
                 raise ConfigError("alertmanager.urls", url, "write http(s)://host:9093")
         self._session, self._clock, self._open = session, clock, open_incidents
-        self._on_result, self._generator_url = on_result, generator_url
+        self._on_result, self._generator_url, self._repost_s = on_result, generator_url, repost_s
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -89,14 +95,15 @@ class AlertmanagerPoster:
             self._woken.clear()
             await self.post_once()
             try:
-                async with asyncio.timeout(REPOST_S):
+                async with asyncio.timeout(self._repost_s):
                     await self._woken.wait()
             except TimeoutError:
-                pass  # A minute is over.
+                pass  # One period is over.
 
     async def post_once(self) -> bool:
         """Post what is open now; True when every Alertmanager took it. Never raises for a receiver's fault."""
-        alerts = alerts_of(await self._open(), self._clock.wall_s(), self._generator_url)
+        end_after_s = max(END_AFTER_S, 5 * self._repost_s)
+        alerts = alerts_of(await self._open(), self._clock.wall_s(), self._generator_url, end_after_s=end_after_s)
         if not alerts:
             return True
         taken = True
@@ -117,6 +124,14 @@ class AlertmanagerPoster:
                     raise UpstreamError(f"alertmanager {url}: HTTP {response.status}; check its configuration")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamError(f"alertmanager {url}: {type(error).__name__}; is it up?") from error
+
+
+def _summary(incident: Incident) -> str:
+    if incident.kind is IncidentKind.PAGE:
+        return f"rule {incident.rule} fires on {incident.bad.name}"
+    if incident.kind is IncidentKind.CONDITION:
+        return f"{incident.rule}: {incident.bad.name} of {incident.service}"
+    return f"{incident.kind} of {incident.bad.name} by rule {incident.rule or 'none'}"
 
 
 def _utc(wall_s: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from guard.release.plan import plan_from_text
-from guard.release.state import Advance, Phase, ReleaseState
+from guard.release.state import Advance, Phase, ReleaseState, lasting
 from registry.model import Control
 
 
@@ -60,6 +60,6 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
         incident_id=control.incident_id,
         barred=barred,
         unknown_since_s=None,
-        conditions=(),
+        conditions=lasting(state),
         recommendation="",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,13 +16,21 @@ from guard.release import state as rules
 from guard.release.casebook import Casebook, Facts
 from guard.release.drill import rehearse
 from guard.release.enactor import Enactor
-from guard.release.incident import Incident, IncidentKind
+from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox, in_thread
 from guard.release.plan import DEFAULT, Plan
 from guard.release.pointer import ReleaseRegistry
 from guard.release.report import CommandResult, DrillResult, Hooks, ReleaseStatus, status_of
-from guard.release.state import Advance, Condition, Effects, Mode, ReleaseState
+from guard.release.state import (
+    ROLLBACKS_PER_DAY,
+    UNKNOWN_LIMIT_S,
+    Advance,
+    Condition,
+    Effects,
+    Mode,
+    ReleaseState,
+)
 from slo.clock import Clock
 from slo.errors import GuardError, RefusedError, SourceError
 from slo.types import Action, ActionKind, Verdict
@@ -46,6 +55,10 @@ class Controller:
 
     stable: the version of the configuration, used until a state is recorded. apply: makes a state effective in this
     process at once (split, cache epoch); must not fail or wait. registry None: this process alone decides.
+    unknown_after_s: how long a canary in traffic may go unjudged before people are told.
+
+    Every command takes `expected_epoch`: the epoch that the person saw. When the release has moved since, the command
+    is refused as `conflict`; it is compared when the command has its turn, so a rollback in between is noticed.
 
     Use: `restore()` before any listener opens, `await recover()`, then `run()` as a task beside `outbox.run()`.
     """
@@ -66,6 +79,8 @@ class Controller:
         mode: Mode = Mode.RECOMMEND,
         every_s: float = EVERY_S,
         drain_unknown: bool = False,
+        max_rollbacks_per_day: int = ROLLBACKS_PER_DAY,
+        unknown_after_s: float = UNKNOWN_LIMIT_S,
         hooks: Hooks | None = None,
         offload: Offload = in_thread,
         at: Callable[[str], None] = lambda _point: None,
@@ -73,7 +88,10 @@ class Controller:
         self._journal, self._registry, self._judge, self._outbox = journal, registry, judge, outbox
         self._clock, self._facts, self._plan = clock, facts, plan
         self._every_s, self._drain_unknown, self._offload = every_s, drain_unknown, offload
+        self._max_rollbacks_per_day, self._unknown_after_s = max_rollbacks_per_day, unknown_after_s
         self._hooks = hooks or Hooks()
+        self.failed_ticks_count = 0
+        self._last_tick_s: float | None = None
         self._turn, self._drilling = asyncio.Lock(), asyncio.Lock()
         self._last: tuple[Action, tuple[Verdict, ...], float] | None = None
         self._cases = Casebook(journal, outbox, clock, facts, offload, self._hooks.on_incident)
@@ -109,29 +127,59 @@ class Controller:
         async with self._turn:
             await self._enactor.recover()
 
+    @property
+    def last_tick_s(self) -> float | None:
+        """Monotonic second at which an evaluation was last completed; None before the first."""
+        return self._last_tick_s
+
     async def run(self) -> None:
-        """Repeat forever; cancel to stop."""
+        """Repeat forever; cancel to stop. What goes wrong at one tick is told, and the next one comes all the same."""
         while True:
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception as error:
+                # A loop that ends leaves a bad canary in traffic for good: nothing unforeseen may do that.
+                self.failed_ticks_count += 1
+                with suppress(Exception):
+                    self._hooks.on_alert("tick_failed", f"{type(error).__name__}: {error}"[:500])
             await self._clock.sleep(self._every_s)
 
     async def tick(self) -> None:
-        """One evaluation: ask, step, carry out."""
+        """One evaluation: ask, step, carry out. While a rollback is owed the judge is asked, and that is all."""
         async with self._turn:
             await self._enactor.sync()
-            if await self._enactor.retry():
-                return
-            self._enactor.count_events()
+            owed = await self._enactor.retry()
+            if not owed:
+                self._enactor.count_events()
             action, verdicts = await self._ask()
-            state, effects = rules.step(
-                self.state, action, self._clock.now_s(), self._clock.wall_s(), drain_unknown=self._drain_unknown
-            )
-            await self._carry_out(state, effects, action, verdicts)
+            if owed:
+                await self._cases.watch(self.state, action, verdicts or action.verdicts)
+            else:
+                stable_id = self._facts.version(self.state.stable).release_id
+                state, effects = rules.step(
+                    self.state,
+                    action,
+                    self._clock.now_s(),
+                    self._clock.wall_s(),
+                    stable=tuple(v for v in verdicts if v.release == stable_id),
+                    drain_unknown=self._drain_unknown,
+                    max_rollbacks_per_day=self._max_rollbacks_per_day,
+                    unknown_after_s=self._unknown_after_s,
+                )
+                await self._carry_out(state, effects, action, verdicts)
+            self._last_tick_s = self._clock.now_s()
 
     # -- commands -----------------------------------------------------------------------------------------------
 
     async def start(
-        self, canary: str, *, actor: str, plan: Plan | None = None, advance: str = "manual", again: bool = False
+        self,
+        canary: str,
+        *,
+        actor: str,
+        plan: Plan | None = None,
+        advance: str = "manual",
+        again: bool = False,
+        expected_epoch: int | None = None,
     ) -> CommandResult:
         """Begin a rollout. Raises RefusedError, UpstreamError."""
         if canary not in self._facts.versions:
@@ -139,42 +187,52 @@ class Controller:
             raise RefusedError("unknown_version", f"canary: got {canary!r}; versions in guard.yaml: {known}")
         who = _advance_of(advance)
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             moved = rules.start(self.state, canary, plan or self._plan, self._clock.now_s(), advance=who, again=again)
             await self._enactor.register(canary)
             await self._enactor.raise_exposure(moved, "start", actor)
-            await self._cases.close_all("a new rollout began")
+            await self._cases.close_rollbacks("a new rollout began")
             return self._result("start", f"{canary} takes {moved.canary_ratio:.0%} of the sessions")
 
-    async def promote(self, *, actor: str) -> CommandResult:
+    async def promote(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
         """Make the canary stable now. Raises RefusedError, UpstreamError."""
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             moved = rules.promote(self.state, self._clock.now_s())
             await self._enactor.raise_exposure(moved, "promote", actor)
             return self._result("promote", f"{moved.stable} is stable; {moved.previous} is kept to return to")
 
-    async def advance(self, *, actor: str) -> CommandResult:
+    async def advance(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
         """Raise the weight by one stage; past the last one this promotes. Raises RefusedError, UpstreamError."""
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             moved = rules.advance(self.state, self._clock.now_s())
             await self._enactor.raise_exposure(moved, "advance", actor)
             return self._result("advance", f"{moved.canary or moved.stable}: stage {moved.stage + 1}, {moved.phase}")
 
-    async def abort(self, *, actor: str, reason: str = "") -> CommandResult:
+    async def abort(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
         """End the rollout without blame. Works with the registry down. Raises RefusedError."""
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             canary, moved = self.state.canary, rules.abort(self.state)
             await self._enactor.reduce_exposure(moved, "abort", actor, reason)
             return self._result("abort", f"{canary} takes no traffic; {moved.stable} answers")
 
-    async def rollback(self, *, actor: str, reason: str = "asked for by a person") -> CommandResult:
-        """Roll back now, in every mode. Works with the registry down. Raises RefusedError."""
+    async def rollback(
+        self,
+        *,
+        actor: str,
+        reason: str = "asked for by a person",
+        force: bool = False,
+        expected_epoch: int | None = None,
+    ) -> CommandResult:
+        """Roll back now, in every mode. Works with the registry down. Raises RefusedError.
+
+        force: also when no rollout and no promotion is in force, to the version before the last promotion.
+        """
         async with self._turn:
-            self._not_busy()
-            state, order = rules.rollback(self.state, reason)
+            self._may_go(expected_epoch)
+            state, order = rules.rollback(self.state, reason, force=force)
             if order.promoted and order.target not in self._facts.versions:
                 raise RefusedError(
                     "no_target", f"{order.target!r} is not configured any more; add it to guard.yaml versions first"
@@ -183,17 +241,17 @@ class Controller:
             message = f"{order.bad} takes no traffic; {self.state.stable} answers; {result.status}"
             return self._result("rollback", message, result.incident.incident_id)
 
-    async def pause(self, *, actor: str) -> CommandResult:
+    async def pause(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
         """Keep the weight and stop advancing. Raises RefusedError."""
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             await self._enactor.reduce_exposure(rules.pause(self.state), "pause", actor)
             return self._result("pause", f"held at {self.state.canary_ratio:.0%}")
 
-    async def resume(self, *, actor: str) -> CommandResult:
+    async def resume(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
         """Go on in the current stage. Raises RefusedError, UpstreamError."""
         async with self._turn:
-            self._not_busy()
+            self._may_go(expected_epoch)
             await self._enactor.raise_exposure(rules.resume(self.state, self._clock.now_s()), "resume", actor)
             return self._result("resume", f"{self.state.canary} at {self.state.canary_ratio:.0%}")
 
@@ -201,8 +259,10 @@ class Controller:
         """A person has dealt with it; alerts stop being renewed. Raises RefusedError, JournalError."""
         return await self._cases.close(incident_id, actor)
 
-    async def drill(self, *, actor: str, target_s: float = 300.0) -> DrillResult:
+    async def drill(self, *, actor: str, target_s: float = 300.0, expected_epoch: int | None = None) -> DrillResult:
         """Rehearse a rollback with real files, registry and receivers, and no user's traffic."""
+        async with self._turn:
+            self._at_epoch(expected_epoch)
         names = [name for name in (self.state.canary, self.state.previous) if name] or [self.state.stable]
         async with self._drilling:
             return await rehearse(
@@ -218,12 +278,24 @@ class Controller:
                 target_s=target_s,
             )
 
-    async def configure(self, *, plan: Plan, mode: Mode, every_s: float, drain_unknown: bool) -> None:
+    async def configure(
+        self,
+        *,
+        plan: Plan,
+        mode: Mode,
+        every_s: float,
+        drain_unknown: bool,
+        max_rollbacks_per_day: int = ROLLBACKS_PER_DAY,
+        unknown_after_s: float = UNKNOWN_LIMIT_S,
+    ) -> None:
         """Take what a reload of the configuration may change; a rollout under way keeps its plan."""
         async with self._turn:
             self._plan, self._every_s, self._drain_unknown = plan, every_s, drain_unknown
+            self._max_rollbacks_per_day, self._unknown_after_s = max_rollbacks_per_day, unknown_after_s
             if mode is not self.state.mode:
-                await self._enactor.keep(replace(self.state, mode=mode, recommendation=""), exposure=False)
+                shedding = self.state.shedding and mode is Mode.ENFORCE
+                moved = replace(self.state, mode=mode, recommendation="", shedding=shedding)
+                await self._enactor.keep(moved, exposure=shedding is not self.state.shedding)
 
     def status(self) -> ReleaseStatus:
         """The release as a person wants to see it."""
@@ -236,6 +308,7 @@ class Controller:
             journal=self._enactor.journal_word,
             pending=self._enactor.owes,
             outbox_waiting_count=self._outbox.waiting_count,
+            rollbacks_allowed=self._max_rollbacks_per_day,
         )
 
     async def open_incidents(self) -> tuple[Incident, ...]:
@@ -263,10 +336,9 @@ class Controller:
         self, moved: ReleaseState, effects: Effects, action: Action, verdicts: tuple[Verdict, ...]
     ) -> None:
         before = self.state
-        await self._tell(before, moved, effects, action)
         order = effects.rollback
         if order is not None and order.promoted and order.target not in self._facts.versions:
-            await self._no_target(before, order.target, order.reason)
+            await self._no_target(before, order.target, action)
         elif order is not None:
             await self._enactor.roll_back(moved, order, action.verdicts or verdicts, "guard")
         elif effects.promoted or moved.canary_ratio > before.canary_ratio:
@@ -279,28 +351,42 @@ class Controller:
             await self._enactor.reduce_exposure(moved, action.kind.value, "guard", effects.reason)
         else:
             await self._enactor.keep(moved, exposure=effects.exposure)
+        # Exposure first: telling people writes to the disk, and that may take its time or fail.
+        await self._tell(before, moved, effects, action, verdicts)
 
-    async def _tell(self, before: ReleaseState, moved: ReleaseState, effects: Effects, action: Action) -> None:
+    async def _tell(
+        self,
+        before: ReleaseState,
+        moved: ReleaseState,
+        effects: Effects,
+        action: Action,
+        verdicts: tuple[Verdict, ...],
+    ) -> None:
+        await self._cases.watch(self.state, action, verdicts or action.verdicts)
         for condition in effects.alerts:
             self._hooks.on_alert(condition, action.reason)
-        if Condition.SHARED_UPSTREAM in effects.alerts:
-            await self._cases.open_shared(before, action)
-        elif Condition.SHARED_UPSTREAM in before.conditions and Condition.SHARED_UPSTREAM not in moved.conditions:
-            await self._cases.close_all("stable is healthy again", IncidentKind.SHARED_UPSTREAM)
+            await self._cases.begin(condition, before, action)
         if effects.recommendation:
             self._hooks.on_recommendation(effects.recommendation)
             await self._enactor.audit("recommend", "guard", before, moved, effects.recommendation)
 
-    async def _no_target(self, before: ReleaseState, target: str, reason: str) -> None:
+    async def _no_target(self, before: ReleaseState, target: str, action: Action) -> None:
         """There is nothing sound to return to: the pointer never goes to a missing artifact."""
         held, fresh = rules.with_condition(before, Condition.NO_TARGET)
         if fresh:
-            self._hooks.on_alert(Condition.NO_TARGET, f"{target} is not configured; {reason}")
+            why = f"{target} is not configured; {action.reason}"
+            self._hooks.on_alert(Condition.NO_TARGET, why)
+            await self._cases.begin(Condition.NO_TARGET, before, action, why)
         await self._enactor.keep(held, exposure=False)
 
-    def _not_busy(self) -> None:
+    def _may_go(self, expected_epoch: int | None) -> None:
+        self._at_epoch(expected_epoch)
         if self._enactor.owes == "rollback":
             raise RefusedError("busy", "a rollback is being finished; see `release status`")
+
+    def _at_epoch(self, expected: int | None) -> None:
+        if expected is not None and expected != self.state.epoch:
+            raise RefusedError("conflict", f"the release is at epoch {self.state.epoch}, not {expected}; look again")
 
     def _result(self, command: str, message: str, incident_id: str = "") -> CommandResult:
         return CommandResult(command, message, self.status(), incident_id)

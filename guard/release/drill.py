@@ -10,7 +10,7 @@ from guard.release.control import control_of
 from guard.release.incident import Incident, IncidentKind, diff_versions, note, stable_id
 from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox
-from guard.release.payload import message_id
+from guard.release.payload import event_kind, message_id
 from guard.release.pointer import ReleaseRegistry
 from guard.release.records import Intent
 from guard.release.report import DrillResult
@@ -98,8 +98,9 @@ async def rehearse(
     done_s = clock.now_s() - started_s
     if result.status != "done":  # A rehearsal leaves no debt behind.
         await offload(lambda: journal.clear_intent(drill=True))
-    webhook_s = await _told(outbox, message_id(incident), clock, started_s) if outbox.targets else None
-    told = webhook_s is not None or not outbox.targets
+    receivers = outbox.targets_of(event_kind(incident))
+    webhook_s = await _told(outbox, message_id(incident), clock, started_s) if receivers else None
+    told = webhook_s is not None or not receivers
     mttr_s = max(done_s, webhook_s or 0.0) if result.status == "done" and told else None
     in_time = mttr_s is not None and mttr_s <= target_s and result.incident.pointer in ("at_target", "local")
     return DrillResult(

@@ -18,7 +18,7 @@ from guard.release.pointer import ReleaseRegistry
 from guard.release.records import AuditLine, Intent
 from guard.release.report import Hooks
 from guard.release.saga import Rollback, SagaResult
-from guard.release.state import Condition, Phase, ReleaseState, RollbackOrder
+from guard.release.state import Condition, Mode, Phase, ReleaseState, RollbackOrder
 from registry.model import Control, Stage
 from slo.clock import Clock
 from slo.errors import GuardError, RefusedError, UpstreamError
@@ -103,7 +103,8 @@ class Enactor:
                 mode=configured.mode,
                 stage_started_s=now_s - held_s,
                 unknown_since_s=None,
-                conditions=(),
+                conditions=rules.lasting(state),
+                shedding=state.shedding and configured.mode is Mode.ENFORCE,
                 recommendation="",
             )
         )
@@ -135,7 +136,11 @@ class Enactor:
         moved = replace(moved, incident_id=incident.incident_id)
         intent = Intent(incident.incident_id, before.epoch, order.promoted, moved, incident)
         self._casebook.hold(incident)
-        result = await self._saga.begin(intent)
+        try:
+            result = await self._saga.begin(intent)
+        except BaseException:
+            self._owe(intent)  # Exposure has ended; the rest is done at the next tick, whatever went wrong here.
+            raise
         self._hooks.on_rollback(incident.rule, order.automatic)
         await self.audit("rollback", actor, before, moved, order.reason)
         await self._settle(result, intent)
@@ -145,10 +150,14 @@ class Enactor:
         """Registry first; a lost race or a dead disk means that nothing changed.
 
         Raises:
-            RefusedError: conflict (the winner is obeyed), disk_full, disk_fault.
+            RefusedError: unknown_version, conflict (the winner is obeyed), disk_full, disk_fault.
             UpstreamError: the registry did not answer.
         """
-        before = self.state
+        before, served = self.state, moved.canary or moved.stable
+        if served not in self._facts.versions:
+            raise RefusedError(
+                "unknown_version", f"{action}: {served!r} is not in guard.yaml any more; add it to versions, or abort"
+            )
         line = self._line(action, actor, before, moved, detail)
         try:
             await self._offload(lambda: self._journal.record(audit=line))
@@ -178,10 +187,11 @@ class Enactor:
 
     async def keep(self, moved: ReleaseState, *, exposure: bool) -> None:
         """Take over a state with the same epoch (conditions, counters, shedding)."""
+        told = moved.conditions != self.state.conditions
         if exposure:
             self._obey(moved)
         self.state = moved
-        await self.save_progress(force=exposure)
+        await self.save_progress(force=exposure or told)
 
     # -- every tick ---------------------------------------------------------------------------------------------
 
@@ -214,6 +224,7 @@ class Enactor:
                 self._late = True
                 self._hooks.on_alert("rollback_pending", "weight is 0 here; registry or journal did not take it yet")
             self._retry_after_s = min(RETRY_LAST_S, max(RETRY_FIRST_S, self._retry_after_s * 2))
+            self._retry_at_s = now_s + self._retry_after_s
             await self._settle(await self._saga.finish(self._owed), self._owed)
         return True
 
@@ -265,15 +276,21 @@ class Enactor:
         self._obey(state)
         self._hooks.on_incident(result.incident)
         if result.status == "pending":
-            if self._owed_since_s == 0.0:
-                self._owed_since_s, self._retry_after_s = now_s, RETRY_FIRST_S
-            self._owed, self._retry_at_s = intent, now_s + self._retry_after_s
+            self._owe(intent)
             return
         self._owed, self._owed_since_s, self._late = None, 0.0, False
         self._casebook.release(intent.saga_id)
         if result.incident.pointer == "no_target":
             self._hooks.on_alert(Condition.NO_TARGET, f"{result.incident.target.name} cannot be served")
+        elif result.incident.pointer == "elsewhere":
+            self._hooks.on_alert("pointer_elsewhere", "rolled back; the registry's pointer is held by somebody else")
         await self.save_progress(force=True)
+
+    def _owe(self, intent: Intent) -> None:
+        now_s = self._clock.now_s()
+        if self._owed_since_s == 0.0:
+            self._owed_since_s, self._retry_after_s = now_s, RETRY_FIRST_S
+        self._owed, self._retry_at_s = intent, now_s + self._retry_after_s
 
     async def _commit(self, moved: ReleaseState, actor: str) -> None:
         if self._registry is None:

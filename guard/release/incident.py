@@ -21,7 +21,13 @@ class IncidentKind(StrEnum):
     ROLLBACK = "rollback"
     NO_TARGET = "no_target"
     SHARED_UPSTREAM = "shared_upstream"
+    PAGE = "page"  # a rule with `action: page` fires; `rule` says which
+    CONDITION = "condition"  # the guard cannot do its work; `rule` says why: a word of `state.Condition`
     DRILL = "drill"
+
+
+STANDING = frozenset({IncidentKind.SHARED_UPSTREAM, IncidentKind.PAGE, IncidentKind.CONDITION})
+"""Nothing was moved; they close by themselves when what they tell of is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ class Exemplar:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One incident. `bad` answered badly, `target` is what was returned to. closed_s None: open."""
+    """One incident. closed_s None: open.
+
+    bad: the version that it is about. target: what was returned to; of a standing incident, the stable version.
+    """
 
     incident_id: str
     kind: IncidentKind
@@ -89,7 +98,8 @@ class Incident:
     actor: str = "guard"
     outbox_id: str = ""
     closed_s: float | None = None
-    pointer: str = "pending"  # pending | at_target | no_target | superseded | local (there is no registry)
+    # pending | at_target | no_target | elsewhere | superseded | local (there is no registry) | untouched
+    pointer: str = "pending"
     timeline: tuple[TimelineEntry, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -174,6 +184,7 @@ def postmortem(incident: Incident) -> str:
     """
     lasted = "open" if incident.closed_s is None else f"{incident.closed_s - incident.opened_s:.0f} s"
     title = "Drill" if incident.drill else "Incident"
+    standing = incident.kind in STANDING
     lines = [
         f"# {title} {_md(incident.incident_id)}: {_md(incident.kind)} of {_md(incident.bad.name)}",
         "",
@@ -182,8 +193,8 @@ def postmortem(incident: Incident) -> str:
         f"| service | {_md(incident.service)} |",
         f"| began | {_utc(incident.opened_s)} |",
         f"| lasted | {lasted} |",
-        f"| taken out | {_md(incident.bad.name)} ({incident.bad.release_id}) |",
-        f"| returned to | {_md(incident.target.name)} ({incident.target.release_id}) |",
+        f"| {'about' if standing else 'taken out'} | {_md(incident.bad.name)} ({incident.bad.release_id}) |",
+        f"| {'stable' if standing else 'returned to'} | {_md(incident.target.name)} ({incident.target.release_id}) |",
         f"| registry pointer | {_md(incident.pointer)} |",
         f"| decided by | {_md(incident.actor)}{', automatically' if incident.automatic else ''} |",
         f"| reason | {_md(incident.reason)} |",
@@ -200,7 +211,7 @@ def postmortem(incident: Incident) -> str:
         ]
         lines += [_evidence_row(e) for e in incident.evidence]
     else:
-        lines.append("No rule spoke; a person decided.")
+        lines.append("No rule spoke." if standing else "No rule spoke; a person decided.")
     lines += ["", "## What changed between the versions", ""]
     if incident.differences:
         lines += ["| part | before | after |", "|---|---|---|"]

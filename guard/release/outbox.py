@@ -7,7 +7,7 @@ tries go on at 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h. After a resta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -45,8 +45,9 @@ class _Waiting:
 class Outbox:
     """Delivers what the journal holds.
 
-    senders: target name -> sender. on_delivery: told the result of every try. on_page: (reason, item) when a person
-    has to know: `webhook_late` (fast tries used up), `webhook_disabled` (410), `webhook_expired`.
+    senders: target name -> sender. wants: target name -> event kinds (see `payload.event_kind`) that it is told of; a
+    target without an entry is told of all. on_delivery: told the result of every try. on_page: (reason, item) when a
+    person has to know: `webhook_late` (fast tries used up), `webhook_disabled` (410), `webhook_expired`.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Outbox:
         senders: Mapping[str, Sender],
         clock: Clock,
         *,
+        wants: Mapping[str, Collection[str]] | None = None,
         on_delivery: Callable[[str], None] = lambda _result: None,
         on_page: Callable[[str, OutboxItem], None] = lambda _reason, _item: None,
         offload: Offload = in_thread,
     ) -> None:
         self._journal, self._senders, self._clock = journal, dict(senders), clock
+        self._wants = {name: frozenset(events) for name, events in (wants or {}).items()}
         self._on_delivery, self._on_page, self._offload = on_delivery, on_page, offload
         self._waiting: dict[tuple[str, str], _Waiting] = {}
         self._settled: dict[str, OutboxState] = {}
@@ -77,10 +80,16 @@ class Outbox:
         """Messages not delivered yet."""
         return len(self._waiting)
 
-    def items(self, message_id: str, incident_id: str, body: bytes, *, urgent: bool = True) -> tuple[OutboxItem, ...]:
-        """One item per target, to be recorded with the step that causes them."""
+    def targets_of(self, event: str) -> tuple[str, ...]:
+        """Names of the targets that are told of this kind of event; of an event without a kind all are."""
+        return tuple(n for n in self._senders if not event or n not in self._wants or event in self._wants[n])
+
+    def items(
+        self, message_id: str, incident_id: str, body: bytes, *, event: str = "", urgent: bool = True
+    ) -> tuple[OutboxItem, ...]:
+        """One item per target that wants the event, to be recorded with the step that causes them."""
         now_s = self._clock.wall_s()
-        return tuple(OutboxItem(message_id, name, incident_id, body, now_s, urgent) for name in self._senders)
+        return tuple(OutboxItem(message_id, name, incident_id, body, now_s, urgent) for name in self.targets_of(event))
 
     async def load(self) -> None:
         """Take over what an earlier process left; it is due at once."""

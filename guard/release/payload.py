@@ -22,6 +22,8 @@ EVENT_TYPES: dict[IncidentKind, str] = {
     IncidentKind.ROLLBACK: "release.rolled_back",
     IncidentKind.NO_TARGET: "release.no_target",
     IncidentKind.SHARED_UPSTREAM: "release.shared_upstream",
+    IncidentKind.PAGE: "release.page",
+    IncidentKind.CONDITION: "release.condition",
     IncidentKind.DRILL: "release.drill",
 }
 
@@ -38,6 +40,14 @@ _CUTS: tuple[tuple[Callable[[Incident], Incident], int], ...] = (
 def message_id(incident: Incident, suffix: str = "") -> str:
     """`webhook-id` of the message about this incident: the same on every replica, try and restart."""
     return f"msg_{incident.incident_id.removeprefix('inc-')}{suffix}"
+
+
+def event_kind(incident: Incident) -> str:
+    """The word by which a receiver asks for this event: rollback, shared_upstream, page, condition or drill.
+
+    A rollback that found nothing to point to is a rollback to whoever asked for those.
+    """
+    return IncidentKind.ROLLBACK.value if incident.kind is IncidentKind.NO_TARGET else incident.kind.value
 
 
 def webhook_body(incident: Incident, *, event: str = "") -> bytes:

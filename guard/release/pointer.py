@@ -89,8 +89,8 @@ class ReleaseRegistry:
     async def move_back(self, bad: str, target: str, *, epoch: int, key: str, actor: str, detail: str) -> str:
         """Point to `target` instead of `bad`, fenced by epoch and safe to repeat by `key`.
 
-        Returns `at_target`, `no_target` (missing, archived or never staged: nothing was moved) or `superseded` (a
-        later epoch or another version holds the pointer).
+        Returns `at_target`, `no_target` (missing, archived or never staged: nothing was moved), `elsewhere` (somebody
+        points to a third version, which is theirs to undo) or `superseded` (the control document has a later epoch).
 
         Raises:
             UpstreamError: nobody knows; repeat.
@@ -109,7 +109,15 @@ class ReleaseRegistry:
                 )
         except RefusedError as error:
             if error.reason not in _MISSING:
-                return "superseded"
+                now = await self.control()
+                if now is not None and now.epoch > epoch:
+                    return "superseded"
+                with translated():
+                    holder = await self._port.production(self._model)
+                where = holder.version if holder else None
+                if error.reason == "conflict" and where in (None, bad):
+                    raise UpstreamError("registry: lost a race for the pointer; it is tried again") from error
+                return "at_target" if where == target else "elsewhere"
             # The bad version itself may be unknown or archived there; what counts is where the pointer is.
             return "at_target" if await self._points_to(target) else "no_target"
         return "at_target"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from guard.release.incident import Incident
-from guard.release.state import ROLLBACKS_PER_DAY, Condition, Phase, ReleaseState, recent_rollbacks
+from guard.release.state import Condition, Phase, ReleaseState, recent_rollbacks
 from slo.types import Action, Verdict
 
 
@@ -109,6 +109,7 @@ def status_of(
     journal: str,
     pending: str,
     outbox_waiting_count: int,
+    rollbacks_allowed: int,
 ) -> ReleaseStatus:
     """Put the status together. last: what was decided last, on which verdicts, at which monotonic second."""
     stage = state.plan.stages[min(state.stage, len(state.plan.stages) - 1)]
@@ -134,7 +135,7 @@ def status_of(
         cache_epoch=state.cache_epoch,
         incident_id=state.incident_id,
         rollbacks_24h=len(recent_rollbacks(state, wall_s)),
-        rollbacks_allowed=ROLLBACKS_PER_DAY,
+        rollbacks_allowed=rollbacks_allowed,
         conditions=tuple(c.value for c in state.conditions),
         recommendation=state.recommendation,
         shedding=state.shedding,

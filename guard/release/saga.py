@@ -18,13 +18,13 @@ from guard.release.control import control_of
 from guard.release.incident import Incident, IncidentKind, note
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox, in_thread
-from guard.release.payload import message_id, webhook_body
+from guard.release.payload import event_kind, message_id, webhook_body
 from guard.release.pointer import ReleaseRegistry
 from guard.release.records import Intent, SagaStep
 from guard.release.state import ReleaseState, finish_rollback
 from registry.model import Control
 from slo.clock import Clock
-from slo.errors import RefusedError, UpstreamError
+from slo.errors import GuardError, RefusedError, UpstreamError
 
 INTENT_BUDGET_S = 0.1
 """How long weight 0 waits for a disk that hangs. A weight in memory needs no promise to be safe: a crash before the
@@ -208,7 +208,9 @@ class Rollback:
     # -- inside -------------------------------------------------------------------------------------------------
 
     async def _send(self, incident: Incident, ident: str, event: str, step: SagaStep | None) -> None:
-        items = self._outbox.items(ident, incident.incident_id, webhook_body(incident, event=event))
+        items = self._outbox.items(
+            ident, incident.incident_id, webhook_body(incident, event=event), event=event_kind(incident)
+        )
         row = None if step is None else (incident.incident_id, step, self._wall_s(), ident)
         try:
             await self._offload(lambda: self._journal.record(incident=incident, step=row, outbox=items))
@@ -222,6 +224,7 @@ class Rollback:
             "at_target": f"registry points to {incident.target.name}",
             "no_target": f"{incident.target.name} cannot be served; the pointer was not moved",
             "superseded": "a later epoch holds the pointer; not moved",
+            "elsewhere": "the registry's pointer is held by somebody else; it was not moved",
             "local": "no registry; this process serves " + incident.target.name,
         }
         kind = IncidentKind.NO_TARGET if pointer == "no_target" and not incident.drill else incident.kind
@@ -250,21 +253,21 @@ class Rollback:
     async def _steps_of(self, intent: Intent) -> frozenset[SagaStep]:
         try:
             rows = await self._offload(lambda: self._journal.steps(intent.saga_id))
-        except JournalError:
+        except GuardError:
             return frozenset()
         return frozenset(row.step for row in rows)
 
     async def _stored(self, incident: Incident) -> Incident:
         try:
             stored: Incident | None = await self._offload(lambda: self._journal.incident(incident.incident_id))
-        except JournalError:
+        except GuardError:
             return incident
         return stored or incident
 
     async def _told_pending(self, incident: Incident) -> bool:
         try:
             items = await self._offload(lambda: self._journal.outbox(message_id(incident)))
-        except JournalError:
+        except GuardError:
             return False
         return any(b'"pointer":"pending"' in item.body for item in items)
 

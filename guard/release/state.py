@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from guard.release.plan import DEFAULT, Plan, Stage, parse_plan
 from slo.errors import RefusedError
-from slo.types import Action, ActionKind, State
+from slo.types import Action, ActionKind, State, Verdict
 
 ROLLBACKS_PER_DAY = 3
 DAY_S = 86_400.0
@@ -71,6 +71,7 @@ class ReleaseState:
     stage_events: canary exchanges in this stage. epoch: grows with every change of exposure or phase.
     rollbacks_s: Unix seconds of automatic rollbacks of the last day. barred: versions that were rolled back.
     shedding: the lowest priority gets 503 + Retry-After because a rule asked to shed and there is no canary.
+    shared_rules: rules that stable was found to breach too; stands with the condition `shared_upstream`.
     """
 
     service: str
@@ -94,6 +95,7 @@ class ReleaseState:
     conditions: tuple[Condition, ...] = ()
     recommendation: str = ""
     shedding: bool = False
+    shared_rules: tuple[str, ...] = ()
 
     @property
     def in_traffic(self) -> bool:
@@ -167,7 +169,7 @@ def start(
         incident_id="",
         barred=tuple(name for name in state.barred if name != canary),
         unknown_since_s=None,
-        conditions=(),
+        conditions=lasting(state),
         recommendation="",
     )
 
@@ -202,7 +204,7 @@ def promote(state: ReleaseState, now_s: float) -> ReleaseState:
         stage_started_s=now_s,  # from here on: how long ago the promotion was
         cache_epoch=moved.epoch,
         unknown_since_s=None,
-        conditions=(),
+        conditions=lasting(state),
         recommendation="",
     )
 
@@ -222,7 +224,7 @@ def abort(state: ReleaseState) -> ReleaseState:
         phase=Phase.IDLE,
         cache_epoch=moved.epoch,
         unknown_since_s=None,
-        conditions=(),
+        conditions=lasting(state),
         recommendation="",
     )
 
@@ -241,17 +243,27 @@ def resume(state: ReleaseState, now_s: float) -> ReleaseState:
     return replace(_at_stage(_next_epoch(state), state.stage, now_s), phase=Phase.ROLLING_OUT)
 
 
-def rollback(state: ReleaseState, reason: str) -> tuple[ReleaseState, RollbackOrder]:
+def rollback(state: ReleaseState, reason: str, *, force: bool = False) -> tuple[ReleaseState, RollbackOrder]:
     """A person rolls back; never suppressed, in every mode.
+
+    force: also from `idle` or `rolled_back` to the `previous` of an older promotion. Without it a second rollback,
+    sent by two people or beside the automatic one, would take out the version that had just been returned to.
 
     Raises:
         RefusedError: nothing_to_roll_back, busy.
     """
     if state.phase is Phase.ROLLING_BACK:
         raise RefusedError("busy", "a rollback is running already; see `release status`")
-    order = _order(state, reason, automatic=False)
+    order = _order(state, reason, automatic=False, force=force)
     if order is None:
-        raise RefusedError("nothing_to_roll_back", f"the release is {state.phase} and no previous version is known")
+        cure = (
+            f"to return to {state.previous!r} all the same, repeat with force"
+            if state.previous
+            else "no previous version is known"
+        )
+        raise RefusedError(
+            "nothing_to_roll_back", f"the release is {state.phase} and {state.stable!r} answers everybody; {cure}"
+        )
     return _rolled(state, order), order
 
 
@@ -259,25 +271,38 @@ def rollback(state: ReleaseState, reason: str) -> tuple[ReleaseState, RollbackOr
 
 
 def step(
-    state: ReleaseState, action: Action, now_s: float, wall_s: float, *, drain_unknown: bool = False
+    state: ReleaseState,
+    action: Action,
+    now_s: float,
+    wall_s: float,
+    *,
+    stable: tuple[Verdict, ...] = (),
+    drain_unknown: bool = False,
+    max_rollbacks_per_day: int = ROLLBACKS_PER_DAY,
+    unknown_after_s: float = UNKNOWN_LIMIT_S,
 ) -> tuple[ReleaseState, Effects]:
     """Follow one action by at most one step.
 
-    now_s: monotonic seconds. wall_s: Unix seconds, for the three rollbacks a day only. drain_unknown: a canary nobody
-    can judge for `UNKNOWN_LIMIT_S` loses its traffic (the pointer stays) instead of being held.
+    now_s: monotonic seconds. wall_s: Unix seconds, for the rollbacks a day only. stable: what was said of the stable
+    version at this evaluation. drain_unknown: a canary nobody can judge for `unknown_after_s` loses its traffic (the
+    pointer stays) instead of being held.
     """
     if state.phase is Phase.ROLLING_BACK:
         return state, NOTHING  # The saga finishes first; whatever is decided meanwhile is about the past.
+    said = state.recommendation
+    state, told = _watch(state, action, stable)
+    if not is_blind(action):
+        state = replace(state, recommendation="")  # Said again below while it is still what should be done.
     if action.kind is ActionKind.ROLL_BACK:
-        return _automatic_rollback(_known(state), action, wall_s)
-    state = _without(state, Condition.ROLLBACK_SUPPRESSED)
-    if action.kind is ActionKind.ADVANCE:
-        return _automatic_advance(_without(_known(state), Condition.SHARED_UPSTREAM), now_s)
-    state, told = _watch(state, action)
-    if action.kind is ActionKind.SHED:
+        state, effects = _automatic_rollback(_known(state), action, wall_s, max_rollbacks_per_day)
+    elif action.kind is ActionKind.ADVANCE:
+        state, effects = _automatic_advance(_known(state), now_s)
+    elif action.kind is ActionKind.SHED:
         state, effects = _shed(_known(state), action, now_s)
     else:
-        state, effects = _hold(state, action, now_s, drain_unknown)
+        state, effects = _hold(state, action, now_s, unknown_after_s, drain_unknown)
+    if effects.recommendation and _deed(effects.recommendation) == _deed(said):
+        effects = replace(effects, recommendation="", reason="")
     return state, replace(effects, alerts=(*told, *effects.alerts))
 
 
@@ -315,6 +340,16 @@ def recent_rollbacks(state: ReleaseState, wall_s: float) -> tuple[float, ...]:
     return tuple(t for t in state.rollbacks_s if wall_s - t < DAY_S)
 
 
+def can_tell(action: Action) -> bool:
+    """The evaluation could see whether stable is well: it was not blind, and stable is not known to be breaching."""
+    return not is_blind(action) and not action.reason.startswith((Condition.SHARED_UPSTREAM, Condition.NO_TARGET))
+
+
+def lasting(state: ReleaseState) -> tuple[Condition, ...]:
+    """Conditions that are about stable, not about the rollout: they outlast it."""
+    return tuple(c for c in state.conditions if c is Condition.SHARED_UPSTREAM)
+
+
 def is_blind(action: Action) -> bool:
     """The action was decided without knowledge: nothing could be judged."""
     if action.kind is not ActionKind.HOLD:
@@ -327,7 +362,9 @@ def is_blind(action: Action) -> bool:
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
-def _automatic_rollback(state: ReleaseState, action: Action, wall_s: float) -> tuple[ReleaseState, Effects]:
+def _automatic_rollback(
+    state: ReleaseState, action: Action, wall_s: float, max_rollbacks_per_day: int
+) -> tuple[ReleaseState, Effects]:
     order = _order(state, action.reason, automatic=True)
     if order is None:
         # After a promotion without a previous version there is nothing to return to: a person has to know.
@@ -338,7 +375,7 @@ def _automatic_rollback(state: ReleaseState, action: Action, wall_s: float) -> t
     if state.mode is not Mode.ENFORCE:
         return _recommend(state, f"roll back {order.bad} to {order.target}: {action.reason}")
     recent = recent_rollbacks(state, wall_s)
-    if len(recent) >= ROLLBACKS_PER_DAY:
+    if len(recent) >= max_rollbacks_per_day:
         state, fresh = with_condition(state, Condition.ROLLBACK_SUPPRESSED)
         return state, Effects(alerts=(Condition.ROLLBACK_SUPPRESSED,) if fresh else (), reason=action.reason)
     moved = replace(_rolled(state, order), rollbacks_s=(*recent, wall_s))
@@ -346,22 +383,27 @@ def _automatic_rollback(state: ReleaseState, action: Action, wall_s: float) -> t
 
 
 def _automatic_advance(state: ReleaseState, now_s: float) -> tuple[ReleaseState, Effects]:
+    was_shedding = state.shedding
+    state = replace(state, shedding=False)
     if state.phase is not Phase.ROLLING_OUT or not (hold_satisfied(state, now_s) and events_satisfied(state)):
-        return replace(state, shedding=False), NOTHING
+        return state, Effects(exposure=was_shedding)
     last = state.stage + 1 >= len(state.plan.stages)
     words = f"promote {state.canary}" if last else f"raise {state.canary} to {_weight(state, state.stage + 1):.0%}"
     if state.advance is not Advance.AUTO or state.mode is not Mode.ENFORCE:
-        return _recommend(state, f"{words}: stage {state.stage + 1} passed")
-    moved = advance(replace(state, shedding=False, recommendation=""), now_s)
+        state, effects = _recommend(state, f"{words}: stage {state.stage + 1} passed")
+        return state, replace(effects, exposure=was_shedding)
+    moved = advance(state, now_s)
     return moved, Effects(exposure=True, promoted=last, reason=f"{words}: stage {state.stage + 1} passed")
 
 
 def _shed(state: ReleaseState, action: Action, now_s: float) -> tuple[ReleaseState, Effects]:
     if not state.in_traffic:
+        if state.mode is not Mode.ENFORCE:
+            was_shedding = state.shedding
+            state, effects = _recommend(replace(state, shedding=False), f"shed the lowest priority: {action.reason}")
+            return state, replace(effects, exposure=was_shedding)
         if state.shedding:
             return state, NOTHING
-        if state.mode is not Mode.ENFORCE:
-            return _recommend(state, f"shed the lowest priority: {action.reason}")
         return replace(state, shedding=True), Effects(exposure=True, reason=action.reason)
     to = f"{_weight(state, state.stage - 1):.0%}"
     if state.mode is not Mode.ENFORCE:
@@ -377,35 +419,41 @@ def _shed(state: ReleaseState, action: Action, now_s: float) -> tuple[ReleaseSta
     return lower, Effects(exposure=True, reason=f"lower {state.canary} to {to}: {action.reason}")
 
 
-def _hold(state: ReleaseState, action: Action, now_s: float, drain_unknown: bool) -> tuple[ReleaseState, Effects]:
-    was_shedding = state.shedding
-    state = replace(state, shedding=False)
-    if not (state.in_traffic and is_blind(action)):
-        return _known(state), Effects(exposure=was_shedding)
+def _hold(
+    state: ReleaseState, action: Action, now_s: float, unknown_after_s: float, drain_unknown: bool
+) -> tuple[ReleaseState, Effects]:
+    blind = is_blind(action)
+    # Whoever cannot see does not know that the overload is over.
+    ended = state.shedding and not (blind and state.mode is Mode.ENFORCE)
+    state = replace(state, shedding=state.shedding and not ended)
+    if not (state.in_traffic and blind):
+        return _known(state), Effects(exposure=ended)
     if state.unknown_since_s is None:
-        return replace(state, unknown_since_s=now_s), Effects(exposure=was_shedding)
-    if now_s - state.unknown_since_s < UNKNOWN_LIMIT_S:
-        return state, Effects(exposure=was_shedding)
+        return replace(state, unknown_since_s=now_s), Effects(exposure=ended)
+    if now_s - state.unknown_since_s < unknown_after_s:
+        return state, Effects(exposure=ended)
     state, fresh = with_condition(state, Condition.UNKNOWN_TOO_LONG)
     alerts = (Condition.UNKNOWN_TOO_LONG,) if fresh else ()
     if not (drain_unknown and state.mode is Mode.ENFORCE):
-        return state, Effects(exposure=was_shedding, alerts=alerts, reason=action.reason)
+        return state, Effects(exposure=ended, alerts=alerts, reason=action.reason)
     drained = replace(_next_epoch(state), canary_ratio=0.0, phase=Phase.PAUSED, stage_started_s=now_s, stage_events=0)
     return drained, Effects(exposure=True, alerts=alerts, reason=f"drained {state.canary}: {action.reason}")
 
 
 def _recommend(state: ReleaseState, text: str) -> tuple[ReleaseState, Effects]:
-    # The reason carries figures that move with every evaluation; the deed before the colon says whether it is new.
-    if state.recommendation.split(":", 1)[0] == text.split(":", 1)[0]:
-        return replace(state, recommendation=text), NOTHING
     return replace(state, recommendation=text), Effects(recommendation=text, reason=text)
 
 
-def _order(state: ReleaseState, reason: str, *, automatic: bool) -> RollbackOrder | None:
+def _deed(text: str) -> str:
+    """The reason carries figures that move with every evaluation; the deed before the colon says whether it is new."""
+    return text.split(":", 1)[0]
+
+
+def _order(state: ReleaseState, reason: str, *, automatic: bool, force: bool = False) -> RollbackOrder | None:
     if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED):
         return RollbackOrder(state.canary, state.stable, reason, promoted=False, automatic=automatic)
-    # Automation returns only from a promotion of its own watch; a person may return whenever there is a way back.
-    if state.previous and (state.phase is Phase.PROMOTED or not automatic):
+    # Without a rollout the only thing to take back is the promotion that is in force.
+    if state.previous and (state.phase is Phase.PROMOTED or force):
         return RollbackOrder(state.stable, state.previous, reason, promoted=True, automatic=automatic)
     return None
 
@@ -423,7 +471,7 @@ def _rolled(state: ReleaseState, order: RollbackOrder) -> ReleaseState:
         cache_epoch=moved.epoch,  # Derived, never incremented on its own: a repeated step gives the same namespace.
         barred=(*(b for b in state.barred if b != order.bad), order.bad)[-BARRED_COUNT:],
         unknown_since_s=None,
-        conditions=(),
+        conditions=lasting(state),
         recommendation="",
         shedding=False,
     )
@@ -462,16 +510,33 @@ def _known(state: ReleaseState) -> ReleaseState:
     return replace(_without(state, Condition.UNKNOWN_TOO_LONG), unknown_since_s=None)
 
 
-def _watch(state: ReleaseState, action: Action) -> tuple[ReleaseState, tuple[Condition, ...]]:
-    """Conditions that an action names in its first word: begin, tell once, end when it no longer does."""
+def _watch(
+    state: ReleaseState, action: Action, stable: tuple[Verdict, ...]
+) -> tuple[ReleaseState, tuple[Condition, ...]]:
+    """Conditions that an action names in its first word: begin, tell once, end when somebody saw that it is over."""
+    if is_blind(action):
+        return state, ()
     told: tuple[Condition, ...] = ()
-    for condition in (Condition.SHARED_UPSTREAM, Condition.NO_TARGET):
-        if not action.reason.startswith(condition):
-            state = _without(state, condition)
-            continue
-        state, fresh = with_condition(state, condition)
-        told = (*told, condition) if fresh else told
+    if action.kind is not ActionKind.ROLL_BACK:
+        state = _without(state, Condition.ROLLBACK_SUPPRESSED)
+    if action.reason.startswith(Condition.NO_TARGET):
+        state, fresh = with_condition(state, Condition.NO_TARGET)
+        told = (Condition.NO_TARGET,) if fresh else ()
+    elif action.kind is not ActionKind.ROLL_BACK:  # a rollback finds out for itself whether there is a target
+        state = _without(state, Condition.NO_TARGET)
+    if action.reason.startswith(Condition.SHARED_UPSTREAM):
+        found = {v.slo.name for v in action.verdicts if v.state is State.BREACH}
+        state, fresh = with_condition(state, Condition.SHARED_UPSTREAM)
+        state = replace(state, shared_rules=tuple(sorted({*state.shared_rules, *found})))
+        told = (*told, Condition.SHARED_UPSTREAM) if fresh else told
+    elif can_tell(action) and not _still_shared(state, stable):
+        state = replace(_without(state, Condition.SHARED_UPSTREAM), shared_rules=())
     return state, told
+
+
+def _still_shared(state: ReleaseState, stable: tuple[Verdict, ...]) -> bool:
+    """Stable breaches one of the shared rules yet, or nobody knows."""
+    return any(v.slo.name in state.shared_rules and (v.firing or v.state is not State.OK) for v in stable)
 
 
 def with_condition(state: ReleaseState, condition: Condition) -> tuple[ReleaseState, bool]:
@@ -489,7 +554,7 @@ def _without(state: ReleaseState, condition: Condition) -> ReleaseState:
 
 __all__ = [
     "NOTHING", "Advance", "Condition", "Effects", "Mode", "Phase", "Plan", "ReleaseState", "RollbackOrder", "Stage",
-    "abort", "advance", "count_events", "events_satisfied", "finish_rollback", "hold_satisfied", "is_blind",
-    "parse_plan", "pause", "promote", "recent_rollbacks", "resume", "rollback", "start", "step", "unknown_for_s",
-    "with_condition",
+    "abort", "advance", "can_tell", "count_events", "events_satisfied", "finish_rollback", "hold_satisfied", "is_blind",
+    "lasting", "parse_plan", "pause", "promote", "recent_rollbacks", "resume", "rollback", "start", "step",
+    "unknown_for_s", "with_condition",
 ]  # fmt: skip
