@@ -47,6 +47,16 @@ _CLAUSE = re.compile(
     r"[;\uff1b]\s*|[,\uff0c]\s+(?=\w)(?!(?:1[5-9]|20)\d\d\b)|\uff0c|(?<=[\u4e00-\u9fff]),|\u3001(?=.{4})"
     r"|\s+(?:and|but|while|whereas|whilst|although|though|however)\s+"
 )
+_ATTRIBUTION = re.compile(
+    r"^\W*(?:according to|as (?:stated|described|mentioned|set out) in|in accordance with|based on|as per|per)"
+    r"(?: \w+){0,2} (?:polic(?:y|ies)|rules?|handbook|guidelines?|documents?|documentation|passages?|contexts?|"
+    r"articles?|information|knowledge base)(?: (?:provided|given|above))?(?: \d+)?\s*[,:]\s*"
+    r"|^\W*(?:根據|依據|依照|按照|根据|依据)[^,，:：。\d]{0,10}"
+    r"(?:規定|規章|政策|辦法|資料|文件|內容|规定|资料|内容)[,，:：]\s*",
+    re.IGNORECASE,
+)
+"""Who is quoted is no fact that the contexts would repeat; fine-tuned models begin nearly every answer with it."""
+
 _LETTER = re.compile(r"[^\W_]")
 
 
@@ -62,12 +72,23 @@ def split_claims(answer: str) -> tuple[list[str], int]:
     refusals = 0
     for line in answer.splitlines():
         for sentence in rag.text.sentences(rag.text.normalise_space(line)):
+            sentence = without_attribution(sentence)
             kind = kind_of(sentence)
             if kind == "claim":
                 claims.append(sentence)
             elif kind == "refusal":
                 refusals += 1
     return claims, refusals
+
+
+def without_attribution(sentence: str) -> str:
+    """The sentence without "According to the company rules," before it, when something is left.
+
+    >>> without_attribution("According to company policy: The fee is 5 EUR.")
+    'The fee is 5 EUR.'
+    """
+    rest = _ATTRIBUTION.sub("", sentence, count=1)
+    return rest if _LETTER.search(rest) else sentence
 
 
 def kind_of(sentence: str) -> str:

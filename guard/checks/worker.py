@@ -30,7 +30,7 @@ log = logging.getLogger("guard.checks")
 
 BEAT_S = 2.0
 RETEST_S = 3600.0
-NICE = 10
+NICE = 19
 BUSY_COUNT = 4
 """Jobs waiting in this process from which nothing is embedded: falling behind costs more than it adds."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
 from guard.settings import load_settings
@@ -65,10 +66,21 @@ def run_grade(args: argparse.Namespace) -> int:
             elif args.json:
                 print(to_json(row))
             else:
-                mark = "FAIL" if row["hallucinated"] else "ok  "
-                print(f"{mark} {row['score']:.2f}  {row['id']}  " + "; ".join(
-                    e for f in row["findings"] if f["result"] == "fail" for e in f.get("evidence", [])))  # fmt: skip
+                print(_graded_line(row))
     return 1 if bad_count else 0
+
+
+def _graded_line(row: dict[str, Any]) -> str:
+    """One graded answer for people; an answer without known contexts was not judged."""
+    mark = {True: "FAIL", False: "ok  ", None: "?   "}[row["hallucinated"]]
+    score = "   -" if row["score"] is None else f"{row['score']:.2f}"
+    failed = [f for f in row["findings"] if f["result"] == "fail"]
+    why = "; ".join(e for f in failed for e in f.get("evidence", ())) or ("" if failed else _unjudged(row))
+    return f"{mark} {score}  {row['id']}  {why}".rstrip()
+
+
+def _unjudged(row: dict[str, Any]) -> str:
+    return "contexts unknown: unchecked, not passed" if row["score"] is None else ""
 
 
 def run_collect(args: argparse.Namespace) -> int:
