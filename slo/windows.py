@@ -13,7 +13,7 @@ up to whole buckets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import ceil, floor, log2
 from typing import Any
 
@@ -26,6 +26,8 @@ RINGS: tuple[tuple[float, float], ...] = ((FINE_S, 3600.0), (MIDDLE_S, 86_400.0)
 """(bucket width, longest window) of each ring, seconds."""
 
 MAX_LENGTH_S = RINGS[-1][1]
+PART_CELLS = 4000
+"""Numbers in one part of a dump, about: one is made and encoded in a millisecond, so nobody waits for the whole."""
 
 _MAPPING = LogarithmicMapping(0.01)
 # The library's key written out (ceil of the logarithm to base gamma): three calls less per event.
@@ -103,7 +105,7 @@ class Windows:
         self._index = index
         self._until_s = (index + 1) * FINE_S
         for ring, (width_s, longest_s) in zip(self._rings, RINGS, strict=True):
-            oldest = floor(now_s / width_s) - ceil(longest_s / width_s)
+            oldest = _oldest(now_s, width_s, longest_s)
             while ring and (first := next(iter(ring))) <= oldest:
                 del ring[first]  # insertion order is time order
 
@@ -113,7 +115,7 @@ class Windows:
             return
         place = next((i for i, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
         width_s, longest_s = RINGS[place]
-        first = floor(now_s / width_s) - ceil(min(length_s, longest_s) / width_s)
+        first = _oldest(now_s, width_s, min(length_s, longest_s))
         for number, bucket in list(self._rings[place].items()):
             if number > first:
                 yield bucket
@@ -153,21 +155,67 @@ class Windows:
         """
         counted = Windows()
         counted._index, counted._until_s = self._index, self._until_s
+        first = bin_key(limit) - 2
+        while _MAPPING.value(first) <= limit:
+            first += 1
         for mine, theirs in zip(self._rings, counted._rings, strict=True):
-            theirs.update((number, _plain(bucket, limit)) for number, bucket in mine.items())
-        counted._open = _plain(self._open, limit)
+            theirs.update((number, _plain(bucket, first)) for number, bucket in mine.items())
+        counted._open = _plain(self._open, first)
         return counted
 
     def dump(self, now_s: float) -> dict[str, Any]:
-        """Return JSON-able state. Times are ages relative to `now_s`: a monotonic origin means nothing elsewhere."""
-        rings = [
-            [_row(now_s - number * width_s, bucket) for number, bucket in list(ring.items())]
-            for ring, (width_s, _) in zip(self._rings, RINGS, strict=True)
-        ]
-        still_open = (
-            [_row(now_s - self._index * FINE_S, self._open)] if self._index is not None and self._open.count else []
-        )
-        return {"quantiles": self._quantiles, "rings": rings, "open": still_open}
+        """Return JSON-able state. Times are ages relative to `now_s`: a monotonic origin means nothing elsewhere.
+
+        What no window reaches any more is left out.
+        """
+        return {**self._part(), **join_parts(self.parts(now_s))}
+
+    def parts(self, now_s: float, max_cells: int = PART_CELLS) -> Iterator[dict[str, Any]]:
+        """Yield the dump in parts of about `max_cells` numbers, each a dump by itself; none when nothing is readable.
+
+        Another thread may count meanwhile: what is still being added to is copied before the first part.
+        """
+        rings, newest, still_open = self._snapshot(now_s)
+        part, cells = self._part(), 0
+        for row in still_open:
+            part["open"].append(row)
+            cells += _cells(row)
+        for place, (width_s, longest_s) in enumerate(RINGS):
+            oldest = _oldest(now_s, width_s, longest_s)
+            last = len(rings[place]) - 1
+            for order, (number, bucket) in enumerate(rings[place]):
+                if number <= oldest:
+                    continue
+                row = newest[place] if order == last else _row(now_s - number * width_s, bucket)
+                part["rings"][place].append(row)
+                cells += _cells(row)
+                if cells >= max_cells:
+                    yield part
+                    part, cells = self._part(), 0
+        if cells:
+            yield part
+
+    def _part(self) -> dict[str, Any]:
+        return {"quantiles": self._quantiles, "rings": [[] for _ in RINGS], "open": []}
+
+    def _snapshot(self, now_s: float) -> tuple[list[list[tuple[int, Bucket]]], list[list[Any]], list[list[Any]]]:
+        """(buckets of each ring, row of the newest of each or an empty one, row of the open bucket if any).
+
+        Only the open and the newest buckets ever change, and the open one becomes part of the newest: their rows
+        belong together. When a bucket was closed in between, they are taken again.
+        """
+        while True:
+            index = self._index
+            still_open = []
+            if index is not None and self._open.count and floor(index * FINE_S / COARSE_S) > _oldest(now_s, *RINGS[-1]):
+                still_open = [_row(now_s - index * FINE_S, self._open)]
+            rings = [list(ring.items()) for ring in self._rings]
+            newest = [
+                _row(now_s - ring[-1][0] * width_s, ring[-1][1]) if ring else []
+                for ring, (width_s, _) in zip(rings, RINGS, strict=True)
+            ]
+            if index == self._index:
+                return rings, newest, still_open
 
     @classmethod
     def load(cls, dump: dict[str, Any], now_s: float, away_s: float = 0.0) -> Windows:
@@ -182,7 +230,7 @@ class Windows:
         windows = cls(quantiles=bool(dump["quantiles"]))
         windows._turn(now_s)
         for ring, (width_s, longest_s), rows in zip(windows._rings, RINGS, dump["rings"], strict=True):
-            oldest = floor(now_s / width_s) - ceil(longest_s / width_s)
+            oldest = _oldest(now_s, width_s, longest_s)
             numbered = sorted(((_number(now_s, row, away_s, width_s), row) for row in rows), key=lambda pair: pair[0])
             for number, row in numbered:
                 if number > oldest:
@@ -195,16 +243,38 @@ class Windows:
             else:
                 for ring, (width_s, longest_s) in zip(windows._rings, RINGS, strict=True):
                     place = floor(number * FINE_S / width_s)
-                    if place > floor(now_s / width_s) - ceil(longest_s / width_s):
+                    if place > _oldest(now_s, width_s, longest_s):
                         ring.setdefault(place, windows._new()).merge(bucket)
         return windows
 
 
-def _plain(bucket: Bucket, limit: float) -> Bucket:
-    """The bucket without bins, bad where the value is over `limit`."""
+def join_parts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the dump that was taken in these parts, {} when there were none.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: not parts of a dump.
+    """
+    joined: dict[str, Any] = {}
+    for part in parts:
+        if not joined:
+            joined = {"quantiles": part["quantiles"], "rings": [[] for _ in RINGS], "open": []}
+        for rows, more in zip(joined["rings"], part["rings"], strict=True):
+            rows.extend(more)
+        joined["open"].extend(part["open"])
+    return joined
+
+
+def _oldest(now_s: float, width_s: float, length_s: float) -> int:
+    """Number of the youngest bucket that a window of `length_s` no longer reaches."""
+    return floor(now_s / width_s) - ceil(length_s / width_s)
+
+
+def _plain(bucket: Bucket, first_key: int) -> Bucket:
+    """The bucket without bins, bad where the bin is `first_key` or above."""
     plain = Bucket(None)
     plain.merge(bucket)
-    plain.bad = sum(count for key, count in (bucket.bins or {}).items() if _MAPPING.value(key) > limit)
+    over = sum(count for key, count in (bucket.bins or {}).items() if key >= first_key)
+    plain.bad = min(over, plain.count)  # fractions added in another order may differ in the last digit
     return plain
 
 
@@ -227,10 +297,16 @@ def bin_key(value: float) -> int:
 
 
 def _row(age_s: float, bucket: Bucket) -> list[Any]:
-    row: list[Any] = [round(age_s, 6), bucket.count, bucket.bad, bucket.total, bucket.squares]
+    bad = bucket.bad  # before the count: the loop adds to the count first, so bad is never more in the row
+    row: list[Any] = [round(age_s, 6), bucket.count, bad, bucket.total, bucket.squares]
     if bucket.bins:
         row.append(sorted(bucket.bins.items()))
     return row
+
+
+def _cells(row: list[Any]) -> int:
+    """Numbers in a row."""
+    return len(row) + (2 * len(row[5]) if len(row) > 5 else 0)
 
 
 def _number(now_s: float, row: list[Any], away_s: float, width_s: float) -> int:

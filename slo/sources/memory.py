@@ -8,98 +8,32 @@ Counted per release, and once more per set of routes that an objective is limite
 in `slo.indicators`; here it is only kept, with three corrections: repeated bad events of one session within 10 s count
 once, no tenant has more than a fifth of the weight (`slo.fair_share`), and at most `MAX_RELEASES` releases are kept.
 
-Readings and gauges may be asked for from any thread; counting belongs to one.
+Readings, gauges and dumps may be asked for from any thread; counting and all changes belong to one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from slo.clock import Clock
 from slo.evaluation import current_value
-from slo.fair_share import CAP_RATIO, FairShare
+from slo.fair_share import CAP_RATIO
 from slo.indicators import LATENCY, THUMBS_UP, Vote, checked_votes, served_votes
 from slo.metric_names import INDICATORS, Indicator
+from slo.sources.books import Book, ReleaseBooks, Routes
 from slo.thresholds import RELATIVE, limit_for
 from slo.types import Exchange, Reading, Slo
-from slo.windows import Windows
+from slo.windows import Windows, join_parts
 
 MAX_RELEASES = 8
 GAUGE_WINDOW_S = 3600.0
 GAUGE_MIN_EVENTS = 20
 GAUGE_MIN_COVERAGE_RATIO = 0.5
-REPEAT_S = 10.0
-MAX_RETRIES = 3
-MAX_REPEATS = 4096
 DUMP_VERSION = 1
 
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
-
-
-class _Book:
-    """All windows of one release over one set of routes."""
-
-    __slots__ = ("latency_limits", "over", "routes", "unjudged", "windows")
-
-    def __init__(self, routes: tuple[str, ...], latency_limits: Mapping[str, float]) -> None:
-        self.routes = routes
-        self.windows: dict[str, Windows] = {}  # by indicator, and LATENCY
-        self.unjudged: dict[str, Windows] = {}  # what should have been judged and was not
-        self.latency_limits = dict(latency_limits)  # objective -> seconds
-        self.over = {name: Windows() for name in latency_limits}  # objective -> requests over its limit
-
-    def window(self, name: str) -> Windows:
-        found = self.windows.get(name)
-        if found is None:
-            found = self.windows[name] = Windows(quantiles=name == LATENCY)
-        return found
-
-    def coverage_ratio(self, name: str, now_s: float, length_s: float, count: int) -> float:
-        missed = self.unjudged.get(name)
-        if missed is None:
-            return 1.0
-        missed_count = missed.reading(now_s, length_s).count
-        return count / (count + missed_count) if count + missed_count else 1.0
-
-
-class _Release:
-    """Everything kept of one release."""
-
-    __slots__ = ("books", "repeats", "share_checked", "share_served", "sweep_again_s")
-
-    def __init__(self, books: dict[tuple[str, ...], _Book], cap_ratio: float | None) -> None:
-        self.books = books
-        self.share_served = FairShare(cap_ratio) if cap_ratio else None
-        self.share_checked = FairShare(cap_ratio) if cap_ratio else None
-        self.repeats: dict[tuple[str, str], tuple[float, int]] = {}  # (what, session) -> (counted at, retries since)
-        self.sweep_again_s = float("-inf")
-
-    def repeated(self, what: str, session: str, now_s: float) -> bool:
-        """Whether this is a retry: the same trouble of the same session less than 10 s after it counted.
-
-        Only a few retries are believed. A "session" with more of them is many people behind one name (a bot that
-        sends a constant user), and taking them for one would hide an outage.
-        """
-        if not session:
-            return False
-        repeats = self.repeats
-        key = (what, session)
-        at_s, retry_count = repeats.get(key, (float("-inf"), 0))
-        if now_s - at_s < REPEAT_S:
-            if retry_count >= MAX_RETRIES:
-                return False
-            repeats[key] = (at_s, retry_count + 1)
-            return True
-        if len(repeats) >= MAX_REPEATS:
-            if now_s >= self.sweep_again_s:  # not at every event: a sweep of a full table takes a millisecond
-                self.sweep_again_s = now_s + REPEAT_S
-                self.repeats = repeats = {k: seen for k, seen in repeats.items() if now_s - seen[0] < REPEAT_S}
-            if len(repeats) >= MAX_REPEATS:  # so many sessions in trouble: none is mistaken for a retry
-                return False
-        repeats[key] = (now_s, 0)
-        return False
 
 
 class MemorySource:
@@ -120,16 +54,16 @@ class MemorySource:
         self.slos = slos
         self._clock = clock
         self._cap_ratio = tenant_cap_ratio
-        self._latency_limits = {name: limit for name, limit in _written_limits(slos).items() if limit is not None}
-        self._releases: dict[str, _Release] = {}
+        self._latency_limits = _written_limits(slos)
+        self._releases: dict[str, ReleaseBooks] = {}
         self.set_limits(limits or {})
 
     # Counting
 
     def served(self, exchange: Exchange) -> None:
         """Count an exchange at its end, its checks not yet known."""
-        release = self._release(exchange.release)
         now_s = self._clock.now_s()
+        release = self._release(exchange.release, now_s)
         share = release.share_served
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
         if weight > 0.0:
@@ -140,8 +74,8 @@ class MemorySource:
         votes = checked_votes(exchange)
         if not votes:
             return
-        release = self._release(exchange.release)
         now_s = self._clock.now_s()
+        release = self._release(exchange.release, now_s)
         share = release.share_checked
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
         if weight > 0.0:
@@ -150,9 +84,9 @@ class MemorySource:
     def feedback(self, release: str, up: bool) -> None:
         """Count one thumb. Thumbs carry no route, so objectives limited to routes do not see them."""
         now_s = self._clock.now_s()
-        self._release(release).books[()].window(THUMBS_UP).add(now_s, not up, 1)
+        self._release(release, now_s).books[()].window(THUMBS_UP).add(now_s, not up, 1)
 
-    def _count(self, release: _Release, votes: list[Vote], exchange: Exchange, now_s: float, weight: float) -> None:
+    def _count(self, release: ReleaseBooks, votes: list[Vote], exchange: Exchange, now_s: float, weight: float) -> None:
         session, route = exchange.session, exchange.route
         for book in release.books.values():
             routes = book.routes
@@ -167,10 +101,10 @@ class MemorySource:
                     continue
                 if name is LATENCY:
                     assert value is not None
-                    for objective, limit in book.latency_limits.items():
+                    for objective, (limit, counted) in book.over.items():
                         over = value > limit
                         if not (over and release.repeated(f"{routes}{objective}", session, now_s)):
-                            book.over[objective].add(now_s, weight if over else 0.0, weight)
+                            counted.add(now_s, weight if over else 0.0, weight)
                 elif bad and release.repeated(f"{routes}{name}", session, now_s):
                     continue
                 windows = book.windows.get(name)
@@ -178,20 +112,35 @@ class MemorySource:
                     windows = book.window(name)
                 windows.add(now_s, weight if bad else 0.0, weight, value)
 
-    def _release(self, name: str) -> _Release:
+    def _release(self, name: str, now_s: float) -> ReleaseBooks:
         found = self._releases.get(name)
         if found is None:
             if len(self._releases) >= MAX_RELEASES:
-                del self._releases[next(iter(self._releases))]  # the one that has been known longest
-            found = self._releases[name] = _Release(self._new_books(), self._cap_ratio)
+                kept = list(self._releases.items())
+                self._releases.pop(min(kept, key=lambda item: item[1].counted_s)[0], None)
+            found = self._releases[name] = self._new_release(now_s)
+        found.counted_s = now_s
         return found
 
-    def _new_books(self) -> dict[tuple[str, ...], _Book]:
-        groups = {(): {}} | {slo.routes: {} for slo in self.slos}  # type: dict[tuple[str, ...], dict[str, float]]
+    def _new_release(self, now_s: float) -> ReleaseBooks:
+        limits = self._limits_of_routes()
+        books = {routes: Book(routes) for routes in limits}
+        for routes, book in books.items():
+            book.limit(limits[routes])
+        return ReleaseBooks(books, self._cap_ratio, now_s)
+
+    def _limits_of_routes(self) -> dict[Routes, dict[str, float]]:
+        """Every set of routes that has a book, and the limits of the latency objectives on it."""
+        found: dict[Routes, dict[str, float]] = {(): {}}
         for slo in self.slos:
+            limits = found.setdefault(slo.routes, {})
             if slo.name in self._latency_limits:
-                groups[slo.routes][slo.name] = self._latency_limits[slo.name]
-        return {routes: _Book(routes, limits) for routes, limits in groups.items()}
+                limits[slo.name] = self._latency_limits[slo.name]
+        return found
+
+    def forget(self, release: str) -> None:
+        """Drop all that was counted of a release: a canary started again is not judged by its previous life."""
+        self._releases.pop(release, None)
 
     def set_limits(self, limits: Mapping[str, float | None]) -> None:
         """Set the limits of latency objectives that come from a baseline, seconds by objective name.
@@ -199,31 +148,32 @@ class MemorySource:
         On a change the requests over the limit are counted again from the latency bins, 1 % accurate, so that nothing
         counted against an old limit is held against a release. None: no limit, nothing is over it.
         """
-        for slo in self.slos:
-            if slo.name not in limits or INDICATORS[slo.indicator].kind != "latency":
-                continue
-            limit = limits[slo.name]
-            if limit == self._latency_limits.get(slo.name):
-                continue
-            if limit is None:
-                self._latency_limits.pop(slo.name)
-            else:
-                self._latency_limits[slo.name] = limit
-            for release in self._releases.values():
-                book = release.books[slo.routes]
-                if limit is None:
-                    book.latency_limits.pop(slo.name, None)
-                    book.over.pop(slo.name, None)
-                else:
-                    book.over[slo.name] = book.window(LATENCY).recounted(limit)
-                    book.latency_limits[slo.name] = limit
+        latencies = {slo.name for slo in self.slos if INDICATORS[slo.indicator].kind == "latency"}
+        given = {name: limit for name, limit in limits.items() if name in latencies}
+        wanted = {n: limit for n, limit in {**self._latency_limits, **given}.items() if limit is not None}
+        if wanted != self._latency_limits:
+            self._latency_limits = wanted
+            self._limit_books()
 
     def replace_objectives(self, slos: tuple[Slo, ...]) -> None:
-        """Take other objectives; what was counted stays, and is counted anew for routes and limits that are new."""
-        saved = self.dump()
+        """Take other objectives. What was counted stays; limits that are new are counted anew from the latency bins.
+
+        An objective that stays as it is keeps the limit its baseline gave it. Routes that no objective named before
+        start empty.
+        """
+        unchanged = {slo.name for slo in self.slos if slo in slos}
+        kept = {name: limit for name, limit in self._latency_limits.items() if name in unchanged}
         self.slos = slos
-        self._latency_limits = {name: limit for name, limit in _written_limits(slos).items() if limit is not None}
-        self.load(saved)
+        self._latency_limits = {**kept, **_written_limits(slos)}
+        for release in list(self._releases.values()):  # another thread may be reading: the whole table is replaced
+            release.books = {routes: release.books.get(routes) or Book(routes) for routes in self._limits_of_routes()}
+        self._limit_books()
+
+    def _limit_books(self) -> None:
+        limits = self._limits_of_routes()
+        for release in list(self._releases.values()):
+            for routes, book in release.books.items():
+                book.limit(limits[routes])
 
     # Asking
 
@@ -244,7 +194,7 @@ class MemorySource:
         now_s = self._clock.now_s()
         if INDICATORS[slo.indicator].kind == "latency":
             over = book.over.get(slo.name)
-            return over.reading(now_s, length_s) if over else Reading(0, 0)
+            return over[1].reading(now_s, length_s) if over else Reading(0, 0)
         windows = book.windows.get(slo.indicator)
         reading = windows.reading(now_s, length_s) if windows else Reading(0, 0)
         ratio = book.coverage_ratio(slo.indicator, now_s, length_s, reading.count)
@@ -288,25 +238,38 @@ class MemorySource:
 
     # Surviving a restart
 
-    def dump(self) -> dict[str, Any]:
-        """Return JSON-able state: windows only, their ages, and the wall time to know later how long we were away."""
+    def dump_pieces(self) -> Iterator[dict[str, Any]]:
+        """Yield JSON-able state in small pieces: a head, parts of windows, and a tail with their number.
+
+        Windows only, with ages, and the wall time to know later how long we were away. What is too old to be read is
+        left out. Each piece is made when it is asked for and takes about a millisecond to encode; counting may go on
+        in between, and what is counted meanwhile may be in it or not. Releases come in the order they were counted.
+        """
         now_s = self._clock.now_s()
-        return {
-            "v": DUMP_VERSION,
-            "wall_s": self._clock.wall_s(),
-            "releases": {
-                name: [
-                    {
-                        "routes": list(book.routes),
-                        "windows": {n: w.dump(now_s) for n, w in list(book.windows.items())},
-                        "unjudged": {n: w.dump(now_s) for n, w in list(book.unjudged.items())},
-                        "over": {n: [book.latency_limits[n], w.dump(now_s)] for n, w in list(book.over.items())},
-                    }
-                    for book in release.books.values()
-                ]
-                for name, release in list(self._releases.items())
-            },
-        }
+        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s()}
+        piece_count = 0
+        for name, release in sorted(self._releases.items(), key=lambda item: item[1].counted_s):
+            for book in list(release.books.values()):
+                for piece in book.pieces(now_s):
+                    yield {"release": name, **piece}
+                    piece_count += 1
+        yield {"piece_count": piece_count}
+
+    def dump(self) -> dict[str, Any]:
+        """Return the state in one piece."""
+        return _joined(self.dump_pieces())
+
+    def load_pieces(self, pieces: Iterable[Mapping[str, Any]]) -> None:
+        """Take over the windows of an earlier process from all its pieces, in order. A whole dump is one piece, too.
+
+        Raises:
+            ValueError: not pieces of this version, or some are missing; nothing is taken over then.
+        """
+        try:
+            dump = _joined(pieces)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"not a dump of windows ({type(error).__name__}: {error})") from error
+        self.load(dump)
 
     def load(self, dump: Mapping[str, Any]) -> None:
         """Take over the windows of an earlier process. A wall clock that ran backwards counts as no time away.
@@ -315,41 +278,68 @@ class MemorySource:
             ValueError: not a dump of this version; nothing is taken over then.
         """
         now_s = self._clock.now_s()
+        limits = self._limits_of_routes()
         try:
             if dump["v"] != DUMP_VERSION:
                 raise ValueError(f"windows of version {dump['v']}, this program keeps version {DUMP_VERSION}")
             away_s = max(0.0, self._clock.wall_s() - float(dump["wall_s"]))
-            loaded: dict[str, _Release] = {}
+            loaded: dict[str, ReleaseBooks] = {}
             for name, books in list(dump["releases"].items())[-MAX_RELEASES:]:
-                release = loaded[str(name)] = _Release(self._new_books(), self._cap_ratio)
+                release = ReleaseBooks({routes: Book(routes) for routes in limits}, self._cap_ratio, now_s)
                 for saved in books:
                     book = release.books.get(tuple(saved["routes"]))
                     if book is not None:
-                        _load_book(book, saved, now_s, away_s)
+                        book.load(saved, now_s, away_s)
+                for routes, book in release.books.items():
+                    book.limit(limits[routes])
+                loaded[str(name)] = release
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a dump of windows ({type(error).__name__}: {error})") from error
         self._releases = loaded
 
 
-def _load_book(book: _Book, saved: Mapping[str, Any], now_s: float, away_s: float) -> None:
-    for name, windows in saved["windows"].items():
-        if name == LATENCY or name in INDICATORS:
-            book.windows[name] = Windows.load(windows, now_s, away_s)
-    for name, windows in saved["unjudged"].items():
-        if name in INDICATORS:
-            book.unjudged[name] = Windows.load(windows, now_s, away_s)
-    for name, limit in book.latency_limits.items():
-        before = saved["over"].get(name)
-        if before is not None and before[0] == limit:
-            book.over[name] = Windows.load(before[1], now_s, away_s)
-        elif LATENCY in book.windows:  # a new objective or a new limit: count again from the bins
-            book.over[name] = book.windows[LATENCY].recounted(limit)
+def _joined(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the dump that these pieces make.
+
+    Raises:
+        ValueError: pieces are missing. KeyError, TypeError, AttributeError, IndexError: not pieces.
+    """
+    several = iter(pieces)
+    head = next(several, None)
+    if head is None:
+        raise ValueError("no dump of windows: empty")
+    if "releases" in head:
+        return dict(head)
+    dump: dict[str, Any] = {"v": head["v"], "wall_s": head["wall_s"], "releases": {}}
+    if dump["v"] != DUMP_VERSION:
+        return dump  # whoever loads it says so; its pieces may be of any form
+    parts: dict[tuple[str, Routes, str, str], list[Mapping[str, Any]]] = {}
+    piece_count = 0
+    for piece in several:
+        if "piece_count" in piece:
+            break
+        parts.setdefault((piece["release"], tuple(piece["routes"]), piece["part"], piece["name"]), []).append(piece)
+        piece_count += 1
+    else:
+        raise ValueError(f"torn dump of windows: ends after {piece_count} pieces")
+    if piece_count != piece["piece_count"]:
+        raise ValueError(f"torn dump of windows: {piece_count} pieces of {piece['piece_count']}")
+    books: dict[tuple[str, Routes], dict[str, Any]] = {}
+    for (release, routes, part, name), found in parts.items():
+        book = books.get((release, routes))
+        if book is None:
+            book = books[release, routes] = {"routes": list(routes), "windows": {}, "unjudged": {}, "over": {}}
+            dump["releases"].setdefault(release, []).append(book)
+        windows = join_parts(each["windows"] for each in found)
+        book[part][name] = [found[0]["limit"], windows] if part == "over" else windows
+    return dump
 
 
-def _written_limits(slos: tuple[Slo, ...]) -> dict[str, float | None]:
+def _written_limits(slos: tuple[Slo, ...]) -> dict[str, float]:
     """Limits of latency objectives that need nothing but the file."""
-    return {
+    limits = {
         slo.name: limit_for(slo).value
         for slo in slos
         if INDICATORS[slo.indicator].kind == "latency" and slo.threshold.form not in RELATIVE
     }
+    return {name: limit for name, limit in limits.items() if limit is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,8 @@ from slo.indicators import LATENCY, checked_votes, served_votes
 from slo.sources.memory import MAX_RELEASES, MemorySource
 from slo.spec import parse_slo, preset_text
 from slo.thresholds import limit_for
-from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo, State
+from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo, State, Threshold
+from slo.windows import PART_CELLS, Windows
 from tests.slo_builders import AVAILABILITY, COST, HALLUCINATION, P95, P99, SIMILARITY, found, make_exchange, make_slo
 
 HTTP, LLM, ZERO_HIT, THUMBS, CACHE = (
@@ -268,6 +270,103 @@ def test_releases_are_bounded(clock: StepClock) -> None:
     assert source.releases() == tuple(f"r{n}" for n in range(100 - MAX_RELEASES, 100))
 
 
+def test_the_release_that_was_counted_least_recently_gives_way(clock: StepClock) -> None:
+    source = source_of(clock, make_slo(AVAILABILITY))
+    for number in range(MAX_RELEASES):
+        source.served(make_exchange(release=f"r{number}"))
+        clock.step(1.0)
+    source.served(make_exchange(release="r0"))  # the long-running stable
+    clock.step(1.0)
+    source.feedback("r1", up=True)
+    clock.step(1.0)
+    source.checked(make_exchange(release="r2", findings=(found("grounding", "pass"),)))
+    clock.step(1.0)
+    source.served(make_exchange(release="new"))
+    assert set(source.releases()) == {"r0", "r1", "r2", "r4", "r5", "r6", "r7", "new"}
+
+
+def test_the_order_of_giving_way_survives_a_restart(clock: StepClock) -> None:
+    slos = (make_slo(AVAILABILITY),)
+    source = source_of(clock, *slos)
+    for name in ("stable", *(f"r{n}" for n in range(MAX_RELEASES - 1)), "stable"):
+        source.served(make_exchange(release=name))
+        clock.step(1.0)
+    restarted = MemorySource(slos, clock)
+    restarted.load_pieces(source.dump_pieces())
+    restarted.served(make_exchange(release="new"))
+    assert "stable" in restarted.releases()
+    assert "r0" not in restarted.releases()
+
+
+def test_a_forgotten_release_starts_again_from_nothing(clock: StepClock) -> None:
+    slo = make_slo(AVAILABILITY)
+    source = source_of(clock, slo)
+    broken = make_exchange(outcome=Outcome.SERVER_ERROR, session="s1", release="canary")
+    source.served(broken)
+    source.served(make_exchange())
+    source.forget("canary")
+    source.forget("never seen")
+    assert source.releases() == ("r1",)
+    assert source.reading(slo, "canary") == Reading(0, 0)
+    source.served(broken)  # no retry of what is forgotten
+    assert source.reading(slo, "canary") == Reading(1, 1)
+    assert source.reading(slo, "r1") == Reading(0, 1)
+
+
+def test_other_objectives_leave_what_was_counted_where_it_is(clock: StepClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    recounts: list[float] = []
+    recounted = Windows.recounted
+
+    def noted(windows: Windows, limit: float) -> Windows:
+        recounts.append(limit)
+        return recounted(windows, limit)
+
+    monkeypatch.setattr(Windows, "recounted", noted)
+    stays = make_slo(P95, name="stays", params={"absolute": 0.5})
+    relative = make_slo(P95, "baseline", name="relative", params={"baseline": "p95", "factor": 1.5})
+    moves = make_slo(P99, name="moves", params={"absolute": 0.25})
+    chat, ask = (make_slo(AVAILABILITY, name=name, routes=(name,)) for name in ("chat", "ask"))
+    source = MemorySource((stays, relative, moves, chat), clock, {"relative": 0.65})
+    for number in range(100):
+        source.served(make_exchange(number, duration_s=0.1 + number % 7 / 10))
+        clock.step(30.0)
+    books = source._releases["r1"].books
+    kept = (books[()], books[()].over["stays"][1], books[()].over["relative"][1])
+    monkeypatch.setattr(source, "load", None)  # nothing is written out and read back
+    recounts.clear()
+
+    moved = replace(moves, threshold=Threshold("absolute", {"absolute": 0.45}))
+    extra = make_slo(P99, name="extra", params={"absolute": 0.35})
+    source.replace_objectives((stays, relative, moved, extra, ask))
+    books = source._releases["r1"].books
+    assert (books[()], books[()].over["stays"][1], books[()].over["relative"][1]) == kept
+    assert sorted(recounts) == [0.35, 0.45]
+    assert sorted(books) == [(), ("ask",)]
+    readings = {slo.name: source.reading(slo, "r1") for slo in (stays, relative, moved, extra)}
+    # Of every seven: 0.1, 0.2 ... 0.7 s; 98 of them and 0.1, 0.2.
+    assert {name: r.bad_count for name, r in readings.items()} == {
+        "stays": 28, "relative": 14, "moves": 42, "extra": 56,
+    }  # fmt: skip
+    assert source.reading(ask, "r1") == Reading(0, 0)
+    source.served(make_exchange(route="ask", duration_s=9.0))
+    assert source.reading(ask, "r1") == Reading(0, 1)
+    assert source.reading(moved, "r1").bad_count == 43
+    source.replace_objectives((stays, moved))
+    assert source.reading(relative, "r1") == Reading(0, 0)
+
+
+def test_a_changed_rule_gives_up_the_limit_of_its_old_baseline(clock: StepClock) -> None:
+    relative = make_slo(P95, "baseline", params={"baseline": "p95", "factor": 1.5})
+    source = MemorySource((relative,), clock, {"rule": 0.3})
+    source.served(make_exchange())
+    changed = replace(relative, threshold=Threshold("baseline", {"baseline": "p95", "factor": 2.0}))
+    source.replace_objectives((changed,))
+    assert source.reading(changed, "r1") == Reading(0, 0)
+    source.set_limits({"rule": 0.35})
+    reading = source.reading(changed, "r1")
+    assert (reading.bad_count, reading.count) == (1, 1)
+
+
 def filled(clock: StepClock, slos: tuple[Slo, ...]) -> MemorySource:
     source = MemorySource(slos, clock)
     for number in range(300):
@@ -294,6 +393,93 @@ def test_windows_survive_a_restart_with_another_clock(clock: StepClock) -> None:
         assert after.count == pytest.approx(before.count, abs=3), slo.name
         assert after.coverage_ratio == pytest.approx(before.coverage_ratio, abs=0.02)
     assert restarted.objective_value(slos[3], "r1") == source.objective_value(slos[3], "r1")
+
+
+def test_pieces_are_the_dump(clock: StepClock) -> None:
+    slos = (*parse_slo(preset_text("support-faq")).objectives, make_slo(AVAILABILITY, name="chat", routes=("chat",)))
+    source = filled(clock, slos)
+    source.served(make_exchange(release="r2"))
+    pieces = [json.loads(json.dumps(piece)) for piece in source.dump_pieces()]
+    restarted, whole = MemorySource(slos, clock), MemorySource(slos, clock)
+    restarted.load_pieces(iter(pieces))
+    whole.load_pieces([json.loads(json.dumps(source.dump()))])  # a whole dump is one piece
+    for other in (restarted, whole):
+        assert other.releases() == ("r1", "r2")
+        assert other.gauges() == source.gauges() != []
+        for slo in slos:
+            for release in ("r1", "r2"):
+                for length_s in (300.0, 3600.0, 86_400.0, 30 * 86_400.0):
+                    before, after = source.reading(slo, release, length_s), other.reading(slo, release, length_s)
+                    assert (after.bad_count, after.count) == (before.bad_count, before.count)
+                    assert after.value_sum == pytest.approx(before.value_sum)
+                    assert after.coverage_ratio == pytest.approx(before.coverage_ratio)
+
+
+def cell_count(value: object) -> int:
+    if isinstance(value, dict):
+        return sum(cell_count(each) for each in value.values())
+    return sum(cell_count(each) for each in value) if isinstance(value, list | tuple) else 1
+
+
+def test_no_piece_is_large(clock: StepClock) -> None:
+    slos = parse_slo(preset_text("support-faq")).objectives
+    source = MemorySource(slos, clock)
+    for number in range(2000):
+        source.served(make_exchange(number, duration_s=0.01 * 1.021 ** (number % 400)))
+        clock.step(30.0)
+    sizes = [cell_count(piece) for piece in source.dump_pieces()]
+    assert sum(sizes) > 4 * PART_CELLS
+    assert max(sizes) <= 1.25 * PART_CELLS
+
+
+def test_what_is_too_old_to_be_read_is_not_dumped(clock: StepClock) -> None:
+    slo = make_slo(AVAILABILITY)
+    source = filled(clock, (slo,))
+    clock.step(2 * 3600.0)
+    source.served(make_exchange(release="r2"))
+    rings = [piece["windows"]["rings"] for piece in source.dump_pieces() if piece.get("release") == "r1"]
+    assert rings
+    assert all(fine == [] for fine, _, _ in rings)
+    assert any(middle for _, middle, _ in rings)
+    clock.step(30 * 86_400.0)
+    source.served(make_exchange(release="r2"))
+    assert {piece.get("release", "r2") for piece in source.dump_pieces()} == {"r2"}
+    restarted = MemorySource((slo,), clock)
+    restarted.load(source.dump())
+    assert restarted.releases() == ("r2",)
+
+
+@pytest.mark.parametrize("change", [lambda p: p[:-1], lambda p: p[:3], lambda p: p[:2] + p[3:], lambda p: []])
+def test_missing_pieces_are_refused(
+    clock: StepClock, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]
+) -> None:
+    slos = (make_slo(AVAILABILITY),)
+    source = filled(clock, slos)
+    pieces = list(source.dump_pieces())
+    with pytest.raises(ValueError, match=r"torn dump|empty"):
+        source.load_pieces(change(pieces))
+    assert source.reading(slos[0], "r1").count == 300
+
+
+@pytest.mark.parametrize("pieces", [[{}], [{"v": 9, "wall_s": 0}], [{"v": 1, "wall_s": 0}, {}], [3], [{"v": 1}]])
+def test_foreign_pieces_are_refused(clock: StepClock, pieces: list[dict[str, object]]) -> None:
+    with pytest.raises(ValueError, match=r"not a dump|version"):
+        source_of(clock).load_pieces(pieces)
+
+
+def test_counting_goes_on_between_pieces(clock: StepClock) -> None:
+    slo = make_slo(AVAILABILITY)
+    source = filled(clock, (slo,))
+    pieces = []
+    for piece in source.dump_pieces():
+        pieces.append(json.loads(json.dumps(piece)))
+        source.served(make_exchange(outcome=Outcome.SERVER_ERROR))
+        clock.step(4.0)
+    restarted = MemorySource((slo,), clock)
+    restarted.load_pieces(pieces)
+    counts = {restarted.reading(slo, "r1", length_s).count for length_s in (3600.0, 86_400.0, 30 * 86_400.0)}
+    assert len(counts) == 1  # no event in one ring and not in another
+    assert 300 <= counts.pop() <= source.reading(slo, "r1", 3600.0).count
 
 
 def test_a_long_absence_empties_the_windows_and_a_clock_gone_back_does_not(clock: StepClock) -> None:
