@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from guard.release import state as rules
@@ -242,3 +244,42 @@ def test_pause_keeps_the_weight_and_resume_starts_the_hold_anew() -> None:
 def test_abort_leaves_no_blame() -> None:
     state = rules.abort(rolling())
     assert (state.canary, state.canary_ratio, state.phase, state.barred) == ("", 0.0, Phase.IDLE, ())
+
+
+def test_a_second_rollback_after_a_rolled_back_canary_needs_force() -> None:
+    promoted = rules.promote(rolling(), 0.0)
+    canary = rules.start(promoted, "v1.3.0", DEFAULT, 0.0)
+    done = rules.finish_rollback(rules.step(canary, BREACH, 5.0, 0.0)[0])
+    assert (done.stable, done.previous) == ("v1.2.1", "v1.2.0")
+    with pytest.raises(RefusedError, match="force") as caught:
+        rules.rollback(done, "x")
+    assert caught.value.reason == "nothing_to_roll_back"
+    assert rules.step(done, BREACH, 10.0, 5.0)[1].rollback is None  # automation obeys the same rule
+    forced, order = rules.rollback(done, "x", force=True)
+    assert (forced.stable, order.bad, order.target) == ("v1.2.0", "v1.2.1", "v1.2.0")
+
+
+def test_the_limits_of_a_day_and_of_blindness_are_parameters() -> None:
+    assert rules.step(rolling(), BREACH, 1.0, 0.0, max_rollbacks_per_day=0)[1].rollback is None
+    blind = rules.step(rolling(), BLIND, 0.0, 0.0)[0]
+    assert rules.step(blind, BLIND, 59.0, 0.0, unknown_after_s=60.0)[1].alerts == ()
+    assert rules.step(blind, BLIND, 60.0, 0.0, unknown_after_s=60.0)[1].alerts == (Condition.UNKNOWN_TOO_LONG,)
+
+
+def test_advice_ends_with_its_cause_and_is_given_again_with_the_next() -> None:
+    said, effects = rules.step(rolling(mode=Mode.RECOMMEND), BREACH, 5.0, 0.0)
+    assert effects.recommendation
+    assert rules.step(said, BLIND, 10.0, 0.0)[0].recommendation == said.recommendation
+    quiet = rules.step(said, HOLD, 10.0, 0.0)[0]
+    assert quiet.recommendation == ""
+    assert rules.step(quiet, BREACH, 15.0, 0.0)[1].recommendation == effects.recommendation
+
+
+def test_shedding_lasts_while_nobody_can_see_and_ends_outside_of_enforce() -> None:
+    shedding = rules.step(IDLE, SHED, 0.0, 0.0)[0]
+    for blind in (BLIND, Action(ActionKind.HOLD, "sick: own event loop stalled")):
+        kept, effects = rules.step(shedding, blind, 5.0, 0.0)
+        assert (kept.shedding, effects.exposure) == (True, False)
+    for action in (SHED, BLIND):
+        ended, effects = rules.step(replace(shedding, mode=Mode.RECOMMEND), action, 5.0, 0.0)
+        assert (ended.shedding, effects.exposure) == (False, True)
