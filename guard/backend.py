@@ -35,6 +35,7 @@ from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
 from slo.errors import RefusedError
+from slo.evaluation import is_ticket
 from slo.metric_names import INDICATORS
 from slo.types import ActionKind, OnBreach, State, Version
 
@@ -128,6 +129,9 @@ class GuardBackend:
         parts.append(Part("registry", "ok" if status.registry in ("ok", "none") else "degraded", status.registry))
         parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))
         parts += [Part(f"loop {name}", "degraded", "ended; see the log, then restart") for name in guard.dead_loops()]
+        if self._controller.failed_ticks_count:
+            count = self._controller.failed_ticks_count
+            parts.append(Part("release loop", "degraded", f"{count} evaluations failed; see the log"))
         if self._judged_ago_s() > STALE_TICKS * guard.settings.file.release.evaluate_every:
             parts.append(Part("judge", "degraded", f"last evaluation {self._judged_ago_s():.0f} s ago"))
         if not guard.last_reload[0]:
@@ -234,7 +238,8 @@ class GuardBackend:
         wanted = self._release_id(release or self._controller.state.canary)
         rows = [j.verdict for j in last.judged if j.verdict.release == wanted] if last else []
         acting = [v for v in rows if v.slo.action is not OnBreach.TRACK]
-        failing = [v for v in acting if v.state is State.BREACH and v.firing and v.slo.action is OnBreach.ROLLBACK]
+        breached = [v for v in acting if v.state is State.BREACH and v.firing and not is_ticket(v)]
+        failing = [v for v in breached if v.slo.action is OnBreach.ROLLBACK]
         if failing:
             return Gate(GateData("fail", "; ".join(v.reason for v in failing), wanted))
         if acting and all(v.state is State.OK for v in acting):
@@ -267,28 +272,33 @@ class GuardBackend:
             RefusedError: not allowed now, or the release has moved since `expected_epoch`.
         """
         controller = self._controller
-        if body.expected_epoch is not None and body.expected_epoch != controller.state.epoch:
-            raise RefusedError(
-                "conflict", f"the release is at epoch {controller.state.epoch}, not {body.expected_epoch}"
-            )
+        epoch = body.expected_epoch
         if name == "drill":
-            drill = await controller.drill(actor=actor)
+            drill = await controller.drill(actor=actor, expected_epoch=epoch)
             return CommandResult(drill.message, self.release_status(), drill.incident_id, drill.mttr_s)
         if name == "start":
-            plan = parse_plan(body.plan, "plan") if body.plan else None
             result = await controller.start(
-                body.version, actor=actor, plan=plan, advance=body.advance or "manual", again=body.force
+                body.version,
+                actor=actor,
+                plan=parse_plan(body.plan, "plan") if body.plan else None,
+                advance=body.advance or "manual",
+                again=body.force,
+                expected_epoch=epoch,
             )
+            # No await since the start: no evaluation saw the windows of the version's former life.
+            self._guard.judge.forget(self._release_id(body.version))
         elif name == "promote":
-            result = await controller.promote(actor=actor) if body.force else await controller.advance(actor=actor)
+            up = controller.promote if body.force else controller.advance
+            result = await up(actor=actor, expected_epoch=epoch)
         elif name == "abort":
-            result = await controller.abort(actor=actor, reason=body.reason)
+            result = await controller.abort(actor=actor, reason=body.reason, expected_epoch=epoch)
         elif name == "rollback":
-            result = await controller.rollback(actor=actor, reason=body.reason or "asked for by a person")
+            reason = body.reason or "asked for by a person"
+            result = await controller.rollback(actor=actor, reason=reason, force=body.force, expected_epoch=epoch)
         elif name == "pause":
-            result = await controller.pause(actor=actor)
+            result = await controller.pause(actor=actor, expected_epoch=epoch)
         else:
-            result = await controller.resume(actor=actor)
+            result = await controller.resume(actor=actor, expected_epoch=epoch)
         return CommandResult(result.message, self.release_status(), result.incident_id)
 
     async def alerts_in(self, batch: AlertBatch) -> AlertsStored:

@@ -13,11 +13,11 @@ from guard.release.outbox import Offload, in_thread
 from guard.release.state import ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
 from slo.actions import ReleaseSnapshot, decide
 from slo.clock import Clock
-from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge
+from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge, suspend
 from slo.metric_names import INDICATORS
 from slo.sources.memory import MemorySource
 from slo.thresholds import Known, limit_for
-from slo.types import Action, Reading, Slo, State, Verdict, Version
+from slo.types import Action, Reading, Slo, Verdict, Version
 
 CLOCK_JUMP_S = 5.0
 LOOP_LAG_S = 0.1
@@ -96,6 +96,12 @@ class SloJudge:
         """New rules after a reload; what was held for rules that still exist stays held."""
         self._slos, self._known = slos, known
 
+    def forget(self, release: str) -> None:
+        """A release begins a new life: nothing of its former one is held against it."""
+        self._source.forget(release)
+        for key in [k for k in self._held if k[2] == release]:
+            del self._held[key]
+
     async def judge(self, state: ReleaseState) -> tuple[Action, tuple[Verdict, ...]]:
         """Return the action and all verdicts, those of stable included.
 
@@ -130,10 +136,13 @@ class SloJudge:
             return self._source.reading(slo, release, length_s)
 
         verdict = judge(slo, release, read, limit, value)
-        if sick:
-            verdict = replace(verdict, state=State.UNKNOWN, reason=f"{slo.name}: {sick}", fast=False)
         key = (slo.name, arm, release)
-        self._held[key], verdict = advance(self._held.get(key, NOT_HELD), verdict, self._clock.now_s())
+        held, now_s = self._held.get(key, NOT_HELD), self._clock.now_s()
+        if sick:
+            # Our own stall is no proof of anything: what was held is neither forgotten nor counted on.
+            self._held[key], verdict = suspend(held, replace(verdict, reason=f"{slo.name}: {sick}"), now_s)
+        else:
+            self._held[key], verdict = advance(held, verdict, now_s)
         budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
         return Judged(verdict, arm, value, budget)
 

@@ -218,7 +218,9 @@ class WebhookSettings(Model):
     name: Name
     url: str
     secret_env: EnvName = Field(description="Environment variable with the whsec_ secret; two, comma-separated.")
-    events: tuple[Literal["rollback", "shared_upstream", "recommendation", "drill", "track"], ...] = ("rollback",)
+    events: tuple[Literal["rollback", "shared_upstream", "page", "condition", "drill"], ...] = Field(
+        ("rollback", "shared_upstream", "page", "condition", "drill"), description="What is sent to it."
+    )
 
     @field_validator("url")
     @classmethod

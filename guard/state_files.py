@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from slo.errors import DataError
 
 log = logging.getLogger("sft-guard")
 
-WINDOWS_NAME = "windows.json"
+WINDOWS_NAME = "windows.jsonl"
 ALERTS_NAME = "alerts.sqlite"
 ALERTS_KEPT_COUNT = 100_000
 
 
-def save_windows(directory: Path, dump: dict[str, Any]) -> None:
-    """Replace the file in one step. Losing it costs history, not safety, so it is not forced to the disk.
+def save_windows(directory: Path, pieces: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the file in one step, one JSON line a piece. Losing it costs history, not safety: it is not forced out.
+
+    Encoding piece by piece lets the loop that carries the answers run in between.
 
     Raises:
         OSError: the disk is full or gone; the temporary file is removed.
@@ -30,15 +33,17 @@ def save_windows(directory: Path, dump: dict[str, Any]) -> None:
     target = directory / WINDOWS_NAME
     temporary = target.with_suffix(".tmp")
     try:
-        temporary.write_bytes(msgspec.json.encode(dump))
+        with temporary.open("wb") as file:
+            for piece in pieces:
+                file.write(msgspec.json.encode(piece) + b"\n")
         os.replace(temporary, target)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def load_windows(directory: Path) -> dict[str, Any] | None:
-    """What was saved, or None when there is nothing.
+def load_windows(directory: Path) -> list[Mapping[str, Any]]:
+    """The pieces that were saved; empty when nothing was.
 
     Raises:
         DataError: the file cannot be used; windows then start empty, and empty is unknown, not healthy.
@@ -47,16 +52,16 @@ def load_windows(directory: Path) -> dict[str, Any] | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return None
+        return []
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; windows start empty") from error
     try:
-        dump = msgspec.json.decode(content)
+        pieces = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.splitlines()]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: torn or foreign ({error}); windows start empty") from error
-    if not isinstance(dump, dict):
-        raise DataError(f"{path}: not a dump of windows; windows start empty")
-    return dump
+    if not pieces:
+        raise DataError(f"{path}: empty; windows start empty")
+    return list(pieces)
 
 
 class AlertStore:

@@ -39,7 +39,7 @@ from guard.release.outbox import Outbox
 from guard.release.plan import Plan, parse_plan
 from guard.release.pointer import ReleaseRegistry, translated
 from guard.release.report import Hooks
-from guard.release.state import Mode, ReleaseState
+from guard.release.state import Mode, Phase, ReleaseState
 from guard.release.webhook import WebhookSender
 from guard.settings import Settings, split_host_port
 from guard.split import WeightedSplit
@@ -204,7 +204,11 @@ class Guard:
         self._background("lag", self._watch_lag())
         if file.alertmanager is not None and self._session is not None:
             self._poster = AlertmanagerPoster(
-                [file.alertmanager.url], self._session, self.clock, self.controller.open_incidents
+                [file.alertmanager.url],
+                self._session,
+                self.clock,
+                self.controller.open_incidents,
+                repost_s=file.alertmanager.repost,
             )
             self._background("alertmanager", self._poster.run())
 
@@ -238,9 +242,10 @@ class Guard:
         rules = await asyncio.to_thread(Rules, settings, self.clock)
         state = self.controller.state if self.controller else None
         if state is not None:
-            for name in filter(None, (state.stable, state.canary if state.in_traffic else "")):
+            canary = state.canary if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED) else ""
+            for name in filter(None, (state.stable, canary)):
                 if name not in settings.targets:
-                    cure = f"keep it while it takes traffic (release status: {state.phase.value})"
+                    cure = f"keep it while a release uses it (release status: {state.phase.value})"
                     raise ConfigError(f"{settings.path.name}: versions", name, cure)
         file = settings.file
         self.data_path.swap(
@@ -259,6 +264,8 @@ class Guard:
                 mode=Mode(file.release.mode),
                 every_s=file.release.evaluate_every,
                 drain_unknown=file.release.unknown_action == "drain",
+                max_rollbacks_per_day=file.release.max_rollbacks_per_day,
+                unknown_after_s=file.release.unknown_after,
             )
             self.apply(self.controller.state)
         self.last_reload = (True, self.clock.wall_s())
@@ -355,6 +362,7 @@ class Guard:
             senders,
             self.clock,
             on_delivery=lambda result: self.exporter.inc("sft_guard_webhook_deliveries_total", {"result": result}),
+            wants={w.name: w.events for w in file.webhooks},
             on_page=lambda reason, item: log.error("webhook %s: %s; the outbox goes on for 24 h", item.target, reason),
         )
         self._registry = ReleaseRegistry(self._registry_port(), file.service, model=file.registry.model)
@@ -378,6 +386,8 @@ class Guard:
             mode=Mode(file.release.mode),
             every_s=file.release.evaluate_every,
             drain_unknown=file.release.unknown_action == "drain",
+            max_rollbacks_per_day=file.release.max_rollbacks_per_day,
+            unknown_after_s=file.release.unknown_after,
             hooks=hooks,
         )
 
@@ -459,13 +469,13 @@ class Guard:
                 log.warning("windows cannot be saved: %s", error.strerror)
 
     def _save_windows_now(self) -> None:
-        save_windows(self.settings.state_dir, self.memory.dump())
+        save_windows(self.settings.state_dir, self.memory.dump_pieces())
 
     def _load_windows(self) -> None:
         try:
-            dump = load_windows(self.settings.state_dir)
-            if dump is not None:
-                self.memory.load(dump)
+            pieces = load_windows(self.settings.state_dir)
+            if pieces:
+                self.memory.load_pieces(pieces)
         except (DataError, ValueError) as error:
             log.warning("windows: %s", error)
 

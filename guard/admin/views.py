@@ -76,6 +76,8 @@ def incident_title(incident: Incident) -> str:
         "rollback": f"{incident.bad.name} rolled back to {incident.target.name}",
         "no_target": f"{incident.bad.name} taken out of traffic; nothing to go back to",
         "shared_upstream": f"{incident.bad.name} and {incident.target.name} breach together",
+        "page": f"a rule of {incident.bad.name} wants a person",
+        "condition": f"{incident.rule} of {incident.bad.name}",
         "drill": f"drill: {incident.bad.name} rolled back to {incident.target.name}",
     }
     what = words.get(incident.kind.value, incident.kind.value)

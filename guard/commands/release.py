@@ -36,7 +36,9 @@ def register(groups: Groups) -> None:
         ("drill", "rehearse a rollback and report how long it took; traffic is not touched"),
     ):
         command = add_command(release, name, run_change, help_text, f"sft-guard release {name}")
-        command.set_defaults(now=False)
+        command.set_defaults(now=False, force=False)
+        if name == "rollback":
+            command.add_argument("--force", action="store_true", help="also when no release is under way")
         if name == "promote":
             command.add_argument("--now", action="store_true", help="make it stable at once, whatever the stage")
         commands.append(command)
@@ -76,6 +78,8 @@ def run_change(args: argparse.Namespace) -> int:
             body["plan"] = args.plan
     if args.release_command == "promote":
         body["force"] = args.now
+    elif args.release_command == "rollback":
+        body["force"] = args.force
     result = _call(args, "POST", f"/api/v1/release/{args.release_command}", body)
     emit(
         args, result, "\n".join(f"{key:18} {value}" for key, value in result.items() if value not in (None, "", [], {}))

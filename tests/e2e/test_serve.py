@@ -253,3 +253,32 @@ def test_a_port_that_is_taken_is_one_clear_line(sidecar: Sidecar, tmp_path: Path
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     assert "choose a free address" in run.stderr
+
+
+def test_a_release_started_again_is_not_judged_by_its_former_life(sidecar: Sidecar) -> None:
+    plan = {"version": "v2", "plan": "100% for 2h"}
+    assert sidecar.post("/api/v1/release/start", plan)[0] == 200
+    for _ in range(25):
+        sidecar.ask()
+    until(lambda: 'sft_availability_success_rate{service="faq-bot"' in sidecar.get("/metrics"))
+    assert sidecar.post("/api/v1/release/rollback", {"reason": "test"})[0] == 200
+    status, refused = sidecar.post("/api/v1/release/rollback", {"reason": "again, by a second person"})
+    assert (status, refused["error"]["type"]) == (409, "nothing_to_roll_back")
+    assert sidecar.post("/api/v1/release/start", plan)[0] == 409
+    assert sidecar.post("/api/v1/release/start", {**plan, "force": True})[0] == 200
+    before_wall_s = json.loads(sidecar.get("/api/v1/slo"))["evaluated_wall_s"]
+    until(lambda: json.loads(sidecar.get("/api/v1/slo"))["evaluated_wall_s"] > before_wall_s + 1.0)
+    rows = json.loads(sidecar.get("/api/v1/slo"))["objectives"]
+    assert any(r["arm"] == "canary" for r in rows)
+    assert all(r["events_count"] == 0 for r in rows if r["arm"] == "canary")
+
+
+def test_two_guards_do_not_share_a_state_directory(sidecar: Sidecar) -> None:
+    environment = {**os.environ, "GUARD_TOKEN": TOKEN}  # noqa: TID251 - a child process needs it
+    run = subprocess.run(
+        [sys.executable, "-m", "guard.cli", "serve", "-c", "guard.yaml"],
+        cwd=sidecar.directory, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "uses this state directory" in run.stderr
+    assert sidecar.ask()[0] == 200

@@ -11,7 +11,11 @@ import pytest
 
 from guard.admin.backend import AlertBatch, AlertIn
 from guard.state_files import AlertStore, load_windows, save_windows
+from slo.clock import SystemClock
 from slo.errors import DataError
+from slo.sources.memory import MemorySource
+from slo.spec import parse_slo
+from slo.types import Exchange, Outcome
 
 
 def batch(*fingerprints: str, status: str = "firing") -> AlertBatch:
@@ -54,14 +58,26 @@ def test_a_damaged_alert_file_is_moved_aside_and_answers_go_on(
 
 
 def test_windows_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    assert load_windows(tmp_path) is None
-    save_windows(tmp_path, {"v": 1, "releases": {}})
-    assert load_windows(tmp_path) == {"v": 1, "releases": {}}
-    assert [p.name for p in tmp_path.iterdir()] == ["windows.json"]
+    assert load_windows(tmp_path) == []
+    save_windows(tmp_path, [{"v": 1}, {"piece_count": 1}])
+    assert load_windows(tmp_path) == [{"v": 1}, {"piece_count": 1}]
+    assert [p.name for p in tmp_path.iterdir()] == ["windows.jsonl"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{torn", b"[]", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{torn", b"[]", b"\xff\xfe", b'{"v":1}\n{"pie'])
 def test_windows_that_cannot_be_read_say_so(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "windows.json").write_bytes(content)
+    (tmp_path / "windows.jsonl").write_bytes(content)
     with pytest.raises(DataError, match="windows start empty"):
         load_windows(tmp_path)
+
+
+def test_what_memory_saves_is_what_it_loads(tmp_path: Path) -> None:
+    slos = parse_slo("service: a\npreset: support-faq\n").objectives
+    clock = SystemClock()
+    before, after = MemorySource(slos, clock), MemorySource(slos, clock)
+    for number in range(30):
+        before.served(Exchange(str(number), 1.0, "chat", "r1", "stable", Outcome.OK, 200, duration_s=0.1))
+    save_windows(tmp_path, before.dump_pieces())
+    after.load_pieces(load_windows(tmp_path))
+    availability = next(s for s in slos if s.name == "availability")
+    assert after.reading(availability, "r1", 3600.0).count == 30
