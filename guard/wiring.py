@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,7 +25,6 @@ from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.judge import SloJudge, Vitals
 from guard.pipeline import PipelineLimits, WorkerPipeline
-from guard.ports import Capture, ExchangeText
 from guard.proxy import DataPath
 from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
@@ -36,26 +33,23 @@ from guard.release.controller import Controller
 from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox
-from guard.release.plan import Plan, parse_plan
 from guard.release.pointer import ReleaseRegistry, translated
 from guard.release.report import Hooks
 from guard.release.state import Mode, Phase, ReleaseState
 from guard.release.webhook import WebhookSender
+from guard.rule_files import Rules
 from guard.settings import Settings, split_host_port
+from guard.sinks import CheckedSink, PathSink, WindowsRecorder
 from guard.split import WeightedSplit
 from guard.state_files import AlertStore, load_windows, save_windows
 from registry.client import LocalRegistry, RegistryClient, RegistryPort
 from registry.store import RegistryStore
 from slo.actions import reason_code
-from slo.artefact import Baseline
-from slo.baselines import load_baseline
 from slo.clock import Clock, SystemClock
-from slo.errors import ConfigError, DataError, GuardError
-from slo.pricing import PriceTable
+from slo.errors import ConfigError, DataError
 from slo.sources.memory import MemorySource
-from slo.spec import SloFile, load_slo_file
-from slo.thresholds import Known, latency_bounds_s
-from slo.types import Exchange, Slo, Version
+from slo.thresholds import latency_bounds_s
+from slo.types import Version
 
 log = logging.getLogger("sft-guard")
 
@@ -64,52 +58,6 @@ LAG_EVERY_S = 0.05
 LOG_QUEUE_BYTES = 4 * 2**20  # a second of peak traffic; what a stalled disk costs in memory at most
 SHED_RATIO = 0.25
 """Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
-
-
-class Rules:
-    """What is read from files beside guard.yaml: objectives, baseline, prices. Replaced as a whole on reload."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Raises ConfigError, DataError: a file cannot be used."""
-        file = settings.file
-        self.slo_file: SloFile | None = load_slo_file(settings.resolve(file.slo)) if file.slo else None
-        self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
-        today = datetime.fromtimestamp(clock.wall_s(), UTC).date().isoformat()
-        self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
-        self.baseline, self.baseline_problem = _baseline(settings, file.baseline)
-        self.previous_baseline, _ = _baseline(settings, file.previous_baseline)
-        self._clock, self._embedder = clock, file.checks.embedder
-        self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
-
-    def known(self) -> Known:
-        """What limits may be taken from, now."""
-        return Known(self._clock.wall_s(), self.baseline, self.previous_baseline, self._embedder)
-
-
-class PathSink:
-    """Told by the data path of each end; hands the words on to the checks."""
-
-    def __init__(self, fanout: Fanout, pipeline: WorkerPipeline | None) -> None:
-        self._fanout, self._pipeline = fanout, pipeline
-
-    def finished(self, exchange: Exchange, capture: Capture | None) -> None:
-        """Count now; check later."""
-        self._fanout.served(exchange)
-        if capture is None or self._pipeline is None:
-            self._fanout.checked(exchange, None)  # nothing to check: recorded as it is
-        else:
-            self._pipeline.offer(exchange, capture)
-
-
-class CheckedSink:
-    """Told by the pipeline; words are redacted already."""
-
-    def __init__(self, fanout: Fanout) -> None:
-        self._fanout = fanout
-
-    def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
-        """Record the findings and, in the log, the words."""
-        self._fanout.checked(exchange, _words(text))
 
 
 class Guard:
@@ -140,7 +88,7 @@ class Guard:
         self.exchange_log = self._exchange_log()
         recorders: dict[str, Any] = {
             "prometheus": self.exporter,
-            "windows": _Windows(self.memory),
+            "windows": WindowsRecorder(self.memory),
             "recent": self.recent,
         }
         if self.exchange_log is not None:
@@ -518,47 +466,3 @@ class _ConfiguredVersions(Mapping[str, Version]):
 
     def __len__(self) -> int:
         return len(self._guard.settings.targets)
-
-
-class _Windows:
-    """The windows as a recorder; words are no business of theirs."""
-
-    def __init__(self, memory: MemorySource) -> None:
-        self._memory = memory
-
-    def served(self, exchange: Exchange) -> None:
-        self._memory.served(exchange)
-
-    def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
-        self._memory.checked(exchange)
-
-
-def _baseline(settings: Settings, path: Path | None) -> tuple[Baseline | None, str]:
-    """The baseline at `path`, or why there is none."""
-    if path is None:
-        return None, "none is configured; collect one with `sft-guard baseline collect`"
-    try:
-        return load_baseline(settings.resolve(path)), ""
-    except DataError as error:
-        # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
-        log.error("baseline: %s", error)
-        return None, str(error)
-
-
-def _words(text: ExchangeText | None) -> dict[str, object] | None:
-    if text is None:
-        return None
-    words: dict[str, object] = {"question": text.question, "answer": text.answer}
-    if text.contexts is not None:
-        words["contexts"] = list(text.contexts)
-    return words
-
-
-def _plan_of(settings: Settings) -> str | list[object]:
-    plan = settings.file.release.plan
-    if isinstance(plan, str):
-        return plan
-    return [{"weight": s.weight, "hold": s.hold, "min_events": s.min_events} for s in plan]
-
-
-__all__ = ["Guard", "GuardError", "PathSink", "Rules"]

@@ -1,0 +1,59 @@
+"""What is read from files beside guard.yaml: objectives, baselines, prices, plan. Replaced as a whole on reload."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+from guard.release.plan import Plan, parse_plan
+from guard.settings import Settings
+from slo.artefact import Baseline
+from slo.baselines import load_baseline
+from slo.clock import Clock
+from slo.errors import DataError
+from slo.pricing import PriceTable
+from slo.spec import SloFile, load_slo_file
+from slo.thresholds import Known
+from slo.types import Slo
+
+log = logging.getLogger("sft-guard")
+
+
+class Rules:
+    """What is read from files beside guard.yaml: objectives, baseline, prices. Replaced as a whole on reload."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Raises ConfigError, DataError: a file cannot be used."""
+        file = settings.file
+        self.slo_file: SloFile | None = load_slo_file(settings.resolve(file.slo)) if file.slo else None
+        self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
+        today = datetime.fromtimestamp(clock.wall_s(), UTC).date().isoformat()
+        self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
+        self.baseline, self.baseline_problem = _baseline(settings, file.baseline)
+        self.previous_baseline, _ = _baseline(settings, file.previous_baseline)
+        self._clock, self._embedder = clock, file.checks.embedder
+        self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
+
+    def known(self) -> Known:
+        """What limits may be taken from, now."""
+        return Known(self._clock.wall_s(), self.baseline, self.previous_baseline, self._embedder)
+
+
+def _baseline(settings: Settings, path: Path | None) -> tuple[Baseline | None, str]:
+    """The baseline at `path`, or why there is none."""
+    if path is None:
+        return None, "none is configured; collect one with `sft-guard baseline collect`"
+    try:
+        return load_baseline(settings.resolve(path)), ""
+    except DataError as error:
+        # Rules that need it are unknown and say so; absolute ones still act, so this does not stop the start.
+        log.error("baseline: %s", error)
+        return None, str(error)
+
+
+def _plan_of(settings: Settings) -> str | list[object]:
+    plan = settings.file.release.plan
+    if isinstance(plan, str):
+        return plan
+    return [{"weight": s.weight, "hold": s.hold, "min_events": s.min_events} for s in plan]

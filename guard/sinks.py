@@ -1,0 +1,59 @@
+"""Who is told of the end of an exchange: the small adapters between data path, checks and recorders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from exporters.fanout import Fanout
+from guard.pipeline import WorkerPipeline
+from guard.ports import Capture, ExchangeText
+from slo.sources.memory import MemorySource
+from slo.types import Exchange
+
+
+class PathSink:
+    """Told by the data path of each end; hands the words on to the checks."""
+
+    def __init__(self, fanout: Fanout, pipeline: WorkerPipeline | None) -> None:
+        self._fanout, self._pipeline = fanout, pipeline
+
+    def finished(self, exchange: Exchange, capture: Capture | None) -> None:
+        """Count now; check later."""
+        self._fanout.served(exchange)
+        if capture is None or self._pipeline is None:
+            self._fanout.checked(exchange, None)  # nothing to check: recorded as it is
+        else:
+            self._pipeline.offer(exchange, capture)
+
+
+class CheckedSink:
+    """Told by the pipeline; words are redacted already."""
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+
+    def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
+        """Record the findings and, in the log, the words."""
+        self._fanout.checked(exchange, _words(text))
+
+
+class WindowsRecorder:
+    """The windows as a recorder; words are no business of theirs."""
+
+    def __init__(self, memory: MemorySource) -> None:
+        self._memory = memory
+
+    def served(self, exchange: Exchange) -> None:
+        self._memory.served(exchange)
+
+    def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
+        self._memory.checked(exchange)
+
+
+def _words(text: ExchangeText | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    words: dict[str, object] = {"question": text.question, "answer": text.answer}
+    if text.contexts is not None:
+        words["contexts"] = list(text.contexts)
+    return words
