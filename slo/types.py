@@ -14,7 +14,7 @@ from hashlib import sha256
 
 
 class Outcome(StrEnum):
-    """How one exchange ended (engine.md 1 of the specification). Closed set: it is a metric label."""
+    """How one exchange ended. Closed set: it is a metric label."""
 
     OK = "ok"
     CLIENT_ERROR = "client_error"  # 4xx by the caller: not held against the release
