@@ -373,6 +373,9 @@ class Passage:
         cost_usd = None
         if input_tokens is not None and output_tokens is not None:
             cost_usd = path.pricer.cost_usd(model, input_tokens, output_tokens)
+            if cost_usd is None and model != (known := self._plan.target.version.model):
+                # Bots ask for aliases; what the release is made of is what is paid for.
+                cost_usd = path.pricer.cost_usd(known, input_tokens, output_tokens)
         notes = self._method.notes
         exchange = Exchange(
             exchange_id=self.exchange_id.decode("ascii"),

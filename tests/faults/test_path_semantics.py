@@ -313,3 +313,11 @@ async def test_an_address_in_use_is_named_with_its_cure():
     async with running(target(1)) as guard:
         with pytest.raises(ConfigError, match=rf"listeners\.data: got '127\.0\.0\.1:{guard.port}'; choose a free"):
             await guard.path.start("127.0.0.1", guard.port)
+
+
+async def test_an_alias_without_a_price_costs_what_the_release_is_made_of():
+    async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port)) as guard:
+        assert (await ask(guard.port, {**chat(), "model": "unpriced"})).status == 200
+        exchange = await guard.sink.arrived()
+    assert exchange.model == "unpriced"
+    assert exchange.cost_usd == 22e-6
