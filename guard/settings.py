@@ -82,6 +82,12 @@ class Listen(Model):
         split_host_port(value)
         return value
 
+    @model_validator(mode="after")
+    def _two_listeners(self) -> Listen:
+        if self.data == self.admin and split_host_port(self.data)[1] != 0:
+            raise ValueError(f"data and admin are both {self.data}; give each a port of its own")
+        return self
+
 
 class Admin(Model):
     """Admin listener. Without a token everything that changes state is off."""

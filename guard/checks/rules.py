@@ -249,7 +249,7 @@ def _link_problem(answer: str) -> str:
             return "a link without a valid URL"
     if not _LINK_HINT.search(answer):
         return ""
-    urls = _URL.findall(answer)
+    urls = [url.rstrip(".,;:!?)\"'\u3002\uff0c") for url in _URL.findall(answer)]  # the sentence's, not the address's
     if bad := [u for u in urls if not _valid_url(u)]:
         return f"{bad[0][:60]} is no valid URL"
     if not urls and not _MARKDOWN_LINK.search(answer) and _LINK_PROMISED.search(answer):

@@ -39,6 +39,9 @@ def register(groups: Groups) -> None:
     collect.add_argument(
         "--force", action="store_true", help="accept less than 7 days or too few exchanges; marked in the file"
     )
+    about = "guard.yaml: stamps the embedder, and collects the windows that its rules need"
+    collect.add_argument("-c", "--config", type=Path, help=about)
+    collect.add_argument("--release", help="short id: only exchanges of this release, for a previous_baseline")
     show = add_command(baseline, "show", run_show, "read a baseline", "sft-guard baseline show baseline.json")
     show.add_argument("file", type=Path)
 
@@ -55,6 +58,8 @@ def run_grade(args: argparse.Namespace) -> int:
     from guard.checks.grade import grade
     from guard.checks.spec import CheckSpec
 
+    if args.threshold is not None and not 0.0 <= args.threshold <= 1.0:
+        raise ConfigError("--threshold", args.threshold, "write a hallucination score between 0 and 1")
     spec = CheckSpec(embedder=args.embedder, grounding_threshold=args.threshold)
     bad_count = 0
     source = args.file.open(encoding="utf-8") if args.file else sys.stdin
@@ -90,11 +95,15 @@ def run_collect(args: argparse.Namespace) -> int:
 
     settings = load_settings(args.config) if args.config else None
     slo = settings.resolve(settings.file.slo) if settings and settings.file.slo else None
+    try:
+        window_s = parse_duration_s(args.window)
+    except ValueError as error:
+        raise ConfigError("--window", args.window, "write a duration such as 10m, 1h or 1d") from error
     reader = LogReader(args.log)
     exclusions = tuple(_time_range(text) for text in args.exclude)
     baseline = collect(
         (exchange for exchange, _ in reader),
-        window_s=parse_duration_s(args.window),
+        window_s=window_s,
         more_windows_s=_windows_of(slo) if slo else (),
         embedder=settings.file.checks.embedder if settings else "",
         now_wall_s=SystemClock().wall_s(),

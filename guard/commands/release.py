@@ -64,8 +64,7 @@ def register(groups: Groups) -> None:
 def run_status(args: argparse.Namespace) -> int:
     """Print the release status."""
     status = _call(args, "GET", "/api/v1/release")
-    lines = [f"{key:18} {value}" for key, value in status.items() if value not in (None, "", [], {})]
-    emit(args, status, "\n".join(lines))
+    emit(args, status, _status_text(status))
     return 0
 
 
@@ -81,10 +80,39 @@ def run_change(args: argparse.Namespace) -> int:
     elif args.release_command == "rollback":
         body["force"] = args.force
     result = _call(args, "POST", f"/api/v1/release/{args.release_command}", body)
-    emit(
-        args, result, "\n".join(f"{key:18} {value}" for key, value in result.items() if value not in (None, "", [], {}))
-    )
+    text = str(result.get("message", "done"))
+    if result.get("mttr_s") is not None:
+        text += f"\nfrom the verdict to the last receiver told: {result['mttr_s']:.2f} s"
+    if result.get("incident_id"):
+        text += f"\nincident {result['incident_id']}"
+    emit(args, result, f"{text}\n\n{_status_text(result['status'])}" if "status" in result else text)
     return 0
+
+
+def _status_text(status: dict[str, Any]) -> str:
+    """The release for people: who answers, how far the canary is, what holds it."""
+
+    def name(view: dict[str, Any] | None) -> str:
+        if not view:
+            return "none"
+        made_of = " x ".join(view[part] for part in ("model", "adapter", "kb", "prompt", "policy") if view[part])
+        return f"{view['name']} [{view['release']}] {made_of}"
+
+    lines = [
+        f"phase        {status['phase']}, mode {status['mode']}, advance {status['advance']}",
+        f"stable       {name(status['stable'])}",
+        f"canary       {name(status['canary'])}, {status['canary_ratio']:.0%} of the sessions",
+        f"previous     {name(status['previous'])}",
+    ]
+    if status["stage_number"]:
+        held = f"held {status['stage_held_s']:.0f} of {status['stage_hold_s']:.0f} s"
+        events = f"{status['stage_events_count']} of {status['stage_min_events_count']} events"
+        lines.append(f"stage        {status['stage_number']} of {status['stage_count']}: {held}, {events}")
+    for key in ("reason", "recommendation", "incident_id"):
+        if status[key]:
+            lines.append(f"{key:12} {status[key]}")
+    lines += [f"condition    {condition}" for condition in status["conditions"]]
+    return "\n".join(lines)
 
 
 def run_incidents(args: argparse.Namespace) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import aiohttp
+
 from guard.demo import answer_path
 from guard.demo.content import articles
 from guard.demo.processes import Children
@@ -21,6 +23,7 @@ from slo.errors import DataError
 
 START_S = 60.0
 WATCH_EVERY_S = 0.5
+EMBEDDER_S = 15.0
 
 
 class Playground:
@@ -67,10 +70,24 @@ class Playground:
             guard = children.start("guard", ["-m", "guard.cli", "serve", "-c", "guard.yaml"])
             await path.printed(answer_path.READY, self._clock, within_s=START_S)
             await guard.printed("serving on", self._clock, within_s=START_S)
+            await self._embedder_loaded()
             self._say(self._welcome())
             while True:
                 await self._clock.sleep(WATCH_EVERY_S)
                 children.check()
+
+    async def _embedder_loaded(self) -> None:
+        """The answer path answers by words at once; the first answer a person sees should be its best."""
+        deadline_s = self._clock.now_s() + EMBEDDER_S
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while self._clock.now_s() < deadline_s:
+                try:
+                    async with session.get(f"http://127.0.0.1:{self._answer_port}/healthz") as response:
+                        if (await response.json()).get("embedder") != "loading":
+                            return
+                except (aiohttp.ClientError, TimeoutError, ValueError):
+                    pass  # not up yet; the deadline ends this
+                await self._clock.sleep(0.1)
 
     def _knowledge_base(self, build: Rebuild, embedder_name: str) -> tuple[Path, KnowledgeBase]:
         """The one of an earlier run when it is sound and of the same content, else a new one."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from guard.cli import build_parser, main
+from slo.clock import SystemClock
+from slo.codec import encode_exchange
 from slo.spec import PRESETS
+from slo.types import Exchange, Outcome
 
 SUBCOMMANDS = [
     ["init"], ["serve"], ["demo"], ["doctor"], ["check"], ["grade"], ["baseline", "collect"], ["baseline", "show"],
@@ -107,3 +110,37 @@ def test_grade_reads_lines_and_keeps_going(tmp_path: Path, capsys: pytest.Captur
     assert results["bad"]["hallucinated"] is True
     assert 0.0 <= results["good"]["score"] < results["bad"]["score"] <= 1.0
     assert "2" in captured.err  # the line number of the torn one
+
+
+def test_a_baseline_is_collected_shown_and_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--dir", str(tmp_path)]) == 0
+    log, out = tmp_path / "exchanges-1.jsonl", tmp_path / "baseline.json"
+    start_s = SystemClock().wall_s() - 8 * 3600
+    rows = [
+        Exchange(f"e{n}", start_s + n * 20, "chat", "r1", "stable", Outcome.OK, 200, duration_s=0.2, cost_usd=0.001)
+        for n in range(1200)
+    ]
+    log.write_bytes(b"\n".join(map(encode_exchange, rows)) + b"\n{torn\n")
+    command = ["baseline", "collect", "-c", str(tmp_path / "guard.yaml"), "--log", str(log), "--out", str(out)]
+    assert main(command) == 2
+    assert "7 days" in capsys.readouterr().err
+    assert main([*command, "--force", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert (result["exchange_count"], result["forced"], result["lines_left_out"]) == (1200, True, 1)
+    assert "1201" in captured.err  # the line that was left out
+    assert main(["baseline", "show", str(out)]) == 0
+    assert main(["slo", "explain", "--slo", str(tmp_path / "slo.yaml"), "--baseline", str(out)]) == 0
+    assert main([*command, "--force", "--release", "other"]) == 2
+    assert main([*command, "--force", "--window", "5x"]) == 2
+    assert "write a duration" in capsys.readouterr().err
+    out.write_text(out.read_text().replace("1200", "1201"))
+    assert main(["baseline", "show", str(out)]) == 2
+
+
+def test_readme_commands_are_commands() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = [line.split("#")[0].split()[1:] for line in readme.splitlines() if line.startswith(".venv/bin/sft-guard")]
+    assert len(lines) >= 8
+    for words in lines:
+        build_parser().parse_args(words)  # exits when a word is unknown
