@@ -1,0 +1,81 @@
+"""guard.yaml as a whole: the sections, and what must hold between them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from guard.settings.fields import NAME, Model, Name
+from guard.settings.measuring import CheckSettings, LogSettings
+from guard.settings.release import AlertmanagerSettings, RegistrySettings, ReleaseSettings, WebhookSettings
+from guard.settings.traffic import (
+    Admin,
+    LimitSettings,
+    Listen,
+    RouteSettings,
+    TimeoutSettings,
+    VersionSettings,
+    version_of,
+)
+
+
+class GuardFile(Model):
+    """guard.yaml"""
+
+    service: Name
+    listen: Listen = Listen()
+    admin: Admin = Admin()
+    state_dir: Path = Path("state")
+    slo: Path | None = Field(Path("slo.yaml"), description="The objectives; null to measure only.")
+    baseline: Path | None = Field(None, description="baseline.json made by `sft-guard baseline collect`.")
+    previous_baseline: Path | None = Field(
+        None, description="Baseline of the previous release, for rules of the form previous x factor."
+    )
+    prices: Path | None = Field(None, description="prices.yaml; default: the table shipped with the program.")
+    routes: tuple[RouteSettings, ...] = Field(min_length=1)
+    versions: dict[str, VersionSettings] = Field(min_length=1)
+    release: ReleaseSettings
+    registry: RegistrySettings = RegistrySettings()
+    checks: CheckSettings = CheckSettings()
+    exchange_log: LogSettings = LogSettings()
+    webhooks: tuple[WebhookSettings, ...] = ()
+    alertmanager: AlertmanagerSettings | None = None
+    timeouts: TimeoutSettings = TimeoutSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @field_validator("versions")
+    @classmethod
+    def _names(cls, value: dict[str, VersionSettings]) -> dict[str, VersionSettings]:
+        for name in value:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"`{name}` is not a version name; use lower-case letters, digits, dot, dash")
+        seen: dict[str, str] = {}
+        for name, version in value.items():
+            release_id = version_of(name, version).release_id
+            if release_id in seen:
+                raise ValueError(
+                    f"`{name}` and `{seen[release_id]}` have the same model, adapter, kb, prompt and policy, so they "
+                    "are one release; give the part that differs a different value"
+                )
+            seen[release_id] = name
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _unique_routes(cls, value: tuple[RouteSettings, ...]) -> tuple[RouteSettings, ...]:
+        for field in ("name", "path"):
+            words = [getattr(route, field) for route in value]
+            twice = {w for w in words if words.count(w) > 1}
+            if twice:
+                raise ValueError(f"two routes have the {field} `{min(twice)}`; each {field} may appear once")
+        return value
+
+    @model_validator(mode="after")
+    def _stable_exists(self) -> GuardFile:
+        if self.release.stable not in self.versions:
+            raise ValueError(
+                f"release.stable is `{self.release.stable}`, which is not in versions ({', '.join(self.versions)})"
+            )
+        return self

@@ -1,0 +1,121 @@
+"""From file and environment to `Settings`: paths absolute, secrets read. The only place that reads `os.environ`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from guard.ports import Target
+from guard.settings.fields import parse_origin
+from guard.settings.file import GuardFile
+from guard.settings.release import WebhookSettings
+from guard.settings.traffic import VersionSettings, route_of, version_of
+from slo.codec import text_hash
+from slo.errors import ConfigError
+from slo.strict_yaml import load_yaml_file, validate_model
+
+
+class Settings:
+    """A checked guard.yaml with its paths made absolute and its secrets read."""
+
+    def __init__(self, path: Path, file: GuardFile, environment: dict[str, str], config_hash: str) -> None:
+        self.path, self.file, self.config_hash = path, file, config_hash
+        self.base_dir = path.parent
+        self._environment = environment
+        self.routes = tuple(route_of(r) for r in file.routes)
+        self.targets = {name: self._target(name, v) for name, v in file.versions.items()}
+        self.admin_token = self._admin_token()
+        self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks)}
+        self.registry_token = self._env("registry.token_env", file.registry.token_env)
+
+    def resolve(self, path: Path) -> Path:
+        """A path written in the file is relative to the file."""
+        return path if path.is_absolute() else self.base_dir / path
+
+    @property
+    def state_dir(self) -> Path:
+        return self.resolve(self.file.state_dir)
+
+    @property
+    def log_dir(self) -> Path:
+        return self.resolve(self.file.exchange_log.dir) if self.file.exchange_log.dir else self.state_dir / "exchanges"
+
+    def _env(self, place: str, name: str | None) -> str | None:
+        if name is None:
+            return None
+        value = self._environment.get(name, "").strip()
+        if not value:
+            raise ConfigError(
+                f"{self.path.name}: {place}", name, f"set the environment variable {name}, or remove this line"
+            )
+        return value
+
+    def _target(self, name: str, version: VersionSettings) -> Target:
+        headers = tuple((k.lower(), v) for k, v in version.headers.items())
+        key = self._env(f"versions.{name}.api_key_env", version.api_key_env)
+        if key:
+            headers = (*(h for h in headers if h[0] != "authorization"), ("authorization", f"Bearer {key}"))
+        endpoints = tuple(parse_origin(origin) for origin in version.upstreams)
+        return Target(version_of(name, version), endpoints, headers, version.rename_model)
+
+    def _admin_token(self) -> str | None:
+        admin = self.file.admin
+        if admin.token_file is not None:
+            file = self.resolve(admin.token_file)
+            try:
+                token = file.read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.path.name}: admin.token_file", str(file), f"make it readable ({error.strerror})"
+                ) from error
+            if len(token) < 16:
+                raise ConfigError(
+                    f"{self.path.name}: admin.token_file",
+                    f"{len(token)} characters",
+                    "write a token of at least 16 characters",
+                )
+            return token
+        return self._env("admin.token_env", admin.token_env)
+
+    def _secrets(self, index: int, webhook: WebhookSettings) -> tuple[str, ...]:
+        place = f"webhooks[{index}].secret_env"
+        secrets = tuple(s.strip() for s in (self._env(place, webhook.secret_env) or "").split(","))
+        for secret in secrets:
+            if not secret.startswith("whsec_"):
+                raise ConfigError(
+                    f"{self.path.name}: {place}",
+                    webhook.secret_env,
+                    "its value must start with whsec_ (Standard Webhooks)",
+                )
+        return secrets
+
+
+def load_settings(path: Path | str, environment: dict[str, str] | None = None) -> Settings:
+    """Read and check guard.yaml.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, has an unknown key or a wrong value, or names a secret that is
+            not in the environment.
+    """
+    path = Path(path)
+    document, text = load_yaml_file(path)
+    file = validate_model(GuardFile, document, path.name)
+    env = dict(os.environ) if environment is None else environment  # noqa: TID251 - this is the one place.
+    return Settings(path, file, env, text_hash(text))
+
+
+def environment_value(name: str) -> str | None:
+    """A variable of the environment for commands (tokens); None when unset or empty."""
+    return os.environ.get(name) or None  # noqa: TID251 - this is the one place.
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment for a process we start, with `changes`."""
+    return {**os.environ, **changes}  # noqa: TID251 - this is the one place.
+
+
+def guard_json_schema() -> dict[str, Any]:
+    """JSON Schema of guard.yaml, for editors."""
+    schema = GuardFile.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "guard.yaml"}

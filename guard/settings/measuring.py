@@ -1,0 +1,41 @@
+"""Sections about what is measured off the path: checks and the exchange log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from guard.settings.fields import Bytes, Model, Ratio, Seconds
+
+
+class DriftSettings(Model):
+    """Query drift by centroid."""
+
+    reference: Path | None = Field(None, description="File with the reference; else learnt from the first questions.")
+    window: int = Field(200, ge=20, le=10_000, description="Questions per comparison.")
+
+
+class CheckSettings(Model):
+    """Checks off the path."""
+
+    enabled: bool = True
+    embedder: str = Field("all-MiniLM-L6-v2", description="Name or path of a sentence-transformers model, or none.")
+    rules: Path | None = Field(None, description="rules.yaml")
+    grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")
+    queue: int = Field(2000, ge=1, le=100_000)
+    queue_bytes: Bytes = 8 * 2**20
+    pii: bool = True
+    drift: DriftSettings = DriftSettings()
+
+
+class LogSettings(Model):
+    """Exchange log."""
+
+    enabled: bool = True
+    dir: Path | None = Field(None, description="Default: exchanges/ in the state directory.")
+    text: Literal["none", "redacted", "full"] = "redacted"
+    segment: Bytes = 64 * 2**20
+    keep: Seconds = 30 * 86400.0
+    max_total: Bytes = 10 * 2**30

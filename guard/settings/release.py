@@ -1,0 +1,70 @@
+"""Sections about releases and those who are told of them: plan, registry, webhooks, Alertmanager."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from guard.settings.fields import EnvName, Model, Name, Ratio, Seconds, parse_origin
+
+
+class StageSettings(Model):
+    """One stage of a release plan."""
+
+    weight: Ratio
+    hold: Seconds
+    min_events: int = Field(400, ge=0)
+
+
+class ReleaseSettings(Model):
+    """How releases are judged and moved."""
+
+    stable: str = Field(description="Version that answers before any release was recorded.")
+    mode: Literal["observe", "recommend", "enforce"] = Field(
+        "recommend", description="Only enforce lets the guard act by itself."
+    )
+    plan: str | tuple[StageSettings, ...] = Field("default", description="default, short, `20% for 2h`, or stages.")
+    unknown_action: Literal["hold", "drain"] = "hold"
+    unknown_after: Seconds = 300.0
+    max_rollbacks_per_day: int = Field(3, ge=0, le=100)
+    evaluate_every: Seconds = 5.0
+    salt: str = Field("", description="Changes which sessions form the canary.")
+
+
+class RegistrySettings(Model):
+    """Version registry: in process (SQLite in the state directory) or a service."""
+
+    url: str | None = Field(None, description="http(s)://host:port of `sft-guard registry serve`.")
+    token_env: EnvName | None = None
+    model: Name = "faq-bot"
+
+
+class WebhookSettings(Model):
+    """One receiver of signed webhooks (Standard Webhooks)."""
+
+    name: Name
+    url: str
+    secret_env: EnvName = Field(description="Environment variable with the whsec_ secret; two, comma-separated.")
+    events: tuple[Literal["rollback", "shared_upstream", "page", "condition", "drill"], ...] = Field(
+        ("rollback", "shared_upstream", "page", "condition", "drill"), description="What is sent to it."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parse_origin(value)
+        return value
+
+
+class AlertmanagerSettings(Model):
+    """Where our own alerts are posted."""
+
+    url: str
+    repost: Seconds = 60.0
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parse_origin(value)
+        return value
