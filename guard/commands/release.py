@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
 
+from guard.commands.admin_call import add_admin_options, call_admin
 from guard.commands.common import Groups, add_command, add_group, emit
-from guard.settings import environment_value, load_settings
-from slo.errors import RefusedError, UpstreamError
 
 
 def register(groups: Groups) -> None:
@@ -56,14 +52,12 @@ def register(groups: Groups) -> None:
         parser.add_argument("id")
         commands.append(parser)
     for parser in commands:
-        parser.add_argument("-c", "--config", type=Path, help="take the admin address and token from this guard.yaml")
-        parser.add_argument("--admin", help="admin listener (default http://127.0.0.1:8801)")
-        parser.add_argument("--token-env", default="SFT_GUARD_TOKEN", help="environment variable with the bearer token")
+        add_admin_options(parser)
 
 
 def run_status(args: argparse.Namespace) -> int:
     """Print the release status."""
-    status = _call(args, "GET", "/api/v1/release")
+    status = call_admin(args, "GET", "/api/v1/release")
     emit(args, status, _status_text(status))
     return 0
 
@@ -79,7 +73,7 @@ def run_change(args: argparse.Namespace) -> int:
         body["force"] = args.now
     elif args.release_command == "rollback":
         body["force"] = args.force
-    result = _call(args, "POST", f"/api/v1/release/{args.release_command}", body)
+    result = call_admin(args, "POST", f"/api/v1/release/{args.release_command}", body)
     text = str(result.get("message", "done"))
     if result.get("mttr_s") is not None:
         text += f"\nfrom the verdict to the last receiver told: {result['mttr_s']:.2f} s"
@@ -117,7 +111,7 @@ def _status_text(status: dict[str, Any]) -> str:
 
 def run_incidents(args: argparse.Namespace) -> int:
     """List incidents; exit 0 also when there is none."""
-    incidents = _call(args, "GET", "/api/v1/incidents")
+    incidents = call_admin(args, "GET", "/api/v1/incidents")
     rows = incidents.get("incidents", [])
     emit(args, incidents, "\n".join(f"{r['id']}  {r['kind']:16} {r.get('title', '')}" for r in rows) or "no incident")
     return 0
@@ -125,64 +119,13 @@ def run_incidents(args: argparse.Namespace) -> int:
 
 def run_incident(args: argparse.Namespace) -> int:
     """Show one incident."""
-    incident = _call(args, "GET", f"/api/v1/incidents/{args.id}")
+    incident = call_admin(args, "GET", f"/api/v1/incidents/{args.id}")
     emit(args, incident, json.dumps(incident, indent=2, ensure_ascii=False))
     return 0
 
 
 def run_postmortem(args: argparse.Namespace) -> int:
     """Print the post-mortem of one incident."""
-    result = _call(args, "GET", f"/api/v1/incidents/{args.id}/postmortem")
+    result = call_admin(args, "GET", f"/api/v1/incidents/{args.id}/postmortem")
     emit(args, result, result["markdown"])
     return 0
-
-
-def _call(args: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ask the admin listener.
-
-    Raises:
-        UpstreamError: it cannot be reached or answers nonsense.
-        RefusedError: it says no; the message is its own.
-    """
-    base, token = args.admin or "http://127.0.0.1:8801", environment_value(args.token_env)
-    if args.config:
-        settings = load_settings(args.config)
-        base = args.admin or f"http://{settings.file.listen.admin}"
-        token = settings.admin_token or token
-    request = urllib.request.Request(base.rstrip("/") + path, method=method)  # noqa: S310 - http(s) checked below
-    if request.type not in ("http", "https"):
-        raise UpstreamError(f"--admin {base}: write http://host:port")
-    request.add_header("content-type", "application/json")
-    if token:
-        request.add_header("authorization", f"Bearer {token}")
-    data = json.dumps(body).encode() if body is not None else None
-    try:
-        with urllib.request.urlopen(request, data, timeout=30) as response:  # noqa: S310
-            answer = response.read()
-            kind = response.headers.get_content_type()
-    except urllib.error.HTTPError as error:
-        raise _refusal(error, base + path) from error
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise UpstreamError(
-            f"{base}: {reason}; is `sft-guard serve` running, and is this its admin address?"
-        ) from error
-    if kind != "application/json":
-        return {"markdown": answer.decode("utf-8", "replace")}
-    try:
-        result = json.loads(answer)
-    except ValueError as error:
-        raise UpstreamError(f"{base}{path}: the answer is not JSON; is this the admin listener?") from error
-    return result if isinstance(result, dict) else {"items": result}
-
-
-def _refusal(error: urllib.error.HTTPError, url: str) -> RefusedError:
-    """The server's own words, or what the status means."""
-    try:
-        detail = json.loads(error.read())["error"]
-        return RefusedError(str(detail.get("type", error.code)), str(detail["message"]))
-    except (ValueError, KeyError, TypeError):
-        cure = {401: "set the token", 404: "changing state is off until the guard has an admin token"}.get(
-            error.code, "see its log"
-        )
-        return RefusedError(str(error.code), f"{url} answers {error.code}; {cure}")
