@@ -19,6 +19,8 @@ from registry.errors import RegistryRefused
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._+-]{0,63}$"
+MAX_EPOCH = 2**53  # what JSON readers keep exactly
+MAX_STAGE = 10_000
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _VERSION = re.compile(VERSION_PATTERN[1:-1])
 
@@ -145,6 +147,8 @@ def check_control(control: Control) -> Control:
             check_version(name, what)
     if control.epoch < 1 or control.cache_epoch < 0 or control.stage < 0:
         raise RegistryRefused("invalid", "control: epoch starts at 1; cache_epoch and stage are never negative")
+    if max(control.epoch, control.cache_epoch) > MAX_EPOCH or control.stage > MAX_STAGE:
+        raise RegistryRefused("invalid", f"control: epochs end at {MAX_EPOCH}, stages at {MAX_STAGE}; this is no count")
     if not (math.isfinite(control.canary_ratio) and 0.0 <= control.canary_ratio <= 1.0):
         raise RegistryRefused("invalid", f"canary_ratio: got {control.canary_ratio!r}; a ratio is 0..1")
     if control.canary_ratio > 0 and not control.canary:

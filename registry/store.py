@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import StaticPool
 
+from registry import postgres as postgres_only
 from registry import sqlite as sqlite_only
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import (
@@ -33,8 +34,10 @@ from registry.model import (
     plan_transition,
 )
 
+T = TypeVar("T")
 META_BYTES = 32 * 1024
 TAG_COUNT = 32
+WRITE_TRIES = 5
 
 _metadata = sa.MetaData()
 _models = sa.Table(
@@ -45,7 +48,7 @@ _models = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("created_s", sa.Float, nullable=False),
     # Highest control epoch that has moved this model's pointer; an enactor with an older one is stale.
-    sa.Column("fence_epoch", sa.Integer, nullable=False),
+    sa.Column("fence_epoch", sa.BigInteger, nullable=False),
 )
 _versions = sa.Table(
     "versions",
@@ -87,7 +90,7 @@ _control = sa.Table(
     "control",
     _metadata,
     sa.Column("service", sa.String(64), primary_key=True),
-    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("stable", sa.String(64), nullable=False),
     sa.Column("canary", sa.String(64), nullable=False),
     sa.Column("previous", sa.String(64), nullable=False),
@@ -96,7 +99,7 @@ _control = sa.Table(
     sa.Column("plan", sa.Text, nullable=False),
     sa.Column("advance", sa.String(16), nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
-    sa.Column("cache_epoch", sa.Integer, nullable=False),
+    sa.Column("cache_epoch", sa.BigInteger, nullable=False),
     sa.Column("incident_id", sa.String(64), nullable=False),
     sa.Column("outbox_id", sa.String(64), nullable=False),
     sa.Column("mode", sa.String(16), nullable=False),
@@ -125,7 +128,9 @@ class RegistryStore:
             raise RegistryUnreachable(f"registry {_safe(url)}: {_why(error)}; check the URL and its access") from error
         try:
             self._on_sqlite(sqlite_only.check)
-            _metadata.create_all(self._engine)
+            with self._engine.begin() as db:
+                postgres_only.take_turns(db)  # two services that start at once would both create the tables
+                _metadata.create_all(db)
             self._on_sqlite(sqlite_only.reserve)
         except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
             self._engine.dispose()
@@ -150,7 +155,8 @@ class RegistryStore:
             RegistryRefused: bad_name; `exists` when owner or description differ.
         """
         model = Model(check_name(name, "model"), owner, description, self._wall_s())
-        with self._write() as db:
+
+        def work(db: Connection) -> Model:
             there = _read_model(db, name)
             if there is not None:
                 if (there.owner, there.description) == (owner, description):
@@ -158,7 +164,9 @@ class RegistryStore:
                 raise RegistryRefused("exists", f"model {name!r} is registered by {there.owner!r}; choose another name")
             db.execute(_models.insert().values(**asdict(model), fence_epoch=0))
             self._note(db, "create_model", actor or owner, name)
-        return model
+            return model
+
+        return self._write(work)
 
     def models(self) -> tuple[Model, ...]:
         """All models by name."""
@@ -195,7 +203,8 @@ class RegistryStore:
         )
         if len(tags) > TAG_COUNT:
             raise RegistryRefused("too_large", f"tags: got {len(tags)}; at most {TAG_COUNT}")
-        with self._write() as db:
+
+        def work(db: Connection) -> ModelVersion:
             _lock_model(db, model)
             there = _read_version(db, model, version)
             if there is not None:
@@ -212,7 +221,9 @@ class RegistryStore:
                 )
             db.execute(_versions.insert().values(**_version_row(row)))
             self._note(db, "create_version", actor, model, version, to_value=Stage.NONE)
-        return row
+            return row
+
+        return self._write(work)
 
     def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """All versions of a model, oldest first. Raises RegistryRefused `unknown_model`."""
@@ -250,7 +261,8 @@ class RegistryStore:
         key: makes the call safe to repeat: the second call with a key changes nothing and returns no moves.
         """
         check_name(model, "model")
-        with self._write() as db:
+
+        def work(db: Connection) -> tuple[Move, ...]:
             fence = _lock_model(db, model)
             if key and db.execute(sa.select(_audit.c.entry_id).where(_audit.c.key == key)).first() is not None:
                 return ()
@@ -277,7 +289,9 @@ class RegistryStore:
                     db, move.action, actor, model, move.version, move.from_stage, move.to_stage,
                     detail, key if last and key else None,
                 )  # fmt: skip
-        return moves
+            return moves
+
+        return self._write(work)
 
     # -- audit --------------------------------------------------------------------------------------------------
 
@@ -307,7 +321,8 @@ class RegistryStore:
         if control.epoch <= expected_epoch:
             raise RegistryRefused("invalid", f"epoch: got {control.epoch}; it grows past {expected_epoch}")
         row = asdict(control)
-        with self._write() as db:
+
+        def work(db: Connection) -> Control:
             before = _read_control(db, control.service)
             if expected_epoch == 0 and before is None:
                 db.execute(_control.insert().values(**row))
@@ -328,21 +343,38 @@ class RegistryStore:
                 f"epoch {expected_epoch}", f"epoch {control.epoch}",
                 f"canary_ratio={control.canary_ratio:g} phase={control.phase} incident={control.incident_id}",
             )  # fmt: skip
-        return control
+            return control
+
+        return self._write(work)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        try:
-            with self._turn:
-                with self._engine.begin() as db:
-                    yield db
-                self._keep_room()
-        except sa.exc.IntegrityError as error:
-            raise RegistryRefused("conflict", "somebody else wrote the same thing first; read again") from error
-        except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
-            raise RegistryUnreachable(f"registry database: {_why(error)}; nothing was written") from error
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Carry out `work` in one transaction. It may be run again, so it reads all it decides on through `db`.
+
+        Run again: what the database undid for somebody else's sake (serialization, deadlock), a row that another writer
+        made first (the second time it is found), and a connection that broke before the commit was asked for. A
+        connection that breaks during the commit is never repeated here: nobody knows whether it stands.
+        """
+        for left in reversed(range(WRITE_TRIES)):
+            asked = False
+            try:
+                with self._turn:
+                    with self._engine.begin() as db:
+                        result = work(db)
+                        asked = True
+                    self._keep_room()
+                return result
+            except sa.exc.IntegrityError as error:
+                if left < WRITE_TRIES - 1:
+                    raise RegistryRefused("conflict", "somebody else wrote the same thing first; read again") from error
+            except (sa.exc.DataError, UnicodeError) as error:
+                raise RegistryRefused("invalid", f"a value that the database cannot keep: {_why(error)}") from error
+            except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
+                known = "nobody knows whether it was written, repeat it" if asked else "nothing was written"
+                if not (left and postgres_only.may_repeat(error, asked=asked)):
+                    raise RegistryUnreachable(f"registry database: {_why(error)}; {known}") from error
+        raise AssertionError("the last try returns or raises")
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -395,7 +427,7 @@ class RegistryStore:
 
 def _open_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, pool_timeout=5)
+        return postgres_only.open_engine(url)
     # One connection for all threads: SQLite has one writer anyway, and the reserve lives as long as it does.
     engine = sa.create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 5})
     sqlite_only.prepare(engine)

@@ -1,4 +1,4 @@
-"""The registry's rules hold the same through the local port and over HTTP."""
+"""The registry's rules hold the same on SQLite and on a real PostgreSQL, through the local port and over HTTP."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import Control, Stage
 from registry.service import create_app
 from registry.store import RegistryStore
+from tests.postgres_kit import Server
 
 FIRST = Control("faq-bot", 1, "v1.2.0", canary="v1.2.1", canary_ratio=0.1, phase="rolling_out")
 
@@ -42,9 +43,14 @@ class Served:
         self._socket.close()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RegistryStore]:
-    made = RegistryStore(f"sqlite:///{tmp_path}/registry.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryStore]:
+    if request.param == "sqlite":
+        made = RegistryStore(f"sqlite:///{tmp_path}/registry.db")
+    else:
+        server: Server = request.getfixturevalue("postgresql_server")
+        server.empty()
+        made = RegistryStore(server.url())
     yield made
     made.close()
 
@@ -234,7 +240,16 @@ async def test_of_many_writers_of_one_epoch_exactly_one_wins(port: RegistryPort)
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "bad",
-    [{"canary_ratio": 1.5}, {"canary_ratio": -0.1}, {"epoch": 0}, {"stable": "No Name"}, {"canary": "", "stage": 0}],
+    [
+        {"canary_ratio": 1.5},
+        {"canary_ratio": -0.1},
+        {"epoch": 0},
+        {"stable": "No Name"},
+        {"canary": "", "stage": 0},
+        {"epoch": 2**63},
+        {"cache_epoch": 2**70},
+        {"stage": 2**40},
+    ],
 )
 async def test_a_control_document_that_makes_no_sense_is_refused(port: RegistryPort, bad: dict[str, object]) -> None:
     assert await refusal(port.put_control(replace(FIRST, **bad), expected_epoch=0, actor="a")) in (
