@@ -233,6 +233,10 @@ class GuardBackend:
     def gate(self, release: str) -> Gate:
         """Verdict on a release (name or short id; empty: the canary). An old verdict is none."""
         last = self._guard.judge.last
+        state = self._controller.state
+        if (out := self._name_of(release or state.canary)) in state.barred:
+            # It gets no traffic and is not judged any more; whoever asks once a minute has to hear of it all the same.
+            return Gate(GateData("fail", f"{out} was rolled back", self._release_id(out)))
         if self._judged_ago_s() > STALE_TICKS * self._guard.settings.file.release.evaluate_every:
             return Gate(GateData("inconclusive", f"the last evaluation is {self._judged_ago_s():.0f} s old", release))
         wanted = self._release_id(release or self._controller.state.canary)
@@ -321,6 +325,11 @@ class GuardBackend:
 
     def _view(self, name: str) -> VersionView:
         return version_view(self._guard.version_of(name) or Version(name))
+
+    def _name_of(self, release: str) -> str:
+        """Name of the version that is called so or has this short id."""
+        versions = (target.version for target in self._guard.settings.targets.values())
+        return next((v.name for v in versions if v.release_id == release), release)
 
     def _release_id(self, name: str) -> str:
         version = self._guard.version_of(name)

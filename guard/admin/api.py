@@ -40,6 +40,7 @@ from guard.admin.backend import (
     SloReport,
     Stats,
 )
+from guard.admin.hooks import add_flagger_hooks
 from guard.admin.pages import docs_page, status_page
 from guard.admin.shield import Shield, error_body
 from slo.clock import Clock, SystemClock
@@ -218,10 +219,12 @@ def _reading(app: FastAPI, backend: AdminBackend) -> None:
         return _json(backend.gate(release))
 
     @app.post("/api/v1/gate", response_model=Gate, responses={409: {"model": Gate, "description": "Not passed"}})
-    async def gate_hook() -> Response:
-        """The same for hooks of Flagger, which look at the status only: 200 on pass, else 409."""
-        verdict = backend.gate("")
+    async def gate_hook(release: Annotated[str, Query(max_length=128)] = "") -> Response:
+        """The same for hooks that look at the status only: 200 on pass, else 409. Never for a rollback hook."""
+        verdict = backend.gate(release)
         return _json(verdict, 200 if verdict.data.verdict == "pass" else 409)
+
+    add_flagger_hooks(app, backend)
 
 
 def _writing(app: FastAPI, backend: AdminBackend) -> None:

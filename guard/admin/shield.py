@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from guard.admin import hooks
 from guard.admin.access import FailureThrottle, HostList, Refusal, TokenCheck, token_id
 from guard.admin.pages import CONTENT_SECURITY_POLICY
 from slo.clock import Clock
@@ -27,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ALERTS_PATH = "/api/v1/alerts"
-OPEN_POSTS = frozenset({"/api/v1/gate"})
+OPEN_POSTS = frozenset({"/api/v1/gate"}) | hooks.PATHS
 """Paths that answer a POST without changing anything: hooks of Flagger cannot carry a token."""
 
 BODY_BYTES = 64 * 1024
