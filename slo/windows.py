@@ -31,8 +31,8 @@ PART_CELLS = 4000
 
 _MAPPING = LogarithmicMapping(0.01)
 # The library's key written out (ceil of the logarithm to base gamma): three calls less per event.
-_PER_DOUBLING = 1.0 / log2(_MAPPING.gamma)
-_MIN_VALUE = 1e-9  # smaller durations and costs are told apart by nobody
+BINS_PER_DOUBLING = 1.0 / log2(_MAPPING.gamma)
+MIN_BIN_VALUE = 1e-9  # smaller durations and costs are told apart by nobody
 
 
 class Bucket:
@@ -91,7 +91,7 @@ class Windows:
             bucket.squares += value * value * count
             bins = bucket.bins
             if bins is not None:
-                key = ceil(log2(value if value > _MIN_VALUE else _MIN_VALUE) * _PER_DOUBLING)
+                key = ceil(log2(value if value > MIN_BIN_VALUE else MIN_BIN_VALUE) * BINS_PER_DOUBLING)
                 bins[key] = bins.get(key, 0.0) + count
 
     def _turn(self, now_s: float) -> None:
@@ -293,7 +293,7 @@ def quantile_of_bins(bins: dict[int, float], q: float) -> float | None:
 
 def bin_key(value: float) -> int:
     """Return the bin of a value, as `quantile_of_bins` reads it."""
-    return ceil(log2(max(value, _MIN_VALUE)) * _PER_DOUBLING)
+    return ceil(log2(max(value, MIN_BIN_VALUE)) * BINS_PER_DOUBLING)
 
 
 def _row(age_s: float, bucket: Bucket) -> list[Any]:
