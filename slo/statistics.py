@@ -12,6 +12,8 @@ from math import ceil, floor, sqrt
 
 Z_95 = 1.6448536269514722
 """95 % quantile of the normal distribution: one-sided bounds."""
+Z_CATASTROPHE = 4.753424308822899
+"""The quantile at one in a million: for rules asked every few seconds on a few dozen events, that act at once."""
 
 
 @dataclass(frozen=True, slots=True)
