@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from guard.commands import capacity
 from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
 from guard.settings import load_settings
 from slo.clock import SystemClock
@@ -44,6 +45,7 @@ def register(groups: Groups) -> None:
     collect.add_argument("--release", help="short id: only exchanges of this release, for a previous_baseline")
     show = add_command(baseline, "show", run_show, "read a baseline", "sft-guard baseline show baseline.json")
     show.add_argument("file", type=Path)
+    capacity.register(baseline)
 
     slo = add_group(groups, "slo", "the rules")
     explain = add_command(
