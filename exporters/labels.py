@@ -49,6 +49,7 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_guard_log_dropped_total", "reason"): frozenset({
         "queue_full", "disk_full", "io_error", "unwritable", "unencodable", "closed", "internal",
     }),
+    ("sft_guard_spans_dropped_total", "reason"): frozenset({"queue_full", "export"}),
     ("sft_guard_webhook_deliveries_total", "result"): frozenset({
         "delivered", "http_error", "redirect", "timeout", "connect_error", "gone", "expired",
     }),

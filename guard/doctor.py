@@ -233,6 +233,8 @@ async def _network(settings: Settings) -> list[Diagnosis]:
             findings += await _url(session, "registry", settings.file.registry.url.rstrip("/") + "/healthz")
         if settings.file.alertmanager:
             findings += await _url(session, "alertmanager", settings.file.alertmanager.url.rstrip("/") + "/-/healthy")
+        if settings.file.otel:
+            findings.append(await _reachable("otel", settings.file.otel.endpoint))
         for webhook in settings.file.webhooks:
             findings.append(await _reachable(f"webhook {webhook.name}", webhook.url))
     return findings

@@ -129,10 +129,14 @@ class Passage:
         if self._facts.stream and b"accept-encoding" in head.notes:
             # A compressed stream can be neither cut into events nor ended with one.
             dropped = dropped | _ACCEPT_ENCODING
+        lines = plan.set_lines
+        if (trace := self._path.trace) is not None:
+            dropped = dropped | _TRACEPARENT
+            lines += b"traceparent: %s\r\n" % trace(self.exchange_id, head.notes.get(b"traceparent", b"")[:100])
         length = b"content-length: %d\r\n" % len(body) if body or head.method in _BODY_METHODS else b""
         return b"%s %s%s HTTP/1.1\r\nhost: %s\r\n%s%s%s\r\n%s" % (
-            head.method, pool.base_path, head.target, pool.host_header, forwarded(head.fields, dropped), plan.set_lines,
-            length, body,
+            head.method, pool.base_path, head.target, pool.host_header, forwarded(head.fields, dropped), lines, length,
+            body,
         )  # fmt: skip
 
     # Answering -------------------------------------------------------------------------------------------------------
@@ -412,6 +416,7 @@ class Passage:
 
 _BYTE_RELAY = ByteRelay()
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
+_TRACEPARENT = frozenset({b"traceparent"})
 _NOTHING: frozenset[bytes] = frozenset()
 
 

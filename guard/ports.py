@@ -201,13 +201,18 @@ class CheckedSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeText:
-    """The words of one exchange. contexts None: unknown (unchecked, never passed); (): zero-hit."""
+    """The words of one exchange. contexts None: unknown (unchecked, never passed); (): zero-hit.
+
+    response_model, finish_reasons: what the answer says of itself, for traces.
+    """
 
     question: str
     answer: str
     contexts: tuple[str, ...] | None
     retrieval_s: float | None = None
     reference: str = ""
+    response_model: str = ""
+    finish_reasons: tuple[str, ...] = ()
 
 
 class CheckPipeline(Protocol):

@@ -109,6 +109,7 @@ class DataPath:
         allow_networks: Iterable[str] = (),
         tls_context: ssl.SSLContext | None = None,
         freezes_gc: bool = True,
+        trace: Callable[[bytes, bytes], bytes] | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -117,6 +118,7 @@ class DataPath:
             own_posts: the guard's own paths on this listener, e.g. `/guard/v1/feedback`.
             allow_networks: networks that public names may resolve into, e.g. "10.0.0.0/8".
             tls_context: for https endpoints; the default verifies certificate and name with the system's authorities.
+            trace: (exchange id, the client's traceparent or b"") -> traceparent for the upstream; None passes it on.
             freezes_gc: what exists at the start is hidden from the garbage collector; for a process that only serves.
 
         Raises:
@@ -127,6 +129,7 @@ class DataPath:
         self.now_s, self.wall_s = now_s, (clock or SystemClock()).wall_s
         self.draining = False
         self._freezes_gc = freezes_gc
+        self.trace = trace
         self.retries = RetryBudget()
         self.admission = Admission()
         self.upstreams = Upstreams(self.limits, self.timeouts, now_s, Egress(allow_networks), tls_context)

@@ -42,6 +42,7 @@ from guard.settings import Settings, split_host_port
 from guard.sinks import CheckedSink, PathSink, WindowsRecorder
 from guard.split import WeightedSplit
 from guard.state_files import AlertStore, load_windows, save_windows
+from guard.tracing import onward_of, tracing_of
 from registry.client import LocalRegistry, RegistryClient, RegistryPort
 from registry.store import RegistryStore
 from slo.actions import reason_code
@@ -93,6 +94,9 @@ class Guard:
         }
         if self.exchange_log is not None:
             recorders["exchange_log"] = self.exchange_log
+        self.tracing = tracing_of(settings, self.version_by_id, self._spans_dropped)
+        if self.tracing is not None:
+            recorders["otel"] = self.tracing
         self.fanout = Fanout(recorders, self._recorder_failed)
         self.pipeline = self._pipeline()
         self.split = WeightedSplit(settings.targets[file.release.stable])
@@ -104,6 +108,7 @@ class Guard:
             file.limits.to_ports(),
             file.timeouts.to_ports(),
             clock=self.clock,
+            trace=onward_of(settings),
             own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb)},
         )
         self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
@@ -228,6 +233,10 @@ class Guard:
         """The Version called `name`, None when it is not configured."""
         target = self.settings.targets.get(name)
         return target.version if target else None
+
+    def version_by_id(self, release: str) -> Version | None:
+        """The configured Version with this short id."""
+        return next((t.version for t in self.settings.targets.values() if t.version.release_id == release), None)
 
     def apply(self, state: ReleaseState) -> None:
         """Make a release state effective for the next request. Never fails, never waits."""
@@ -375,6 +384,9 @@ class Guard:
         if self._poster is not None:
             self._poster.wake()
 
+    def _spans_dropped(self, reason: str, count: int) -> None:
+        self.exporter.inc("sft_guard_spans_dropped_total", {"reason": reason}, count)
+
     def _disk_fault(self, reason: str) -> None:
         """The journal could not write. What it would have said is in the log line of the event itself."""
         self.exporter.fail_open("disk", reason)
@@ -430,6 +442,8 @@ class Guard:
     def _flush(self) -> None:
         if self.exchange_log is not None:
             self.exchange_log.close()
+        if self.tracing is not None:
+            self.tracing.close()
         with contextlib.suppress(OSError):  # a full disk costs history only
             self._save_windows_now()
 
@@ -446,6 +460,7 @@ class Guard:
             "exchange_log": lambda f: f.exchange_log,
             "webhooks": lambda f: f.webhooks,
             "alertmanager": lambda f: f.alertmanager,
+            "otel": lambda f: f.otel,
         }
         for name, part in fixed.items():
             if part(old) != part(new):

@@ -114,7 +114,7 @@ _redact_cached = lru_cache(maxsize=512)(pii.redact)  # the same contexts come ba
 def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int]:
     """What may be stored of the words, and how many values were redacted."""
     if mode == "none":
-        return None, 0
+        return replace(text, question="", answer="", contexts=None, reference=""), 0
     if mode == "full":
         return text, 0
     counts = 0
@@ -132,6 +132,5 @@ def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int
         return cleaned
 
     contexts = None if text.contexts is None else tuple(map(clean_context, text.contexts))
-    return ExchangeText(
-        clean(text.question), clean(text.answer), contexts, text.retrieval_s, clean(text.reference)
-    ), counts
+    question, answer, reference = clean(text.question), clean(text.answer), clean(text.reference)
+    return replace(text, question=question, answer=answer, contexts=contexts, reference=reference), counts

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from guard.settings.fields import NAME, Model, Name
 from guard.settings.measuring import CheckSettings, LogSettings
 from guard.settings.release import AlertmanagerSettings, RegistrySettings, ReleaseSettings, WebhookSettings
+from guard.settings.tracing import OtelSettings
 from guard.settings.traffic import (
     Admin,
     LimitSettings,
@@ -42,6 +43,7 @@ class GuardFile(Model):
     exchange_log: LogSettings = LogSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
     alertmanager: AlertmanagerSettings | None = None
+    otel: OtelSettings | None = Field(None, description="Traces and GenAI metrics over OTLP.")
     timeouts: TimeoutSettings = TimeoutSettings()
     limits: LimitSettings = LimitSettings()
 

@@ -10,6 +10,7 @@ from guard.ports import Target
 from guard.settings.fields import parse_origin
 from guard.settings.file import GuardFile
 from guard.settings.release import WebhookSettings
+from guard.settings.tracing import read_headers
 from guard.settings.traffic import VersionSettings, route_of, version_of
 from slo.codec import text_hash
 from slo.errors import ConfigError
@@ -28,6 +29,7 @@ class Settings:
         self.admin_token = self._admin_token()
         self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks)}
         self.registry_token = self._env("registry.token_env", file.registry.token_env)
+        self.otel_headers = self._otel_headers()
 
     def resolve(self, path: Path) -> Path:
         """A path written in the file is relative to the file."""
@@ -77,6 +79,13 @@ class Settings:
                 )
             return token
         return self._env("admin.token_env", admin.token_env)
+
+    def _otel_headers(self) -> dict[str, str]:
+        name = self.file.otel.headers_env if self.file.otel else None
+        try:
+            return read_headers(self._env("otel.headers_env", name) or "")
+        except ValueError as error:
+            raise ConfigError(f"{self.path.name}: otel.headers_env", name, str(error)) from error
 
     def _secrets(self, index: int, webhook: WebhookSettings) -> tuple[str, ...]:
         place = f"webhooks[{index}].secret_env"

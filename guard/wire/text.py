@@ -11,6 +11,7 @@ from guard.wire.sse import EventSplitter, EventTooLarge, read_event
 from guard.wire.unpack import MAX_BYTES, unpack
 from slo.errors import DataError
 
+LABEL_CHARS, MAX_CHOICES = 128, 16
 _MISSING = object()
 _decode = msgspec.json.decode
 
@@ -147,7 +148,35 @@ def assemble(source: ContextSource, question: str, answer: str, documents: list[
         contexts = _from_header(source, headers)
     elif source.prompt_start:
         question, contexts = split_prompt(source, question)
-    return ExchangeText(question, answer, contexts, _retrieval_s(source, documents))
+    return ExchangeText(
+        question,
+        answer,
+        contexts,
+        _retrieval_s(source, documents),
+        response_model=_response_model(documents),
+        finish_reasons=_finish_reasons(documents),
+    )
+
+
+def _response_model(documents: list[Any]) -> str:
+    """The model that answered, by its own word."""
+    for document in reversed(documents):
+        found = at_path(document, "model") or at_path(document, "response.model")
+        if isinstance(found, str):
+            return found[:LABEL_CHARS]
+    return ""
+
+
+def _finish_reasons(documents: list[Any]) -> tuple[str, ...]:
+    """Why each choice ended, in the order of the choices; of a stream the event that says it counts."""
+    for document in reversed(documents):
+        choices = at_path(document, "choices")
+        if isinstance(choices, list):
+            found = [at_path(choice, "finish_reason") for choice in choices[:MAX_CHOICES]]
+            reasons = tuple(reason[:LABEL_CHARS] for reason in found if isinstance(reason, str))
+            if reasons:
+                return reasons
+    return ()
 
 
 def _retrieval_s(source: ContextSource, documents: list[Any]) -> float | None:
