@@ -8,6 +8,7 @@ from pathlib import Path
 from guard.commands.admin_call import add_admin_options
 from guard.commands.common import Groups, add_command, add_group, emit, progress
 from slo.economics.scenario import Scenario, load_scenario
+from slo.economics.spending import Share
 
 
 def register(groups: Groups) -> None:
@@ -36,6 +37,12 @@ def register(groups: Groups) -> None:
     ):
         advise.add_argument(flag, action="store_true", default=None, help=about)
     add_admin_options(advise)
+
+    report = add_command(cost, "report", run_report, "what the measured traffic cost, and where the month is going",
+                         "sft-guard cost report --log state/exchanges --budget 3000")  # fmt: skip
+    report.add_argument("--log", type=Path, nargs="+", required=True, metavar="PATH", help="segments or directories")
+    report.add_argument("--days", type=_amount, help="only the last so many days; default: all there is")
+    report.add_argument("--budget", type=_amount, metavar="USD", help="of a month; exit 1 when it may be exceeded")
 
 
 def run_estimate(args: argparse.Namespace) -> int:
@@ -95,6 +102,44 @@ def run_advise(args: argparse.Namespace) -> int:
         lines.append(f"  {mark[item.met]} {item.level.value:6} {item.what}{shown}{then}")
     emit(args, {**_fields(advice), "open_musts": [item.what for item in advice.open_musts]}, "\n".join(lines))
     return 1 if advice.fine_tune == "not_ready" else 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Tables by release, tenant and model, and the forecast; exit 1 when the budget may be exceeded."""
+    from slo.economics.spending import summarise
+    from slo.sources.spending import spent
+
+    rows, table = spent(args.log, args.days)
+    for problem in table.problems:
+        progress(f"sft-guard: {problem}")
+    found = summarise(rows, budget_usd=args.budget)
+    lines = [f"{found.request_count} exchanges in {found.day_count} days: {_usd(found.usd)}"]
+    if found.unpriced_count:
+        lines.append(f"{found.unpriced_count} of them have no known price and count as nothing: see `prices:`")
+    for title, shares in (("release", found.by_release), ("tenant", found.by_tenant), ("model", found.by_model)):
+        lines += [
+            "",
+            f"{title:24} {'USD':>12} {'share':>7} {'exchanges':>10} {'hits':>6} {'each':>12} {'a good one':>12}",
+        ]
+        lines += [_share_line(share) for share in shares]
+    if (forecast := found.forecast) is not None:
+        span = (
+            f"{_usd(forecast.low_usd)} to {_usd(forecast.high_usd)}" if forecast.high_usd < float("inf") else "unknown"
+        )
+        lines += ["", f"a month at this pace: {_usd(forecast.expected_usd)} (90 %: {span})"]
+        if forecast.budget_usd is not None:
+            lines.append(f"budget {_usd(forecast.budget_usd)}: {forecast.state.replace('_', ' ')}")
+    lines += [f"ALERT {alert}" for alert in found.alerts]
+    emit(args, {**_fields(found), "lines_left_out": table.bad_count}, "\n".join(lines))
+    return 1 if found.alerts else 0
+
+
+def _share_line(share: Share) -> str:
+    good = f"{share.usd_per_good_answer:12.6f}" if share.usd_per_good_answer is not None else f"{'-':>12}"
+    return (
+        f"{share.name[:24]:24} {share.usd:12.4f} {share.share_ratio:7.1%} {share.request_count:10} "
+        f"{share.hit_ratio:6.1%} {share.usd_per_request:12.6f} {good}"
+    )
 
 
 def _scenario(args: argparse.Namespace) -> Scenario:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from slo.economics.formulas import forecast_usd
 
 DAYS_PER_MONTH = 365.25 / 12
+OTHER = "(other)"
+"""Tenants and models beyond those that keep a name of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Spent:
     """A day's sum of one release, tenant and model. day: days since 1970 (UTC).
 
     request_count: all exchanges; hit_count: those answered from the cache. priced_count: those with a known cost.
-    good_count: answered, and no check failed.
+    good_count: answered, and not found to lack support.
     """
 
     day: int
