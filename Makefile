@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format bench-proxy debian clean
+.PHONY: setup run test lint types arch golden format bench-proxy scenarios debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -41,6 +41,10 @@ golden: setup  ## rewrite the files that tests compare with (review the diff)
 
 bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
 	$(BIN)/python -m bench.proxy
+
+SEEDS ?= 20
+scenarios: setup  ## incidents and release conditions with and without the fault, SEEDS histories each
+	$(BIN)/python -m tests.scenarios --seeds $(SEEDS)
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh
