@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from exporters.bounds import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS
+from exporters.bounds import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, REDIS_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS
 from exporters.labels import BOUNDED_COUNT, BOUNDED_COUNT_DEFAULT, closed_set
 from slo.metric_names import INDICATORS, METRICS, Metric
 
@@ -49,7 +49,7 @@ def page() -> str:
     parts.append("Every latency threshold of the SLO file is a further bound of `sft_perf_request_duration_seconds`.\n")
     for name, bounds in (
         ("request duration, time to first token", LATENCY_BOUNDS_S), ("retrieval", RETRIEVAL_BOUNDS_S),
-        ("overhead", OVERHEAD_BOUNDS_S), ("score", SCORE_BOUNDS),
+        ("commands on Redis", REDIS_BOUNDS_S), ("overhead", OVERHEAD_BOUNDS_S), ("score", SCORE_BOUNDS),
     ):  # fmt: skip
         parts.append(f"- {name}: {', '.join(f'{bound:g}' for bound in bounds)}")
     return "\n".join(parts) + "\n"

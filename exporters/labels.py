@@ -26,7 +26,7 @@ FAILOPEN_REASONS = frozenset({
     "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
     "garbage", "reset", "closed",
     # which recorder or loop of our own failed
-    "prometheus", "windows", "recent", "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
+    "prometheus", "windows", "recent", "cache", "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
 CLOSED: dict[str, frozenset[str]] = {
@@ -45,6 +45,20 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_quality_checks_total", "result"): frozenset(r.value for r in CheckResult),
     ("sft_quality_retrievals_total", "result"): frozenset({"hit", "zero_hit", "error"}),
     ("sft_cache_lookups_total", "result"): frozenset({CacheStatus.HIT.value, CacheStatus.MISS.value}),
+    ("sft_cache_bypassed_total", "reason"): frozenset({
+        "off", "client", "unreadable", "too_large", "not_deterministic", "several_answers", "outside_state", "extras",
+    }),
+    ("sft_cache_not_stored_total", "reason"): frozenset({
+        "not_ok", "truncated", "too_large", "coded", "forbidden", "cut_short", "flagged", "unchecked", "revoked",
+        "overflow", "full",
+    }),
+    ("sft_cache_removed_total", "reason"): frozenset({
+        "evicted", "expired", "flagged", "document", "release", "tenant", "key", "all", "replaced", "invalid",
+    }),
+    ("sft_cache_redis_duration_seconds", "op"): frozenset({"get", "set", "unlink"}),
+    ("sft_cache_write_dropped_total", "reason"): frozenset({
+        "full", "readonly", "denied", "timeout", "closed", "refused", "auth", "error", "open", "busy",
+    }),
     ("sft_guard_failopen_total", "reason"): FAILOPEN_REASONS,
     ("sft_guard_log_dropped_total", "reason"): frozenset({
         "queue_full", "disk_full", "io_error", "unwritable", "unencodable", "closed", "internal",

@@ -16,7 +16,14 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from exporters.bounds import LATENCY_BOUNDS_S, OVERHEAD_BOUNDS_S, RETRIEVAL_BOUNDS_S, SCORE_BOUNDS, merge_bounds
+from exporters.bounds import (
+    LATENCY_BOUNDS_S,
+    OVERHEAD_BOUNDS_S,
+    REDIS_BOUNDS_S,
+    RETRIEVAL_BOUNDS_S,
+    SCORE_BOUNDS,
+    merge_bounds,
+)
 from exporters.labels import clean
 from exporters.series import Cell, Distribution, SeriesTable
 from exporters.text import FamilyText, Histogram, Sample, render
@@ -104,6 +111,7 @@ class PrometheusExporter:
                 "sft_perf_retrieval_duration_seconds": RETRIEVAL_BOUNDS_S,
                 "sft_perf_overhead_seconds": OVERHEAD_BOUNDS_S,
                 "sft_quality_score": SCORE_BOUNDS,
+                "sft_cache_redis_duration_seconds": REDIS_BOUNDS_S,
             },
             max_series - self._max_pulled,
         )

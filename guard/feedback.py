@@ -25,9 +25,12 @@ _decode = msgspec.json.Decoder(Feedback).decode
 
 
 def feedback_handler(
-    recent: RecentExchanges, count: Callable[[str, bool], None]
+    recent: RecentExchanges, count: Callable[[str, bool], None], flag: Callable[[str], object] = lambda _: None
 ) -> Callable[[Mapping[bytes, bytes], bytes], Awaitable[tuple[int, bytes]]]:
-    """Return the handler; `count(release, up)` is told of each thumb on an answer that is remembered, once."""
+    """Return the handler; `count(release, up)` is told of each thumb on an answer that is remembered, once.
+
+    flag: told the exchange of each thumb that points down, so that nobody else gets the same answer from the cache.
+    """
     voted: dict[str, None] = {}
 
     async def handle(_headers: Mapping[bytes, bytes], body: bytes) -> tuple[int, bytes]:
@@ -46,6 +49,8 @@ def feedback_handler(
         if len(voted) > 10_000:
             voted.pop(next(iter(voted)))
         count(release, feedback.thumb == "up")
+        if feedback.thumb == "down":
+            flag(feedback.exchange_id)
         return 202, b'{"accepted":true}'
 
     return handle

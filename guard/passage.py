@@ -14,6 +14,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from guard.ports import Capture, Reason, Route
+from guard.replay import replay
 from guard.split import session_key, session_label
 from guard.streaming import BodyCapture, ByteRelay, EventRelay, PackedEventRelay
 from guard.usage import read_answer, usage_of
@@ -22,9 +23,11 @@ from guard.wire.dialect import Dialect, StreamWatcher
 from guard.wire.replies import STATUS_OF, error_body, reply
 from guard.wire.sse import EventTooLarge
 from guard.wire.tokens import estimate_tokens
-from slo.types import Exchange, Outcome
+from slo.types import CacheStatus, Exchange, Outcome
 
 if TYPE_CHECKING:
+    from guard.cache.flight import Turn
+    from guard.cache.types import Entry
     from guard.listener import ClientConnection
     from guard.proxy import DataPath, TargetPlan
     from guard.upstream import Dial, EndpointPool, UpstreamConnection
@@ -38,10 +41,11 @@ class Passage:
     """One request under way. Driven by its client's connection, its upstream's connection and the sweep."""
 
     __slots__ = (
-        "_assignment", "_body_out", "_capture", "_chunked_out", "_client", "_connecting", "_connecting_since_s",
-        "_connection", "_dialect", "_facts", "_first_byte_s", "_first_token_s", "_head", "_head_out", "_hold",
-        "_method", "_overhead_s", "_path", "_plan", "_pool", "_ready_s", "_relay", "_request", "_retried", "_route",
-        "_session", "_started_s", "_status", "_stream", "_wall_s", "_watcher", "done", "exchange_id",
+        "_assignment", "_body_out", "_cache", "_capture", "_chunked_out", "_client", "_connecting",
+        "_connecting_since_s", "_connection", "_dialect", "_facts", "_first_byte_s", "_first_token_s", "_head",
+        "_head_out", "_hold", "_method", "_overhead_s", "_path", "_plan", "_pool", "_ready_s", "_relay", "_request",
+        "_retried", "_route", "_session", "_started_s", "_status", "_stream", "_turn", "_wall_s", "_watcher",
+        "done", "exchange_id",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +60,8 @@ class Passage:
         self._first_byte_s: float | None = None
         self._first_token_s: float | None = None
         self._status = 0
+        self._cache = _BYPASS
+        self._turn: Turn | None = None
         self._capture: BodyCapture | None = None
         self._watcher: StreamWatcher | None = None
         self._head: http1.ResponseHead | None = None
@@ -74,15 +80,46 @@ class Passage:
         facts = self._facts = self._dialect.read_request(route, body)
         self._session = session_key(head.notes.get(b"x-guard-session", b""), facts.user, self.exchange_id)
         self._assignment = path.split.assign(self._session)
-        self._plan: TargetPlan = path.plan(self._assignment.target)
-        refusal = path.refusal(route)
+        plan: TargetPlan = path.plan(self._assignment.target)
+        self._plan = plan
+        if path.cache is not None and not path.draining:
+            turn = self._turn = path.cache.turn(
+                head, body, route, release=plan.release, epoch=self._assignment.cache_epoch, mark=plan.mark,
+                replaced=plan.set_names,
+            )  # fmt: skip
+            if turn is not None:
+                turn.ask(self)
+                return
+        self._go_upstream()
+
+    def cache_missed(self) -> None:
+        """The cache has no answer."""
+        self._cache = _MISS
+        self._go_upstream()
+
+    def cache_hit(self, entry: Entry) -> None:
+        """The cache has the answer; it goes out as a whole, a stream event by event."""
+        path = self._path
+        self._cache, self._turn = _HIT, None
+        self._status, self._stream = 200, entry.stream
+        head, body = replay(entry, self._facts.asks_usage, path.wall_s())
+        head_out = self._response_head(head, None if entry.stream else len(body[0]))
+        if self._chunked_out:
+            body = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in body] + [b"0\r\n\r\n"]
+        self._client.write(b"".join((head_out, *body)))
+        self._first_byte_s = path.now_s() - self._started_s
+        self._close(Outcome.OK, Reason.NONE, self._ready_s)
+
+    def _go_upstream(self) -> None:
+        path = self._path
+        refusal = path.refusal(self._route)
         if refusal is not Reason.NONE:
             self._reply_error(refusal)
             return
         path.retries.request()
         self._ask(self._plan.next_pool(None))
         if not self.done:
-            self._overhead_s = path.now_s() - ready_s
+            self._overhead_s = path.now_s() - self._ready_s
 
     def _ask(self, pool: EndpointPool, *, fresh: bool = False) -> None:
         self._pool = pool
@@ -126,8 +163,9 @@ class Passage:
         plan, pool = self._plan, self._pool
         body = self._dialect.upstream_body(self._facts, plan.target.rename_model)
         dropped = plan.set_names
-        if self._facts.stream and b"accept-encoding" in head.notes:
-            # A compressed stream can be neither cut into events nor ended with one.
+        if b"accept-encoding" in head.notes and (self._facts.stream or self._turn is not None):
+            # A compressed stream can be neither cut into events nor ended with one, and what is kept is kept for
+            # clients that read no coding at all.
             dropped = dropped | _ACCEPT_ENCODING
         lines = plan.set_lines
         if (trace := self._path.trace) is not None:
@@ -180,7 +218,7 @@ class Passage:
             framing += b"connection: keep-alive\r\n"
         return b"HTTP/1.1 %d %s\r\n%sx-guard-exchange-id: %s\r\n%s%s\r\n" % (
             head.status, head.reason_phrase, forwarded(head.fields, _NOTHING), self.exchange_id,
-            self._plan.answer_lines, framing,
+            self._plan.answer_lines[self._cache], framing,
         )  # fmt: skip
 
     def on_body(self, data: bytes) -> None:
@@ -289,7 +327,7 @@ class Passage:
     def _reply_error(self, reason: Reason) -> None:
         """Nothing was written yet: a whole answer with the reason as its type."""
         status = STATUS_OF.get(reason, STATUS_OF[Reason.INTERNAL])
-        extra = b"x-guard-exchange-id: %s\r\n%s" % (self.exchange_id, self._plan.answer_lines)
+        extra = b"x-guard-exchange-id: %s\r\n%s" % (self.exchange_id, self._plan.answer_lines[self._cache])
         if reason in _REFUSALS:
             extra += b"retry-after: %d\r\n" % retry_after_s()
         head = self._method
@@ -370,7 +408,8 @@ class Passage:
             self._overhead_s += now_s - read_at_s
         model = self._plan.target.rename_model or facts.model or self._plan.target.version.model
         input_tokens, output_tokens, usage = None, None, "none"
-        if self._dialect.checked and (self._status == 200 or outcome is Outcome.CANCELLED):
+        asked = self._cache is not _HIT and (self._turn is None or self._cache is _MISS)
+        if asked and self._dialect.checked and (self._status == 200 or outcome is Outcome.CANCELLED):
             input_tokens, output_tokens, usage = usage_of(
                 self._dialect, self._route, self._request, self._watcher, self._capture
             )
@@ -398,13 +437,18 @@ class Passage:
             model=model,
             tenant=notes.get(b"x-guard-tenant", b"")[:64].decode("ascii", "replace"),
             session=session_label(self._session),
+            cache=self._cache,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             usage=usage,
             cost_usd=cost_usd,
             traceparent=notes.get(b"traceparent", b"")[:100].decode("latin-1"),
         )
-        path.finished(exchange, self._captured() if outcome is Outcome.OK else None)
+        capture = self._captured() if outcome is Outcome.OK else None
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.finished(exchange, capture) if capture is not None else turn.left()
+        path.finished(exchange, capture)
 
     def _captured(self) -> Capture | None:
         capture, head = self._capture, self._head
@@ -415,6 +459,7 @@ class Passage:
 
 
 _BYTE_RELAY = ByteRelay()
+_BYPASS, _MISS, _HIT = CacheStatus.BYPASS, CacheStatus.MISS, CacheStatus.HIT
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
 _TRACEPARENT = frozenset({b"traceparent"})
 _NOTHING: frozenset[bytes] = frozenset()

@@ -58,6 +58,7 @@ class ContextSource:
     prompt_end: str = ""
     text_field: str = "text"
     retrieval_s_path: str = ""  # where the answer path reports its retrieval time, seconds
+    id_field: str = "doc_id"  # when the list holds objects, the field that names the document
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from guard.cache.key import target_mark
+from guard.cache.service import AnswerCache
 from guard.limits import Admission, Egress, RetryBudget
 from guard.listener import HEAD, ClientConnection
 from guard.passage import Passage, retry_after_s
@@ -29,7 +31,7 @@ from guard.wire.http1 import BadRequest, RequestHead
 from guard.wire.replies import error_body, reply
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError
-from slo.types import Exchange, Outcome
+from slo.types import CacheStatus, Exchange, Outcome
 
 OwnPost = Callable[[Mapping[bytes, bytes], bytes], Awaitable[tuple[int, bytes]]]
 """Handler of a path of the guard's own: (lower-case headers, body) -> (status, JSON body)."""
@@ -57,12 +59,18 @@ class DataPathStats:
 class TargetPlan:
     """What is worked out once per target: header lines, names they replace, pools in the order of asking."""
 
-    __slots__ = ("_pools", "_turn", "_upstreams", "answer_lines", "release", "set_lines", "set_names", "target")
+    __slots__ = (
+        "_pools", "_turn", "_upstreams", "answer_lines", "mark", "release", "set_lines", "set_names", "target",
+    )  # fmt: skip
 
     def __init__(self, target: Target, upstreams: Upstreams) -> None:
         self.target = target
         self.release = target.version.release_id
-        self.answer_lines = b"x-guard-release: %s\r\nx-guard-cache: bypass\r\n" % self.release.encode()
+        self.answer_lines = {
+            status: f"x-guard-release: {self.release}\r\nx-guard-cache: {status.value}\r\n".encode()
+            for status in CacheStatus
+        }
+        self.mark = target_mark(target)
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in target.set_headers]
         self.set_names = frozenset(name.lower() for name, _ in headers)
         self.set_lines = b"".join(b"%s: %s\r\n" % header for header in headers)
@@ -108,6 +116,7 @@ class DataPath:
         own_posts: Mapping[bytes, OwnPost] | None = None,
         allow_networks: Iterable[str] = (),
         tls_context: ssl.SSLContext | None = None,
+        cache: AnswerCache | None = None,
         freezes_gc: bool = True,
         trace: Callable[[bytes, bytes], bytes] | None = None,
     ) -> None:
@@ -119,6 +128,7 @@ class DataPath:
             allow_networks: networks that public names may resolve into, e.g. "10.0.0.0/8".
             tls_context: for https endpoints; the default verifies certificate and name with the system's authorities.
             trace: (exchange id, the client's traceparent or b"") -> traceparent for the upstream; None passes it on.
+            cache: answers repeats; None: every request goes to an upstream.
             freezes_gc: what exists at the start is hidden from the garbage collector; for a process that only serves.
 
         Raises:
@@ -127,6 +137,7 @@ class DataPath:
         self.split, self.sink, self.pricer = split, sink, pricer
         self.limits, self.timeouts = limits or Limits(), timeouts or Timeouts()
         self.now_s, self.wall_s = now_s, (clock or SystemClock()).wall_s
+        self.cache = cache
         self.draining = False
         self._freezes_gc = freezes_gc
         self.trace = trace

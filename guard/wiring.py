@@ -20,6 +20,7 @@ from exporters.prometheus import PrometheusExporter
 from guard.admin.api import create_admin_app
 from guard.admin.server import AdminHandle, serve_admin
 from guard.backend import GuardBackend
+from guard.cache.build import GuardCache, fixed_part
 from guard.checks.spec import CheckSpec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
@@ -87,6 +88,8 @@ class Guard:
         self.memory = MemorySource(self.rules.slos, self.clock)
         self.recent = RecentExchanges()
         self.exchange_log = self._exchange_log()
+        cached = file.cache is not None and file.cache.enabled
+        self.cache = GuardCache(settings, self.exporter, self.clock) if cached else None
         recorders: dict[str, Any] = {
             "prometheus": self.exporter,
             "windows": WindowsRecorder(self.memory),
@@ -97,6 +100,9 @@ class Guard:
         self.tracing = tracing_of(settings, self.version_by_id, self._spans_dropped)
         if self.tracing is not None:
             recorders["otel"] = self.tracing
+        if self.cache is not None:
+            recorders["cache"] = self.cache.answers
+            self.exporter.gauge_source(self.cache.gauges)
         self.fanout = Fanout(recorders, self._recorder_failed)
         self.pipeline = self._pipeline()
         self.split = WeightedSplit(settings.targets[file.release.stable])
@@ -109,7 +115,8 @@ class Guard:
             file.timeouts.to_ports(),
             clock=self.clock,
             trace=onward_of(settings),
-            own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb)},
+            own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb, self._flag)},
+            cache=self.cache.answers if self.cache is not None else None,
         )
         self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
@@ -139,6 +146,9 @@ class Guard:
         await self.controller.recover()
         if self.pipeline is not None:
             await self.pipeline.start()
+        if self.cache is not None:
+            await self.cache.start()
+            self._background("cache", self.cache.run())
         host, port = split_host_port(file.listen.data)
         data_port = await self.data_path.start(host, port)
         admin_host, admin_port = split_host_port(file.listen.admin)
@@ -175,6 +185,8 @@ class Guard:
             await self.pipeline.stop()
         if self._admin is not None:
             await self._admin.close()
+        if self.cache is not None:
+            await self.cache.stop()
         await asyncio.to_thread(self._flush)
         if self._registry is not None:
             await self._registry.close()
@@ -210,6 +222,8 @@ class Guard:
         if rules.slos != self.rules.slos:
             self.memory.replace_objectives(rules.slos)
         self.settings, self.rules = settings, rules
+        if self.cache is not None:
+            self.cache.configure(settings)
         self.judge.replace_rules(rules.slos, rules.known)
         if self.controller is not None:
             await self.controller.configure(
@@ -396,6 +410,11 @@ class Guard:
         self.memory.feedback(release, up)
         self.exporter.inc("sft_quality_feedback_total", {"release": release, "thumb": "up" if up else "down"})
 
+    def _flag(self, exchange_id: str) -> None:
+        """A thumb points down: the answer is not given again."""
+        if self.cache is not None:
+            self.cache.answers.flag(exchange_id)
+
     def _recorder_failed(self, name: str, error: Exception) -> None:
         self.exporter.fail_open("recorder", name)
         log.debug("recorder %s: %r", name, error)
@@ -461,6 +480,7 @@ class Guard:
             "webhooks": lambda f: f.webhooks,
             "alertmanager": lambda f: f.alertmanager,
             "otel": lambda f: f.otel,
+            "cache": lambda f: fixed_part(f.cache),
         }
         for name, part in fixed.items():
             if part(old) != part(new):

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from unicodedata import is_normalized, normalize
 
 from guard.cache.types import Bypass, CacheKey, CacheRequest, Namespace, key_in
-from guard.ports import Route
+from guard.ports import Route, Target
 from guard.wire.http1 import RequestHead
 
 DETERMINISTIC_TOP_P = 0.01
@@ -48,9 +48,8 @@ _OUTSIDE = (
 _EXTRAS = ("logprobs", "top_logprobs", "audio", "modalities", "include", "prediction", "echo")
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 _CHAT_ADAPTERS = frozenset({"openai-chat", "openai-responses"})
+_BLANK_CHARS = " \t\f\v"
 _BLANKS = re.compile(r"[ \t\f\v]+")
-_LINE_ENDS = re.compile(r"[ \t\f\v]*(?:\r\n|\r|\n)")
-_ODD_SPACES = re.compile(r"[\t\n\r\f\v`]|  |^ | $")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,16 @@ def normal_text(text: str) -> str:
     >>> normal_text("  how   many days? "), normal_text("e\u0301"), normal_text("if a:\r\n    b  \r\n")
     ('how many days?', 'é', 'if a:\n    b')
     """
-    if not is_normalized("NFC", text):
+    if not text.isascii() and not is_normalized("NFC", text):
         text = normalize("NFC", text)
-    if _ODD_SPACES.search(text) is None:
-        return text
-    text = _LINE_ENDS.sub("\n", text).strip("\n")
-    if "\n" in text or "`" in text:
-        return text.rstrip(" \t\f\v")
-    return _BLANKS.sub(" ", text).strip(" ")
+    if "\n" in text or "\r" in text or "`" in text:
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        text = "\n".join([line.rstrip(_BLANK_CHARS) for line in lines]).strip("\n")
+        if "\n" in text or "`" in text:
+            return text
+    if "  " in text or "\t" in text or "\f" in text or "\v" in text:
+        text = _BLANKS.sub(" ", text)
+    return text.strip(" ")
 
 
 def tenant_scope(notes: Mapping[bytes, bytes], fields: Iterable[Any], pepper: bytes) -> str:
@@ -103,6 +104,17 @@ def tenant_scope(notes: Mapping[bytes, bytes], fields: Iterable[Any], pepper: by
 def _credential_hash(credentials: list[tuple[bytes, bytes]], pepper: bytes) -> str:
     joined = b"".join(b"%d:%s%d:%s" % (len(n), n, len(v), v) for n, v in sorted(credentials))
     return blake2b(joined, digest_size=8, key=pepper[:64]).hexdigest()
+
+
+def target_mark(target: Target) -> str:
+    """Hash of what a target changes in a request; "" when it changes nothing that an answer could depend on.
+
+    Keys of the upstream are left out: a new one gives the same answers, and must not empty the cache.
+    """
+    headers = sorted(h for h in target.set_headers if h[0].lower().encode("latin-1") not in _CREDENTIALS)
+    if not headers and not target.rename_model:
+        return ""
+    return blake2b(repr((target.rename_model, headers)).encode(), digest_size=8).hexdigest()
 
 
 def request_key(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from guard.settings.cache import CacheSettings
 from guard.settings.fields import NAME, Model, Name
 from guard.settings.measuring import CheckSettings, LogSettings
 from guard.settings.release import AlertmanagerSettings, RegistrySettings, ReleaseSettings, WebhookSettings
@@ -39,6 +40,7 @@ class GuardFile(Model):
     versions: dict[str, VersionSettings] = Field(min_length=1)
     release: ReleaseSettings
     registry: RegistrySettings = RegistrySettings()
+    cache: CacheSettings | None = Field(None, description="Answer cache; without this section nothing is cached.")
     checks: CheckSettings = CheckSettings()
     exchange_log: LogSettings = LogSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
@@ -80,4 +82,18 @@ class GuardFile(Model):
             raise ValueError(
                 f"release.stable is `{self.release.stable}`, which is not in versions ({', '.join(self.versions)})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cache_fits(self) -> GuardFile:
+        if self.cache is None:
+            return self
+        adapters = {route.name: route.adapter for route in self.routes}
+        for name in self.cache.routes:
+            if name not in adapters:
+                raise ValueError(f"cache.routes.{name}: no such route; routes are {', '.join(adapters)}")
+            if adapters[name] == "passthrough":
+                raise ValueError(f"cache.routes.{name}: answers of a passthrough route cannot be read, so not cached")
+        if self.cache.enabled and self.cache.admit == "checked" and not self.checks.enabled:
+            raise ValueError("cache.admit is `checked` and checks are off; turn them on, or write admit: complete")
         return self

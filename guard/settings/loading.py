@@ -30,6 +30,9 @@ class Settings:
         self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks)}
         self.registry_token = self._env("registry.token_env", file.registry.token_env)
         self.otel_headers = self._otel_headers()
+        redis = file.cache.redis if file.cache is not None and file.cache.enabled else None
+        self.redis_password = self._env("cache.redis.password_env", redis.password_env) if redis else None
+        self.cache_secret = self._cache_secret(redis.hmac_key_env) if redis else None
 
     def resolve(self, path: Path) -> Path:
         """A path written in the file is relative to the file."""
@@ -86,6 +89,13 @@ class Settings:
             return read_headers(self._env("otel.headers_env", name) or "")
         except ValueError as error:
             raise ConfigError(f"{self.path.name}: otel.headers_env", name, str(error)) from error
+
+    def _cache_secret(self, name: str) -> bytes:
+        secret = (self._env("cache.redis.hmac_key_env", name) or "").encode()
+        if len(secret) < 16:
+            cure = "give a random value of at least 16 bytes, the same on every replica"
+            raise ConfigError(f"{self.path.name}: cache.redis.hmac_key_env", f"{len(secret)} bytes", cure)
+        return secret
 
     def _secrets(self, index: int, webhook: WebhookSettings) -> tuple[str, ...]:
         place = f"webhooks[{index}].secret_env"

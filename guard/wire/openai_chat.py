@@ -97,6 +97,18 @@ def _asking_for_usage(body: bytes, options: Any) -> bytes:
     return edit_object(body, stream_options={**asked, "include_usage": True})
 
 
+def is_usage_event(raw: bytes) -> bool:
+    """Whether one whole event is the one that `include_usage` asks for: usage, and no choices."""
+    if b'"usage"' not in raw:
+        return False
+    data = read_event(raw)[1]
+    try:
+        chunk = _read_chunk(data or b"")
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return bool(chunk.usage) and not chunk.choices
+
+
 class ChatWatcher(StreamWatcher):
     """Follows one chat stream."""
 

@@ -80,7 +80,7 @@ async def running(
     stable: Target, *, limits: Limits | None = None, timeouts: Timeouts | None = None, **more: Any
 ) -> AsyncIterator[Running]:
     """Serve until the block ends; then nothing may be left."""
-    sink, split = Sink(), WeightedSplit(stable)
+    sink, split = more.pop("sink", None) or Sink(), WeightedSplit(stable)
     routes = more.pop("routes", ROUTES)
     timeouts = timeouts or Timeouts(drain_s=0.5)
     path = DataPath(routes, split, sink, Prices(), limits, timeouts, freezes_gc=False, **more)
