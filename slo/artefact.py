@@ -83,6 +83,47 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentSpan:
+    """Time left out because the guard recorded an incident then."""
+
+    incident_id: str
+    start_wall_s: float
+    end_wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How a number or a word was spread: quantiles of numbers, shares of words."""
+
+    name: str  # retrieval_score, language
+    count: int
+    quantiles: tuple[tuple[str, float], ...] = ()
+    shares: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReference:
+    """What questions or answers looked like to one embedder, to compare later ones with.
+
+    component: "query" or "answer". fingerprint: of the embedder, checked before any comparison. count: rows behind the
+    moments. mean: of unit vectors, shape (dim,), not normalised. day_spread: mean distance of the centroids of two
+    days, which drift has to exceed; None with fewer than two days. sample: base64 of little-endian float16, shape
+    (sample_count, dim), rows drawn evenly over time.
+    """
+
+    component: str
+    fingerprint: str
+    dim: int
+    count: int
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+    day_spread: float | None
+    sample_count: int
+    sample: str
+    distributions: tuple[Distribution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """The artefact. `sha256` covers everything else in it; embedder and config_hash are empty when not known."""
 
@@ -97,8 +138,13 @@ class Baseline:
     hours: tuple[HourCoverage, ...] = ()
     excluded: tuple[tuple[str, int], ...] = ()  # (reason, exchanges)
     exclusions: tuple[tuple[float, float], ...] = ()  # Unix seconds, the ranges a person gave
+    incidents: tuple[IncidentSpan, ...] = ()
     releases: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
+    source: str = ""  # "exchange log", or the address of a Prometheus
+    notes: tuple[str, ...] = ()
+    drift: tuple[DriftReference, ...] = ()
+    drift_missing: str = ""  # why there is no drift reference
     embedder: str = ""
     config_hash: str = ""
     forced: bool = False

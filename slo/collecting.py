@@ -1,12 +1,16 @@
-"""From exchanges to a baseline: streaming, with memory bounded by windows, not by exchanges.
+"""From what was counted to a baseline: the decisions, whatever the source.
+
+    exchanges (here) | slo.sources.log_baseline | slo.sources.prometheus_baseline ─► Gathered ─► assemble ─► Baseline
 
 Only healthy periods go in. A baseline taken while something was broken makes the breakage normal, so a person names
-the incidents to leave out, and canaries never count.
+the incidents to leave out, and canaries never count. `collect` is for exchanges that are at hand (the demo, a test);
+weeks of a log are counted by the engine, with the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
@@ -14,8 +18,10 @@ from slo.artefact import (
     DAY_S,
     QUANTILES,
     Baseline,
+    DriftReference,
     HourCoverage,
     HourValue,
+    IncidentSpan,
     IndicatorBaseline,
     Measured,
     Statistic,
@@ -32,29 +38,208 @@ from slo.windows import bin_key, quantile_of_bins
 TimeRange = tuple[float, float]
 """From (included) and to (excluded), Unix seconds."""
 
-MAX_DAYS = 100.0
+MIN_DAYS, MAX_DAYS = 7.0, 14.0
+SPAN_DAYS = 100.0
+"""Longest span that a person may ask for."""
 MIN_WINDOW_EVENTS = 20
 """Fewer events than this in a window say nothing about a rate; the window gives no value."""
 FUTURE_S = 300.0
 PROGRESS_EVERY = 20_000
 MEASURES = ("mean", *QUANTILES)
+RELEASE_COUNT = 100
 
-_LATENCIES = {LATENCY_P95: 0.95, LATENCY_P99: 0.99}
+CANARY, WRONG_CLOCK, EXCLUDED, INCIDENT, OTHER_RELEASE, HITS, TOO_OLD = (
+    "canary", "wrong clock", "excluded time", "incident", "other release", "cache hits", "too old",
+)  # fmt: skip
+"""Why an exchange is left out, in the order in which it is asked; closed set."""
+
+LATENCIES = {LATENCY_P95: 0.95, LATENCY_P99: 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a baseline is asked for.
+
+    window_s, more_windows_s: lengths of the windows whose values form the distributions; one per window that a rule of
+    the form `baseline` uses. now_wall_s: Unix seconds; creation time, and what lies more than 5 min after it is left
+    out. min_days, min_events: below these it refuses unless `force`. max_days: of more, the latest are taken.
+    exclusions: ranges that a person gave. incidents: of the guard's own record. release: only this one (for rules of
+    the form `previous`). source, embedder, config_hash, measured: stamped as they are.
+    """
+
+    now_wall_s: float
+    window_s: float = 3600.0
+    more_windows_s: tuple[float, ...] = ()
+    min_days: float = MIN_DAYS
+    max_days: float = MAX_DAYS
+    min_events: int = 1000
+    force: bool = False
+    exclusions: tuple[TimeRange, ...] = ()
+    incidents: tuple[IncidentSpan, ...] = ()
+    release: str | None = None
+    source: str = ""
+    embedder: str = ""
+    config_hash: str = ""
+    measured: tuple[Measured, ...] = ()
+    valid_days: float = 30.0
+
+    @property
+    def windows_s(self) -> tuple[float, ...]:
+        """All window lengths, each once."""
+        return tuple(sorted({self.window_s, *self.more_windows_s}))
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a source has counted.
+
+    values: (indicator, window length) -> (start of the window in Unix seconds, its value), windows with enough events
+    only, in order. overall: indicator -> (events, value over all of them). hours: hour of the week -> [exchanges,
+    checks that judged, checks that should have]. notes: what a reader of the artefact should know.
+    """
+
+    exchange_count: int = 0
+    first_wall_s: float = float("inf")
+    last_wall_s: float = float("-inf")
+    day_count: int = 0
+    values: dict[tuple[str, float], list[tuple[float, float]]] = field(default_factory=dict)
+    overall: dict[str, tuple[int, float]] = field(default_factory=dict)
+    hours: dict[int, list[int]] = field(default_factory=dict)
+    releases: tuple[str, ...] = ()
+    excluded: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def value_of(indicator: str, count: int, bad: int, total: float, bins: Mapping[int, float]) -> float | None:
+    """The indicator's own value of a span, None without events. bins: of latencies, for latency indicators.
+
+    Means are kept to ten digits: sums differ beyond those by the order of addition, and the same exchanges must give
+    the same file.
+    """
+    if not count:
+        return None
+    if indicator in LATENCIES:
+        return quantile_of_bins(dict(bins), LATENCIES[indicator])
+    meant = INDICATORS[indicator]
+    if meant.kind == "mean":
+        return float(f"{total / count:.10g}")
+    bad_ratio = bad / count
+    return bad_ratio if meant.worse == "up" else 1.0 - bad_ratio
+
+
+def assemble(
+    gathered: Gathered,
+    terms: Terms,
+    drift: tuple[DriftReference, ...] = (),
+    drift_missing: str = "",
+) -> Baseline:
+    """Make the artefact, or refuse.
+
+    drift, drift_missing: the references for drift, or why there are none.
+
+    Raises:
+        RefusedError: nothing usable, or too little of it ("too_little_traffic"), saying what is missing.
+    """
+    days = _days(gathered)
+    missing = _missing(gathered, days, terms)
+    if not gathered.exchange_count or (missing and not terms.force):
+        text = missing or "no usable exchange"
+        raise RefusedError(
+            "too_little_traffic",
+            f"baseline refused: {text}{_left_out(gathered)}; collect longer, or use --force",
+        )
+    return sealed(
+        Baseline(
+            created_wall_s=terms.now_wall_s,
+            expires_wall_s=terms.now_wall_s + terms.valid_days * DAY_S,
+            first_wall_s=gathered.first_wall_s,
+            last_wall_s=gathered.last_wall_s,
+            days=days,
+            window_s=terms.window_s,
+            exchange_count=gathered.exchange_count,
+            indicators=_indicators(gathered, terms.windows_s),
+            hours=tuple(
+                HourCoverage(hour, seen, judged / due if due else None)
+                for hour, (seen, judged, due) in sorted(gathered.hours.items())
+            ),
+            excluded=tuple(sorted(gathered.excluded.items())),
+            exclusions=tuple((float(start), float(end)) for start, end in terms.exclusions),
+            incidents=terms.incidents,
+            releases=tuple(sorted(gathered.releases)),
+            measured=terms.measured,
+            source=terms.source,
+            notes=gathered.notes,
+            drift=drift,
+            drift_missing=drift_missing,
+            embedder=terms.embedder,
+            config_hash=terms.config_hash,
+            forced=bool(missing),
+            forced_reason=missing,
+        )
+    )
+
+
+def collect(
+    exchanges: Iterable[Exchange],
+    *,
+    window_s: float = 3600.0,
+    more_windows_s: Sequence[float] = (),
+    now_wall_s: float,
+    min_days: float = MIN_DAYS,
+    min_events: int = 1000,
+    force: bool = False,
+    exclusions: Sequence[TimeRange] = (),
+    incidents: Sequence[IncidentSpan] = (),
+    release: str | None = None,
+    embedder: str = "",
+    config_hash: str = "",
+    measured: Sequence[Measured] = (),
+    valid_days: float = 30.0,
+    on_progress: Callable[[int], None] | None = None,
+) -> Baseline:
+    """Make a baseline of the healthy traffic in `exchanges`, in any order; see `Terms` for the arguments.
+
+    on_progress: told the number of exchanges read, every 20,000.
+
+    Raises:
+        RefusedError: nothing usable, or too little of it ("too_little_traffic"); or spread over more than 100 days
+            ("too_long").
+    """
+    terms = Terms(
+        now_wall_s, window_s, tuple(more_windows_s), min_days, SPAN_DAYS, min_events, force, tuple(exclusions),
+        tuple(incidents), release, "exchanges", embedder, config_hash, tuple(measured), valid_days,
+    )  # fmt: skip
+    collector = _Collector(terms.windows_s)
+    for number, exchange in enumerate(exchanges, 1):
+        reason = _why_left_out(exchange, terms)
+        if reason == HITS:  # They were not generated, but the hit rate is made of them.
+            collector.vote((CACHE_HITS, False, None), exchange.wall_s)
+        if reason:
+            collector.leave_out(reason)
+        else:
+            collector.take(exchange)
+            if collector.last_wall_s - collector.first_wall_s > SPAN_DAYS * DAY_S:
+                raise RefusedError(
+                    "too_long",
+                    f"the exchanges span more than {SPAN_DAYS:g} days; give fewer log files, or --exclude the old ones",
+                )
+        if on_progress and number % PROGRESS_EVERY == 0:
+            on_progress(number)
+    return assemble(collector.gathered(), terms)
 
 
 class _Tally:
     """Sums of one indicator in one window (or over all)."""
 
-    __slots__ = ("bad", "bins", "count", "total", "unjudged")
+    __slots__ = ("bad", "bins", "count", "total")
 
     def __init__(self) -> None:
-        self.count = self.bad = self.unjudged = 0
+        self.count = self.bad = 0
         self.total = 0.0
         self.bins: dict[int, float] = {}
 
     def vote(self, bad: bool | None, value: float | None, *, binned: bool) -> None:
         if bad is None:
-            self.unjudged += 1
             return
         self.count += 1
         self.bad += bad
@@ -65,28 +250,19 @@ class _Tally:
                 self.bins[key] = self.bins.get(key, 0.0) + 1.0
 
     def value(self, indicator: str) -> float | None:
-        """The indicator's own value of this window, None without events."""
-        if not self.count:
-            return None
-        if indicator in _LATENCIES:
-            return quantile_of_bins(self.bins, _LATENCIES[indicator])
-        meant = INDICATORS[indicator]
-        if meant.kind == "mean":
-            return self.total / self.count
-        bad_ratio = self.bad / self.count
-        return bad_ratio if meant.worse == "up" else 1.0 - bad_ratio
+        return value_of(indicator, self.count, self.bad, self.total, self.bins)
 
 
 class _Collector:
-    """Everything counted while the exchanges stream by."""
+    """Everything counted while the exchanges stream by; memory is bounded by windows, not by exchanges."""
 
     def __init__(self, windows_s: Sequence[float]) -> None:
         self.windows_s = windows_s
         self.tallies: dict[tuple[str, float, int], _Tally] = {}  # (indicator, window length, window number)
         self.overall: dict[str, _Tally] = {}
-        self.hours: dict[int, list[int]] = {}  # hour of the week -> [exchanges, judged, should be judged]
+        self.hours: dict[int, list[int]] = {}
         self.days: set[int] = set()
-        self.releases: dict[str, int] = {}
+        self.releases: set[str] = set()
         self.excluded: dict[str, int] = {}
         self.exchange_count = 0
         self.first_wall_s, self.last_wall_s = float("inf"), float("-inf")
@@ -99,8 +275,8 @@ class _Collector:
         self.exchange_count += 1
         self.first_wall_s, self.last_wall_s = min(self.first_wall_s, wall_s), max(self.last_wall_s, wall_s)
         self.days.add(int(wall_s // DAY_S))
-        if exchange.release in self.releases or len(self.releases) < 100:
-            self.releases[exchange.release] = self.releases.get(exchange.release, 0) + 1
+        if len(self.releases) < RELEASE_COUNT:
+            self.releases.add(exchange.release)
         hour = self.hours.setdefault(hour_of_week(wall_s), [0, 0, 0])
         hour[0] += 1
         for vote in served_votes(exchange):
@@ -121,146 +297,71 @@ class _Collector:
             tally.vote(bad, value, binned=binned)
         self.overall.setdefault(name, _Tally()).vote(bad, value, binned=binned)
 
-
-def collect(
-    exchanges: Iterable[Exchange],
-    *,
-    window_s: float = 3600.0,
-    more_windows_s: Sequence[float] = (),
-    now_wall_s: float,
-    min_days: float = 7.0,
-    min_events: int = 1000,
-    force: bool = False,
-    exclusions: Sequence[TimeRange] = (),
-    release: str | None = None,
-    embedder: str = "",
-    config_hash: str = "",
-    measured: Sequence[Measured] = (),
-    valid_days: float = 30.0,
-    on_progress: Callable[[int], None] | None = None,
-) -> Baseline:
-    """Make a baseline of the healthy traffic in `exchanges`, in any order.
-
-    Args:
-        window_s, more_windows_s: lengths of the windows whose values form the distributions; one per window that
-            a rule of the form `baseline` uses.
-        now_wall_s: Unix seconds; creation time, and what lies more than 5 min after it is left out.
-        min_days, min_events: below these it refuses, saying what is missing, unless `force`.
-        exclusions: incidents, Unix seconds (from, to).
-        release: take only this one (for rules of the form `previous`).
-        on_progress: told the number of exchanges read, every 20,000.
-    Raises:
-        RefusedError: nothing usable, or too little of it ("too_little_traffic"); or spread over more than 100 days
-            ("too_long").
-    """
-    windows_s = tuple(sorted({window_s, *more_windows_s}))
-    collector = _Collector(windows_s)
-    for number, exchange in enumerate(exchanges, 1):
-        reason = _why_left_out(exchange, now_wall_s, exclusions, release)
-        if reason == "cache hits":  # They were not generated, but the hit rate is made of them.
-            collector.vote((CACHE_HITS, False, None), exchange.wall_s)
-        if reason:
-            collector.leave_out(reason)
-        else:
-            collector.take(exchange)
-            if collector.last_wall_s - collector.first_wall_s > MAX_DAYS * DAY_S:
-                raise RefusedError(
-                    "too_long",
-                    f"the exchanges span more than {MAX_DAYS:g} days; give fewer log files, or --exclude the old ones",
-                )
-        if on_progress and number % PROGRESS_EVERY == 0:
-            on_progress(number)
-    days = _days(collector)
-    missing = _missing(collector, days, min_days, min_events)
-    if not collector.exchange_count or (missing and not force):
-        text = missing or "no usable exchange"
-        raise RefusedError(
-            "too_little_traffic", f"baseline refused: {text}{_left_out(collector)}; collect longer, or use --force"
-        )
-    return sealed(
-        Baseline(
-            created_wall_s=now_wall_s,
-            expires_wall_s=now_wall_s + valid_days * DAY_S,
-            first_wall_s=collector.first_wall_s,
-            last_wall_s=collector.last_wall_s,
-            days=days,
-            window_s=window_s,
-            exchange_count=collector.exchange_count,
-            indicators=_indicators(collector, windows_s),
-            hours=tuple(
-                HourCoverage(hour, seen, judged / due if due else None)
-                for hour, (seen, judged, due) in sorted(collector.hours.items())
-            ),
-            excluded=tuple(sorted(collector.excluded.items())),
-            exclusions=tuple((float(start), float(end)) for start, end in exclusions),
-            releases=tuple(sorted(collector.releases)),
-            measured=tuple(measured),
-            embedder=embedder,
-            config_hash=config_hash,
-            forced=bool(missing),
-            forced_reason=missing,
-        )
-    )
+    def gathered(self) -> Gathered:
+        values: dict[tuple[str, float], list[tuple[float, float]]] = {}
+        overall = {}
+        for indicator in INDICATORS:
+            name = LATENCY if indicator in LATENCIES else indicator
+            for (of, window_s, number), tally in sorted(self.tallies.items(), key=lambda item: item[0]):
+                if of == name and tally.count >= MIN_WINDOW_EVENTS and (value := tally.value(indicator)) is not None:
+                    values.setdefault((indicator, window_s), []).append((number * window_s, value))
+            whole = self.overall.get(name)
+            if whole and (value := whole.value(indicator)) is not None:
+                overall[indicator] = (whole.count, value)
+        return Gathered(
+            self.exchange_count, self.first_wall_s, self.last_wall_s, len(self.days), values, overall, self.hours,
+            tuple(self.releases), self.excluded,
+        )  # fmt: skip
 
 
-def _why_left_out(exchange: Exchange, now_wall_s: float, exclusions: Sequence[TimeRange], release: str | None) -> str:
+def _why_left_out(exchange: Exchange, terms: Terms) -> str:
     """Closed set of reasons; "" to take it."""
     if exchange.arm == "canary":
-        return "canary"
-    if not 0.0 <= exchange.wall_s <= now_wall_s + FUTURE_S:
-        return "wrong clock"
-    if any(start <= exchange.wall_s < end for start, end in exclusions):
-        return "excluded time"
-    if release is not None and exchange.release != release:
-        return "other release"
-    if exchange.cache is CacheStatus.HIT:
-        return "cache hits"
-    return ""
+        return CANARY
+    if not 0.0 <= exchange.wall_s <= terms.now_wall_s + FUTURE_S:
+        return WRONG_CLOCK
+    if any(start <= exchange.wall_s < end for start, end in terms.exclusions):
+        return EXCLUDED
+    if any(span.start_wall_s <= exchange.wall_s < span.end_wall_s for span in terms.incidents):
+        return INCIDENT
+    if terms.release is not None and exchange.release != terms.release:
+        return OTHER_RELEASE
+    return HITS if exchange.cache is CacheStatus.HIT else ""
 
 
-def _days(collector: _Collector) -> float:
+def _days(gathered: Gathered) -> float:
     """Hours from the first exchange to the last, whole ones, in days; at most the days that have any traffic."""
-    if not collector.exchange_count:
+    if not gathered.exchange_count:
         return 0.0
-    hours = collector.last_wall_s // 3600 - collector.first_wall_s // 3600 + 1
-    return float(min(hours / 24, len(collector.days)))
+    hours = gathered.last_wall_s // 3600 - gathered.first_wall_s // 3600 + 1
+    return float(min(hours / 24, gathered.day_count))
 
 
-def _missing(collector: _Collector, days: float, min_days: float, min_events: int) -> str:
+def _missing(gathered: Gathered, days: float, terms: Terms) -> str:
     """What is missing, in words; "" when nothing is."""
     found, lacks = [], []
-    if days < min_days:
-        found.append(f"{days:.1f} days of traffic, {min_days:g} needed")
-        lacks.append(f"{min_days - days:.1f} days")
-    if collector.exchange_count < min_events:
-        found.append(f"{collector.exchange_count} exchanges, {min_events} needed")
-        lacks.append(f"{min_events - collector.exchange_count} exchanges")
+    if days < terms.min_days:
+        found.append(f"{days:.1f} days of traffic, {terms.min_days:g} needed")
+        lacks.append(f"{terms.min_days - days:.1f} days")
+    if gathered.exchange_count < terms.min_events:
+        found.append(f"{gathered.exchange_count} exchanges, {terms.min_events} needed")
+        lacks.append(f"{terms.min_events - gathered.exchange_count} exchanges")
     return f"{' and '.join(found)}: {' and '.join(lacks)} missing" if found else ""
 
 
-def _left_out(collector: _Collector) -> str:
-    shown = ", ".join(f"{count} {reason}" for reason, count in sorted(collector.excluded.items()))
+def _left_out(gathered: Gathered) -> str:
+    shown = ", ".join(f"{count} {reason}" for reason, count in sorted(gathered.excluded.items()))
     return f" (left out: {shown})" if shown else ""
 
 
-def _indicators(collector: _Collector, windows_s: Sequence[float]) -> tuple[IndicatorBaseline, ...]:
+def _indicators(gathered: Gathered, windows_s: Sequence[float]) -> tuple[IndicatorBaseline, ...]:
     """One entry per indicator and window length that has at least one window with enough events."""
     found = []
-    grouped: dict[tuple[str, float], list[tuple[int, _Tally]]] = {}
-    for (name, window_s, number), tally in collector.tallies.items():
-        grouped.setdefault((name, window_s), []).append((number, tally))
     for indicator in INDICATORS:
-        name = LATENCY if indicator in _LATENCIES else indicator
-        overall = collector.overall.get(name)
         for window_s in windows_s:
-            values = [
-                (number * window_s, value)
-                for number, tally in sorted(grouped.get((name, window_s), ()), key=lambda pair: pair[0])
-                if tally.count >= MIN_WINDOW_EVENTS and (value := tally.value(indicator)) is not None
-            ]
-            total = overall.value(indicator) if overall else None
-            if values and overall and total is not None:
-                found.append(_indicator(indicator, window_s, values, overall.count, total))
+            values, whole = gathered.values.get((indicator, window_s)), gathered.overall.get(indicator)
+            if values and whole:
+                found.append(_indicator(indicator, window_s, values, *whole))
     return tuple(found)
 
 

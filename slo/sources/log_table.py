@@ -8,6 +8,7 @@
 Views of the connection `table.db`, made once, read lazily (nothing is loaded before a query asks):
 
     lines       every line, damaged ones too: `missing` is true where a required field cannot be read
+    numbers     `lines` without its texts and lists; after `stage` read from columns, some ten times faster than JSON
     exchanges   the usable ones, same columns: those of `Exchange` (findings as a list of structs), and
                 grounding, zero_hit, similarity     result of that check, NULL when it did not speak
                 similarity_score                    its score
@@ -73,6 +74,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 """Columns of one exchange beside its findings and its text."""
 
+_WORDY = "exchange_id, traceparent, findings, text"
 FINDINGS_TYPE = f"STRUCT({_FINDING})[]"
 FLAT_COLUMNS = {**dict.fromkeys(_CHECKS, "VARCHAR"), "similarity_score": "DOUBLE"}
 """What the checks said, out of the list of findings."""
@@ -135,6 +137,7 @@ class LogTable:
             self.files = (*self._json, *self._parquet)
             self.db.execute(f"CREATE VIEW lines AS {self._lines()}")
             self.db.execute(f"CREATE VIEW exchanges AS SELECT * EXCLUDE (missing) FROM lines WHERE {USABLE}")
+            self.db.execute(f"CREATE VIEW numbers AS SELECT * EXCLUDE ({_WORDY}) FROM lines")
         except BaseException:
             self.close()
             raise
@@ -175,6 +178,23 @@ class LogTable:
             done.set()
             if watcher:
                 watcher.join()
+
+    def stage(self, on_progress: Callable[[float], None] | None = None) -> None:
+        """Read JSON lines once and keep their numbers as columns in the spill directory; `numbers` then reads those.
+
+        Worth it before anything that reads the log more than once; some 30 bytes an exchange. Raises DataError as
+        `run` does.
+        """
+        if not self._json:
+            return
+        staged = self.spill / "numbers.parquet"
+        quoted = str(staged).replace("'", "''")
+        light = f"SELECT * EXCLUDE ({_WORDY}) FROM"
+        self.run(f"COPY ({light} ({self._json_lines()})) TO '{quoted}' (FORMAT parquet)", on_progress)
+        source = f"SELECT * FROM read_parquet({_list([staged])}, hive_partitioning=false)"
+        if self._parquet:
+            source += f" UNION ALL BY NAME {light} ({self._parquet_lines()})"
+        self.run(f"CREATE OR REPLACE VIEW numbers AS {source}")
 
     def rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Rows of a query, fetched in pieces. Raises DataError as `run` does."""

@@ -1,6 +1,6 @@
 """What each indicator counts, in the engine: the votes of `slo.indicators` as SQL, and their sums per bucket.
 
-    lines ── GROUP BY what a vote depends on ──► profiles (few rows per bucket) ── one SELECT per indicator ──► tallies
+    numbers ── GROUP BY what a vote depends on ──► profiles (few rows per bucket) ── a SELECT per indicator ──► tallies
 
 Grouping first makes the votes almost free: a bucket holds thousands of exchanges and some dozens of kinds of them. A
 property test holds `BALLOTS` to `served_votes` and `checked_votes`.
@@ -41,15 +41,16 @@ class Ballot:
     value: str = ""
 
 
-_SERVED = f"outcome IN ('ok', 'server_error', 'timeout', 'incomplete') AND reason <> '{THROTTLED}'"
+SERVED = f"outcome IN ('ok', 'server_error', 'timeout', 'incomplete') AND reason <> '{THROTTLED}'"
+"""Condition: a user waited for it."""
 _FRESH = "outcome = 'ok' AND cache <> 'hit'"
 _SAID = "IN ('pass', 'fail')"
 
 BALLOTS = (
     Ballot(HTTP_ERRORS, "outcome NOT IN ('blocked', 'cancelled')", bad="status >= 400"),
-    Ballot(AVAILABILITY, _SERVED, bad="outcome <> 'ok'"),
-    Ballot(LATENCY, _SERVED, value="duration_s"),
-    Ballot(LLM_ERRORS, f"{_SERVED} AND cache <> 'hit'", bad="outcome <> 'ok'"),
+    Ballot(AVAILABILITY, SERVED, bad="outcome <> 'ok'"),
+    Ballot(LATENCY, SERVED, value="duration_s"),
+    Ballot(LLM_ERRORS, f"{SERVED} AND cache <> 'hit'", bad="outcome <> 'ok'"),
     Ballot(
         COST,
         "outcome NOT IN ('blocked', 'client_error') AND cache <> 'hit' AND (cost_usd IS NOT NULL OR outcome = 'ok')",
@@ -149,7 +150,7 @@ def profiles(
         f"CASE WHEN status >= 400 THEN 400 ELSE 200 END AS status, "
         f"CASE WHEN reason = '{THROTTLED}' THEN reason ELSE '' END AS reason, cache, grounding, zero_hit, similarity, "
         f"cost_usd IS NULL AS no_cost, similarity_score IS NULL AS no_score, missing, count(*) AS n, {sums}{over}, "
-        "min(wall_s) AS first_s, max(wall_s) AS last_s FROM lines GROUP BY ALL",
+        "min(wall_s) AS first_s, max(wall_s) AS last_s FROM numbers GROUP BY ALL",
         on_progress,
     )
     (damaged,) = next(table.rows(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {name}_raw WHERE NOT ({USABLE})"))
@@ -193,20 +194,15 @@ def latency_bins(table: LogTable, width_s: float, *, where: str = "true") -> Ite
     """
     sql = (
         f"SELECT arm, release, route, {bucket(width_s)} AS bucket, {bin_sql('duration_s')} AS key, count(*) "
-        f"FROM exchanges WHERE {_SERVED} AND ({where}) GROUP BY ALL ORDER BY bucket, arm, release, route, key"
+        f"FROM numbers WHERE {USABLE} AND {SERVED} AND ({where}) GROUP BY ALL ORDER BY bucket, arm, release, route, key"
     )
     for row in table.rows(sql):
         yield BinCount(*row)
 
 
-def latency_votes_sql() -> str:
-    """Condition over `exchanges`: a user waited for it."""
-    return _SERVED
-
-
 def bucket(width_s: float) -> str:
     """SQL: number of the bucket of an exchange."""
-    return f"CAST(floor(wall_s / {number(width_s)}) AS BIGINT)"
+    return f"TRY_CAST(floor(wall_s / {number(width_s)}) AS BIGINT)"  # a clock gone mad has no bucket
 
 
 def bin_sql(column: str) -> str:
