@@ -52,6 +52,7 @@ class _Served:
         "first_token",
         "lookups",
         "money",
+        "priced",
         "requests",
         "throttled",
         "timed",
@@ -68,6 +69,7 @@ class _Served:
         self.first_token: Distribution | None = None
         self.throttled: Cell | None = None
         self.money: Cell | None = None
+        self.priced: Cell | None = None
         self.tokens_in: Cell | None = None
         self.tokens_out: Cell | None = None
 
@@ -155,6 +157,7 @@ class PrometheusExporter:
                 self._overhead.observe(exchange.overhead_s)
         if exchange.cost_usd is not None:
             cells.money = _add(cells.money or self._cell("sft_cost_usd_total", (key[1],)), exchange.cost_usd)
+            cells.priced = _add(cells.priced or self._cell("sft_cost_inferences_total", (key[1],)), 1)
         if exchange.input_tokens is not None:
             cells.tokens_in = _add(
                 cells.tokens_in or self._cell("sft_cost_tokens_total", (key[1], "input")), exchange.input_tokens

@@ -7,6 +7,7 @@ What a baseline is stands in `slo.artefact`, how one is made in `slo.collecting`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from slo.metric_names import INDICATORS
 from slo.wording import show_duration, show_ratio, show_value
 
 MAX_BYTES = 64 * 1024 * 1024
+SHOWN = 20
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def load_baseline(path: Path | str) -> Baseline:
@@ -64,23 +67,69 @@ def show(baseline: Baseline) -> str:
     left_out = ", ".join(f"{count} {reason}" for reason, count in baseline.excluded) or "nothing"
     lines = [
         f"baseline of {baseline.exchange_count} exchanges over {baseline.days:.1f} days",
-        f"  from {first} to {last} UTC, valid {valid:g} days from {made}",
-        f"  sha256 {baseline.sha256[:12]}  embedder {embedder}  config {config}",
+        f"  from {first} to {last} UTC, valid {valid:g} days from {made}, until {_day(baseline.expires_wall_s)}",
+        f"  source {baseline.source or 'not recorded'}  sha256 {baseline.sha256[:12]}",
+        f"  embedder {embedder}  config {config}",
         f"  releases {', '.join(baseline.releases) or 'none named'}",
         f"  left out: {left_out}",
+        *(f"    given: {_day(start)} to {_day(end)}" for start, end in baseline.exclusions[:SHOWN]),
+        *(f"    {i.incident_id}: {_day(i.start_wall_s)} to {_day(i.end_wall_s)}" for i in baseline.incidents[:SHOWN]),
+        *(f"  note: {note}" for note in baseline.notes),
     ]
     if baseline.forced:
         lines.append(f"  FORCED: {baseline.forced_reason}")
+    lines += ["", *_table(baseline), "", *_hours(baseline), "", *_drift(baseline)]
+    return "\n".join(lines)
+
+
+def _hours(baseline: Baseline) -> Iterator[str]:
+    """The week in a few lines: when there is traffic, and how far each indicator swings with the hour."""
     quiet = 168 - len(baseline.hours)
-    lines += ["", *_table(baseline), ""]
-    lines.append(f"hours of the week with traffic: {len(baseline.hours)} of 168, {quiet} silent")
+    yield f"hours of the week with traffic: {len(baseline.hours)} of 168, {quiet} silent"
+    if baseline.hours:
+        busiest = max(baseline.hours, key=lambda h: h.exchange_count)
+        calmest = min(baseline.hours, key=lambda h: h.exchange_count)
+        yield (
+            f"busiest: {_hour(busiest.hour_of_week)} with {busiest.exchange_count} exchanges, "
+            f"calmest: {_hour(calmest.hour_of_week)} with {calmest.exchange_count}"
+        )
     judged = [(h.judged_ratio, h.hour_of_week) for h in baseline.hours if h.judged_ratio is not None]
     if judged:
         ratio, hour = min(judged)
-        lines.append(
-            f"lowest share of judged answers: {show_ratio(ratio)} in hour {hour} of the week (0 = Monday 00:00 UTC)"
+        yield f"lowest share of judged answers: {show_ratio(ratio)} on {_hour(hour)}"
+    for one in baseline.indicators:
+        means = [(value.mean, value.hour_of_week) for value in one.profile]
+        if one.window_s == baseline.window_s and len(means) > 1:
+            (low, low_hour), (high, high_hour) = min(means), max(means)
+            indicator = INDICATORS[one.indicator]
+            yield (
+                f"  {one.indicator}: {show_value(indicator, low)} on {_hour(low_hour)} "
+                f"to {show_value(indicator, high)} on {_hour(high_hour)}"
+            )
+
+
+def _drift(baseline: Baseline) -> Iterator[str]:
+    """What later questions and answers can be compared with."""
+    for one in baseline.drift:
+        spread = "not known" if one.day_spread is None else f"{one.day_spread:.4f}"
+        yield (
+            f"drift reference: {one.component}, embedder {one.fingerprint}, dim {one.dim}, {one.count} texts "
+            f"({one.sample_count} kept), distance between days {spread}"
         )
-    return "\n".join(lines)
+        for spread_of in one.distributions:
+            words = spread_of.shares or spread_of.quantiles
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in words)
+            yield f"  {spread_of.name} of {spread_of.count}: {shown}"
+    if baseline.drift_missing or not baseline.drift:
+        yield f"no drift reference: {baseline.drift_missing or 'none was asked for'}"
+
+
+def _hour(hour: int) -> str:
+    """
+    >>> _hour(0), _hour(167)
+    ('Mon 00:00 UTC', 'Sun 23:00 UTC')
+    """
+    return f"{_WEEKDAYS[hour // 24]} {hour % 24:02d}:00 UTC"
 
 
 def _table(baseline: Baseline) -> list[str]:

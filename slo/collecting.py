@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from statistics import fmean
 
 from slo.artefact import (
@@ -340,9 +341,13 @@ def _days(gathered: Gathered) -> float:
 def _missing(gathered: Gathered, days: float, terms: Terms) -> str:
     """What is missing, in words; "" when nothing is."""
     found, lacks = [], []
-    if days < terms.min_days:
+    lacking = terms.min_days - days
+    if 0 < lacking < 0.1:  # "7.0 days, 7 needed" would help nobody
+        found.append(f"{days * 24:.0f} hours of traffic, {terms.min_days * 24:g} needed")
+        lacks.append(f"{ceil(lacking * 24 - 1e-6)} hour{'s' if lacking * 24 > 1.5 else ''}")
+    elif lacking > 0:
         found.append(f"{days:.1f} days of traffic, {terms.min_days:g} needed")
-        lacks.append(f"{terms.min_days - days:.1f} days")
+        lacks.append(f"{lacking:.1f} days")
     if gathered.exchange_count < terms.min_events:
         found.append(f"{gathered.exchange_count} exchanges, {terms.min_events} needed")
         lacks.append(f"{terms.min_events - gathered.exchange_count} exchanges")

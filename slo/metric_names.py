@@ -91,6 +91,7 @@ METRICS: dict[str, Metric] = {
         Metric("sft_quality_feedback_total", "counter", "Thumbs given by users", ("release", "thumb")),
         Metric("sft_quality_reopens_total", "counter", "Questions asked again within 24 h", ("release",)),
         Metric("sft_cost_usd_total", "counter", "Cost of inference", ("release",)),
+        Metric("sft_cost_inferences_total", "counter", "Inferences whose cost is known", ("release",)),
         Metric("sft_cost_tokens_total", "counter", "Tokens by type", ("release", "type")),
         Metric("sft_cache_lookups_total", "counter", "Cache lookups by result", ("release", "result")),
         Metric("sft_cache_bypassed_total", "counter", "Requests that were not looked up, by reason", ("reason",)),

@@ -75,6 +75,7 @@ def test_a_scrape_of_one_exchange_is_exactly_this() -> None:
         f'sft_quality_score_sum{{{release},check="grounding"}} 0.35',
         f'sft_quality_retrievals_total{{{release},result="hit"}} 1',
         f"sft_cost_usd_total{{{release}}} 0.25",
+        f"sft_cost_inferences_total{{{release}}} 1",
         f'sft_cost_tokens_total{{{release},type="input"}} 900',
         f'sft_cost_tokens_total{{{release},type="output"}} 250',
         f'sft_cache_lookups_total{{{release},result="miss"}} 1',

@@ -129,6 +129,7 @@ def test_a_window_with_too_few_events_gives_no_value() -> None:
     ("days", "per_hour", "message"),
     [
         (3.5, 40, "3.5 days of traffic, 7 needed: 3.5 days missing"),
+        (167 / 24, 40, "167 hours of traffic, 168 needed: 1 hour missing"),
         (7, 2, "336 exchanges, 1000 needed: 664 exchanges missing"),
         (1, 2, "1.0 days of traffic, 7 needed and 48 exchanges, 1000 needed: 6.0 days and 952 exchanges missing"),
     ],
