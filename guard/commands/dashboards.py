@@ -1,0 +1,36 @@
+"""dashboards: Grafana JSON from the SLO file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from guard.commands.common import Groups, add_command, add_group, emit
+from slo.spec import load_slo_file
+
+
+def register(groups: Groups) -> None:
+    """Add the commands of this module."""
+    dashboards = add_group(groups, "dashboards", "Grafana dashboards")
+    build = add_command(dashboards, "build", run_build, "write dashboards and provisioning files from the SLO file",
+                        "sft-guard dashboards build --slo slo.yaml --out grafana")  # fmt: skip
+    build.add_argument("--slo", type=Path, default=Path("slo.yaml"))
+    build.add_argument("--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--runbook-url", default="", metavar="URL", help="where the runbook pages of the alerts are")
+    build.add_argument("--installed-at", default="/var/lib/grafana/dashboards", metavar="PATH",
+                       help="where Grafana will find DIR (default %(default)s)")  # fmt: skip
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Write every file."""
+    from dashboards.build import files, write
+
+    slos = load_slo_file(args.slo).objectives
+    made = files(slos, runbooks=_runbooks(slos), runbook_url=args.runbook_url, installed_at=args.installed_at)
+    write(made, args.out)
+    emit(args, {"out": str(args.out), "files": sorted(made)}, "\n".join(f"wrote {args.out / name}" for name in made))
+    return 0
+
+
+def _runbooks(slos: object) -> dict[str, str]:
+    return {}
