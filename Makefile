@@ -1,7 +1,7 @@
 # Two commands matter: `make run` and `make test`. Both set up what they need first.
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := guard exporters dashboards slo registry rag
+PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
 .PHONY: setup run test lint types arch golden format bench-proxy scenarios debian clean

@@ -38,6 +38,7 @@ CLOSED: dict[str, frozenset[str]] = {
     "arm": frozenset({"stable", "canary"}),
     "side": frozenset({"client", "upstream"}),
     "dep": FAILOPEN_DEPS,
+    "condition": frozenset({"unknown_too_long", "rollback_suppressed", "shared_upstream", "no_target"}),
 }
 """Labels whose words are the same on every metric."""
 
@@ -60,6 +61,9 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
         "full", "readonly", "denied", "timeout", "closed", "refused", "auth", "error", "open", "busy",
     }),
     ("sft_guard_failopen_total", "reason"): FAILOPEN_REASONS,
+    ("sft_release_phase", "phase"): frozenset({
+        "idle", "rolling_out", "paused", "rolling_back", "rolled_back", "promoted",
+    }),
     ("sft_guard_log_dropped_total", "reason"): frozenset({
         "queue_full", "disk_full", "io_error", "unwritable", "unencodable", "closed", "internal",
     }),
@@ -70,7 +74,7 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
 }  # fmt: skip
 """Labels whose words depend on the metric."""
 
-BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 64}
+BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 100}
 BOUNDED_COUNT_DEFAULT = 24
 
 # C0, DEL, C1 (U+009B starts an ANSI sequence), line and paragraph separators, bidi controls, lone surrogates.

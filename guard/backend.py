@@ -34,6 +34,7 @@ from guard.commands.common import program_version
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
+from guard.rule_counters import guard_rows, objective_rows, state_rows
 from slo.errors import RefusedError
 from slo.evaluation import is_ticket
 from slo.metric_names import INDICATORS
@@ -67,6 +68,9 @@ class GuardBackend:
             yield metric, {"release": release}, value
         yield from self._slo_gauges()
         yield from self._release_gauges()
+        yield from guard_rows(guard)
+        yield from state_rows(self._controller.state, guard.last_rollbacks)
+        yield from objective_rows(guard.rules.slos, self._releases(), guard.memory)
         for release, finding in guard.recent.drift().items():
             yield "sft_quality_drift_score", {"release": release, "component": "query"}, finding.score
         if guard.pipeline is not None:
@@ -80,6 +84,13 @@ class GuardBackend:
         yield "sft_guard_config_info", {"hash": guard.settings.config_hash}, 1.0
         yield "sft_guard_config_last_reload_success", {}, float(guard.last_reload[0])
         yield "sft_guard_uptime_seconds", {}, guard.clock.now_s() - guard.started_s
+
+    def _releases(self) -> Iterable[str]:
+        """Short ids: those in use first, then the other configured ones, then what was counted besides."""
+        guard, state = self._guard, self._controller.state
+        names = (state.stable, state.canary, *guard.settings.targets)
+        versions = (guard.version_of(name) for name in names if name)
+        return (*(v.release_id for v in versions if v is not None), *guard.memory.releases())
 
     def _slo_gauges(self) -> Iterable[GaugeRow]:
         last = self._guard.judge.last

@@ -31,7 +31,7 @@ from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
 from guard.release.casebook import Facts
 from guard.release.controller import Controller
-from guard.release.incident import Incident
+from guard.release.incident import Incident, IncidentKind
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox
 from guard.release.pointer import ReleaseRegistry, translated
@@ -75,6 +75,7 @@ class Guard:
         self.started_s = self.clock.now_s()
         self.rules = Rules(settings, self.clock)
         self.last_reload: tuple[bool, float] = (True, self.clock.wall_s())
+        self.last_rollbacks: dict[str, float] = {}  # release -> Unix seconds, of this process
         self.vitals = Vitals(self.clock)
         file = settings.file
         try:
@@ -395,6 +396,8 @@ class Guard:
 
     def _incident_changed(self, incident: Incident) -> None:
         log.warning("incident %s (%s)", incident.incident_id, incident.kind.value)
+        if incident.kind is IncidentKind.ROLLBACK:
+            self.last_rollbacks[incident.bad.release_id] = incident.opened_s
         if self._poster is not None:
             self._poster.wake()
 

@@ -62,7 +62,7 @@ class Bucket:
 class Windows:
     """Bad events, events, sums and (on wish) quantiles of one quantity of one release."""
 
-    __slots__ = ("_index", "_open", "_quantiles", "_rings", "_until_s")
+    __slots__ = ("_closed", "_index", "_open", "_quantiles", "_rings", "_until_s")
 
     def __init__(self, *, quantiles: bool = False) -> None:
         self._quantiles = quantiles
@@ -71,6 +71,7 @@ class Windows:
         self._open = self._new()
         self._index: int | None = None  # number of the open 10 s bucket; None before the first event
         self._until_s = float("-inf")  # end of the open bucket
+        self._closed = Bucket(None)  # everything counted here in closed buckets, however old
 
     def _new(self) -> Bucket:
         return Bucket({} if self._quantiles else None)
@@ -99,6 +100,7 @@ class Windows:
         index = floor(now_s / FINE_S)
         if self._index is not None and self._open.count:
             closed, start_s = self._open, self._index * FINE_S
+            self._closed.merge(closed)
             self._open = self._new()
             for ring, (width_s, _) in zip(self._rings, RINGS, strict=True):
                 ring.setdefault(floor(start_s / width_s), self._new()).merge(closed)
@@ -135,6 +137,25 @@ class Windows:
             total, squares = total * whole / count, squares * whole / count
         return Reading(min(round(bad), whole), whole, total, squares, coverage_ratio)
 
+    def totals(self) -> tuple[float, float, float, float]:
+        """Return (bad, count, sum of values, sum of squares) of all that was added here since this was made.
+
+        Only ever grows; what was taken over from a dump or a recount is not in it. Costs the hot path nothing.
+        """
+        closed, still = self._closed, self._open
+        return (
+            closed.bad + still.bad,
+            closed.count + still.count,
+            closed.total + still.total,
+            closed.squares + still.squares,
+        )
+
+    def _begin_totals(self) -> None:
+        """What stands in the open bucket was counted elsewhere."""
+        still = self._open
+        self._closed.bad, self._closed.count = -still.bad, -still.count
+        self._closed.total, self._closed.squares = -still.total, -still.squares
+
     def quantile(self, now_s: float, length_s: float, q: float) -> float | None:
         """Return the q-quantile of the values within 1 %, None when there are none.
 
@@ -161,6 +182,7 @@ class Windows:
         for mine, theirs in zip(self._rings, counted._rings, strict=True):
             theirs.update((number, _plain(bucket, first)) for number, bucket in mine.items())
         counted._open = _plain(self._open, first)
+        counted._begin_totals()
         return counted
 
     def dump(self, now_s: float) -> dict[str, Any]:
@@ -245,6 +267,7 @@ class Windows:
                     place = floor(number * FINE_S / width_s)
                     if place > _oldest(now_s, width_s, longest_s):
                         ring.setdefault(place, windows._new()).merge(bucket)
+        windows._begin_totals()
         return windows
 
 

@@ -7,6 +7,7 @@ says which windows it is of; the pieces of the same windows are joined when they
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from slo.fair_share import FairShare
@@ -19,6 +20,23 @@ MAX_RETRIES = 3
 MAX_REPEATS = 4096
 
 Routes = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted since the process began: the counters that rules outside the process are made of.
+
+    Weights of tenants over their share make counts fractions. unjudged: what should have been judged and was not.
+    """
+
+    bad: float
+    count: float
+    unjudged: float = 0.0
+    value_sum: float = 0.0
+    value_sq_sum: float = 0.0
+
+
+NO_TALLY = Tally(0.0, 0.0)
 
 
 class Book:

@@ -22,7 +22,7 @@ from slo.evaluation import current_value
 from slo.fair_share import CAP_RATIO
 from slo.indicators import LATENCY, THUMBS_UP, Vote, checked_votes, served_votes
 from slo.metric_names import INDICATORS, Indicator
-from slo.sources.books import Book, ReleaseBooks, Routes
+from slo.sources.books import NO_TALLY, Book, ReleaseBooks, Routes, Tally
 from slo.thresholds import RELATIVE, limit_for
 from slo.types import Exchange, Reading, Slo
 from slo.windows import Windows, join_parts
@@ -199,6 +199,21 @@ class MemorySource:
         reading = windows.reading(now_s, length_s) if windows else Reading(0, 0)
         ratio = book.coverage_ratio(slo.indicator, now_s, length_s, reading.count)
         return replace(reading, coverage_ratio=ratio) if ratio != 1.0 else reading
+
+    def tally(self, slo: Slo, release: str) -> Tally:
+        """Return all that this process counted for an objective and release; an unknown release has zeros."""
+        known = self._releases.get(release)
+        book = known.books.get(slo.routes) if known else None
+        if book is None:
+            return NO_TALLY
+        if INDICATORS[slo.indicator].kind == "latency":
+            over = book.over.get(slo.name)
+            windows = over[1] if over else None
+        else:
+            windows = book.windows.get(slo.indicator)
+        bad, count, value_sum, value_sq_sum = windows.totals() if windows else (0.0, 0.0, 0.0, 0.0)
+        unjudged = book.unjudged.get(slo.indicator)
+        return Tally(bad, count, unjudged.totals()[1] if unjudged else 0.0, value_sum, value_sq_sum)
 
     def objective_value(self, slo: Slo, release: str) -> float | None:
         """Return the present value of an objective in inside units (x `indicator.scale` at the border).

@@ -1,0 +1,1 @@
+"""Prometheus rules, promtool tests, runbooks and an Alertmanager configuration, printed from slo.yaml."""
