@@ -31,6 +31,7 @@ from guard.admin.backend import (
 )
 from guard.admin.views import exchange_row, incident_detail, incident_row, slo_row, version_view
 from guard.commands.common import program_version
+from guard.comparing import COMPARED_NUMBER, evidence_ratio, told_by, told_unless_passed
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
@@ -38,7 +39,7 @@ from guard.rule_counters import guard_rows, objective_rows, state_rows
 from slo.errors import RefusedError
 from slo.evaluation import is_ticket
 from slo.metric_names import INDICATORS
-from slo.types import ActionKind, OnBreach, State, Version
+from slo.types import ActionKind, Compared, OnBreach, State, Version
 
 if TYPE_CHECKING:
     from guard.wiring import Guard
@@ -102,6 +103,9 @@ class GuardBackend:
             yield "sft_slo_value", labels, _scaled(judged.value, scale)
             yield "sft_slo_threshold", labels, _scaled(verdict.threshold, scale)
             yield "sft_slo_budget_remaining_ratio", labels, judged.budget_remaining_ratio
+            if verdict.comparison is not None:
+                yield "sft_release_comparison_state", labels, COMPARED_NUMBER[verdict.comparison.result]
+                yield "sft_release_evidence_ratio", labels, evidence_ratio(verdict.comparison)
 
     def _release_gauges(self) -> Iterable[GaugeRow]:
         for name, target in self._guard.settings.targets.items():
@@ -254,12 +258,15 @@ class GuardBackend:
         rows = [j.verdict for j in last.judged if j.verdict.release == wanted] if last else []
         acting = [v for v in rows if v.slo.action is not OnBreach.TRACK]
         breached = [v for v in acting if v.state is State.BREACH and v.firing and not is_ticket(v)]
-        failing = [v for v in breached if v.slo.action is OnBreach.ROLLBACK]
+        failing = [v.reason for v in breached if v.slo.action is OnBreach.ROLLBACK]
+        failing += [told for v in acting if v.slo.action is OnBreach.ROLLBACK and (told := told_by(v, Compared.FAIL))]
         if failing:
-            return Gate(GateData("fail", "; ".join(v.reason for v in failing), wanted))
-        if acting and all(v.state is State.OK for v in acting):
+            return Gate(GateData("fail", "; ".join(failing), wanted))
+        why = "; ".join(v.reason for v in acting if v.state is not State.OK)
+        why = why or "; ".join(told for v in acting if (told := told_unless_passed(v)))
+        if acting and not why:
             return Gate(GateData("pass", f"{len(acting)} objectives ok", wanted))
-        why = "; ".join(v.reason for v in acting if v.state is not State.OK) or "no objective judges this release"
+        why = why or "no objective judges this release"
         return Gate(GateData("inconclusive", why, wanted))
 
     def stats(self) -> Stats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from guard.comparing import comparisons, trial_setup
 from guard.release.outbox import Offload, in_thread
 from guard.release.state import ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
 from slo.actions import ReleaseSnapshot, decide
@@ -110,6 +111,7 @@ class SloJudge:
         sick = self._vitals.sick()
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
+        self._source.compare(trial_setup(state, self._versions))
         self.last = await self._offload(lambda: self._evaluate(state, known, sick))
         self.last_s = self._clock.now_s()
         return self.last.action, _verdicts(self.last.judged)
@@ -117,6 +119,7 @@ class SloJudge:
     def _evaluate(self, state: ReleaseState, known: Known, sick: str) -> Judgement:
         stable = self._arm("stable", state.stable, known, sick)
         canary = self._arm("canary", state.canary, known, sick) if state.canary and state.in_traffic else ()
+        canary = self._beside(canary, stable, state.canary_ratio, sick)
         action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
         judged = stable + canary
         self._forget({j.verdict.release for j in judged})
@@ -145,6 +148,12 @@ class SloJudge:
             self._held[key], verdict = advance(held, verdict, now_s)
         budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
         return Judged(verdict, arm, value, budget)
+
+    def _beside(
+        self, canary: tuple[Judged, ...], stable: tuple[Judged, ...], weight: float, sick: str
+    ) -> tuple[Judged, ...]:
+        verdicts = comparisons(_verdicts(canary), _verdicts(stable), self._source, weight, sick)
+        return tuple(replace(judged, verdict=verdict) for judged, verdict in zip(canary, verdicts, strict=True))
 
     def _snapshot(self, state: ReleaseState, sick: str) -> ReleaseSnapshot:
         now_s = self._clock.now_s()

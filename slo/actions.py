@@ -4,15 +4,18 @@ Automation only reduces exposure here; ADVANCE says "nothing speaks against the 
 allowed that is asked where it is carried out. Unknown never rolls back and never advances. If stable breaches the
 same objective it is not the canary: weight may drop, the pointer does not move. A slow burn of an error budget (a
 ticket) asks for a person: it stops a release from advancing and does no more.
+
+Beside the rules stands what each objective says of canary against stable (`slo.comparison`): a fail acts like a breach
+of the objective, a pass of all is needed for the next stage, everything else holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slo.evaluation import allowed_share, is_ticket
 from slo.metric_names import INDICATORS
-from slo.types import Action, ActionKind, OnBreach, Reading, State, Verdict
+from slo.types import Action, ActionKind, Compared, OnBreach, Reading, State, Verdict
 
 DAY_S = 86_400.0
 UNKNOWN_AFTER_S = 300.0
@@ -54,7 +57,8 @@ def reason_code(reason: str) -> str:
 def decide(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
     """Return what to do now. Reasons begin with one of
 
-    sick, breach, shared_upstream, after_promotion, no_target, pending, unknown, kept, waiting, pass, steady.
+    sick, breach, shared_upstream, after_promotion, no_target, pending, unknown, kept, waiting, inconclusive, pass,
+    steady.
     """
     if snapshot.sick:
         return Action(ActionKind.HOLD, f"sick: {snapshot.sick}; our own measurements cannot be trusted", ())
@@ -64,8 +68,8 @@ def decide(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], snapshot: R
 
 
 def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) -> Action | None:
-    """What firing rules ask for, the strongest first."""
-    firing = tuple(v for v in canary if v.state is State.BREACH and v.firing)
+    """What firing rules and failed comparisons ask for, the strongest first."""
+    firing = _accused(canary)
     guilty = _asking(firing, OnBreach.ROLLBACK)
     shared = tuple(v for v in guilty if _is_shared(v, stable))
     own = tuple(v for v in guilty if v not in shared)
@@ -88,6 +92,34 @@ def _asking(firing: tuple[Verdict, ...], action: OnBreach) -> tuple[Verdict, ...
     return tuple(v for v in firing if v.slo.action is action and not is_ticket(v))
 
 
+def _accused(verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """Verdicts to act on: breaches that fire, and comparisons that failed, as breaches with their own evidence.
+
+    Where both speak the firing rule does, unless it is but a slow burn: a person reads a limit more easily.
+    """
+    found = []
+    for verdict in verdicts:
+        fires = verdict.state is State.BREACH and verdict.firing
+        if has_failed(verdict) and not (fires and not is_ticket(verdict)):
+            assert verdict.comparison is not None
+            more = tuple(pair for pair in verdict.evidence if pair[0] != "severity")
+            found.append(
+                replace(
+                    verdict, state=State.BREACH, firing=True, fast=False, reason=verdict.comparison.reason,
+                    evidence=(*verdict.comparison.evidence, *more),
+                )
+            )  # fmt: skip
+        elif fires:
+            found.append(verdict)
+    return tuple(found)
+
+
+def has_failed(verdict: Verdict) -> bool:
+    """Return whether the comparison of this objective says fail, and the objective may act."""
+    acts = verdict.slo.action is not OnBreach.TRACK
+    return acts and verdict.comparison is not None and verdict.comparison.result is Compared.FAIL
+
+
 def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
     """Nothing fires. Every rule that may act on a release must say ok before it moves on."""
     acting = tuple(v for v in canary if v.slo.action is not OnBreach.TRACK)
@@ -95,10 +127,11 @@ def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) 
     if pending:
         return Action(ActionKind.HOLD, f"pending: {_reasons(pending)}", pending)
     unknown = tuple(v for v in acting if v.state is State.UNKNOWN)
-    if unknown or not acting:
-        text = _reasons(unknown) or "no objective judges this release"
+    unseen = _compared(acting, Compared.UNKNOWN)
+    if unknown or unseen or not acting:
+        text = _reasons(unknown) or _told(unseen) or "no objective judges this release"
         for_long = f" for {snapshot.unknown_for_s:.0f} s" if snapshot.unknown_for_s > UNKNOWN_AFTER_S else ""
-        return Action(ActionKind.HOLD, f"unknown: cannot be judged{for_long}: {text}", unknown)
+        return Action(ActionKind.HOLD, f"unknown: cannot be judged{for_long}: {text}", unknown or unseen)
     kept = tuple(v for v in acting if v.firing)
     if kept:
         return Action(ActionKind.HOLD, f"kept: breached a moment ago; {_reasons(kept)}", kept)
@@ -108,14 +141,21 @@ def _towards_next_stage(canary: tuple[Verdict, ...], snapshot: ReleaseSnapshot) 
         return Action(ActionKind.HOLD, "waiting: the stage's minimum hold is not over", acting)
     if not snapshot.events_satisfied:
         return Action(ActionKind.HOLD, "waiting: the stage has too few events", acting)
+    open_yet = _compared(acting, Compared.INCONCLUSIVE)
+    if open_yet:
+        return Action(ActionKind.HOLD, f"inconclusive: not yet told from stable: {_told(open_yet)}", open_yet)
     return Action(ActionKind.ADVANCE, f"pass: {len(acting)} objectives ok", acting)
+
+
+def _compared(verdicts: tuple[Verdict, ...], result: Compared) -> tuple[Verdict, ...]:
+    return tuple(v for v in verdicts if v.comparison is not None and v.comparison.result is result)
 
 
 def _without_canary(stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> Action:
     """Only stable answers: a fresh promotion may be taken back, overload may be shed, the rest needs a person."""
-    firing = tuple(v for v in stable if v.state is State.BREACH and v.firing)
-    guilty = _asking(firing, OnBreach.ROLLBACK)
     fresh = snapshot.since_promotion_s is not None and snapshot.since_promotion_s <= snapshot.probation_s
+    firing = _accused(stable) if fresh else tuple(v for v in stable if v.state is State.BREACH and v.firing)
+    guilty = _asking(firing, OnBreach.ROLLBACK)
     if guilty and fresh and snapshot.previous_known:
         return Action(ActionKind.ROLL_BACK, f"after_promotion: {_reasons(guilty)}", guilty)
     shedding = _asking(firing, OnBreach.SHED)
@@ -142,6 +182,8 @@ def _is_shared(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
         return False
     if other.state is State.BREACH:
         return True
+    if has_failed(verdict):
+        return False  # proven worse than this stable at this time
     mine, theirs = verdict.reading, other.fast_reading if verdict.fast else other.reading
     limit = _limit_share(verdict)
     if mine is None or theirs is None or limit is None or min(mine.count, theirs.count) < MIN_COMPARED:
@@ -165,3 +207,7 @@ def _limit_share(verdict: Verdict) -> float | None:
 
 def _reasons(verdicts: tuple[Verdict, ...]) -> str:
     return "; ".join(v.reason for v in verdicts)
+
+
+def _told(verdicts: tuple[Verdict, ...]) -> str:
+    return "; ".join(v.comparison.reason for v in verdicts if v.comparison)

@@ -9,17 +9,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from slo.artefact import QUANTILES
+from slo.canary_spec import CanaryOrOff, FileCanaryForm, FileCanaryOrOff, canary_problems, canary_rule, share_alpha
 from slo.codec import text_hash
 from slo.errors import ConfigError
 from slo.indicators import AVAILABILITY, COST
 from slo.metric_names import INDICATORS, Indicator
+from slo.spec_fields import StrictModel as _Model
+from slo.spec_fields import is_off
+from slo.spec_fields import number as _number
 from slo.strict_yaml import load_yaml_file, parse_yaml, validate_model
 from slo.thresholds import TIERS
 from slo.types import FastPath, OnBreach, Slo, Threshold, Window
@@ -37,7 +41,6 @@ FORMS = ("baseline", "current", "limit", "sla", "budget_usd", "tier", "previous"
 
 _UNIT_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _UNIT_S), re.ASCII)
-_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$", re.ASCII)
 _STATISTICS = ("mean", *QUANTILES)
 
 
@@ -62,29 +65,12 @@ def _duration(value: object) -> object:
     return parse_duration_s(value)
 
 
-def _number(value: object) -> object:
-    """A number, or a percentage as a ratio."""
-    if isinstance(value, bool):
-        raise ValueError("write a number")
-    if isinstance(value, str):
-        match = _PERCENT.match(value)
-        if not match:
-            raise ValueError("write a number, or a percentage such as 5%")
-        # 0.1 % / 100 is 0.0010000000000000002 in floats; rounding keeps that noise out of limits.
-        return round(float(match[1]) / 100, 12)
-    return value
-
-
 Seconds = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
 Number = Annotated[
     float, BeforeValidator(_number, json_schema_input_type=float | str), Field(allow_inf_nan=False, ge=0, le=1e12)
 ]
 Factor = Annotated[float, BeforeValidator(_number, json_schema_input_type=float | str), Field(gt=0, le=1000)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Lower-case letters, digits, . _ -")]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
 
 class _Form(_Model):
@@ -191,8 +177,7 @@ class FastForm(_Model):
 
 
 def _fast_tag(value: object) -> str | None:
-    # YAML 1.1 reads the word `off` as false.
-    if value is False or value == "off":
+    if is_off(value):
         return "[off]"
     return "[fast]" if isinstance(value, dict | FastForm) else None
 
@@ -231,6 +216,9 @@ class Objective(_Model):
     )
     burn_rate: bool = Field(False, description="Judge by how fast the error budget burns, in pairs of windows.")
     routes: tuple[Name, ...] = Field((), description="Only these routes of guard.yaml; default all.")
+    canary: CanaryOrOff | None = Field(
+        None, description="How a canary is compared with stable: {factor, margin}, or off. Default: as for the file."
+    )
 
     @field_validator("indicator")
     @classmethod
@@ -262,6 +250,9 @@ class SloYaml(_Model):
         json_schema_extra={"enum": [*PRESETS, None]},
     )
     objectives: tuple[Objective, ...] = Field((), max_length=100)
+    canary: FileCanaryOrOff = Field(
+        FileCanaryForm(), description="How canaries are compared with stable: {factor, margin, alpha}, or off."
+    )
 
     @field_validator("preset")
     @classmethod
@@ -335,28 +326,29 @@ def slo_json_schema() -> dict[str, Any]:
 
 def _checked(document: dict[str, Any], text: str, place: str) -> SloFile:
     parsed = validate_model(SloYaml, document, place)
-    own = {o.name: slo for o, slo in zip(parsed.objectives, _objectives(parsed, place), strict=True)}
+    own = {o.name: slo for o, slo in zip(parsed.objectives, _objectives(parsed, place, parsed.canary), strict=True)}
     objectives = tuple(own.values())
     if parsed.preset is not None:
         preset_place = f"{parsed.preset}.yaml"
         preset = validate_model(SloYaml, parse_yaml(preset_text(parsed.preset), preset_place), preset_place)
-        given = _objectives(preset, preset_place)
+        given = _objectives(preset, preset_place, parsed.canary)
         objectives = (
             *(own.get(slo.name, slo) for slo in given),
             *(slo for slo in own.values() if slo.name not in {g.name for g in given}),
         )
-    return SloFile(parsed.service, parsed.preset, objectives, text_hash(text))
+    return SloFile(parsed.service, parsed.preset, share_alpha(objectives), text_hash(text))
 
 
-def _objectives(parsed: SloYaml, place: str) -> tuple[Slo, ...]:
-    """Convert all, collecting the errors of all."""
+def _objectives(parsed: SloYaml, place: str, canary: object) -> tuple[Slo, ...]:
+    """Convert all, collecting the errors of all. canary: the key of the file that is read, not of its preset."""
     slos: list[Slo] = []
     errors: list[ConfigError] = []
     for index, objective in enumerate(parsed.objectives):
         found = list(_problems(objective, f"{place}: objectives[{index}]"))
         errors += found
         if not found:
-            slos.append(_slo(objective))
+            slo = _slo(objective)
+            slos.append(replace(slo, canary=canary_rule(objective.canary, canary, slo)))
     if errors:
         errors[0].more = tuple(errors[1:])
         raise errors[0]
@@ -434,3 +426,4 @@ def _problems(o: Objective, place: str) -> Iterator[ConfigError]:
         yield ConfigError(
             f"{place}.burn_rate", o.indicator, "only ratio indicators have an error budget; remove `burn_rate`"
         )
+    yield from canary_problems(o.canary, o.indicator, place)

@@ -55,6 +55,18 @@ class OnBreach(StrEnum):
     ROLLBACK = "rollback"
 
 
+class Compared(StrEnum):
+    """What a canary looks like beside the stable version that answers at the same time.
+
+    `inconclusive`: seen, and not enough yet. `unknown`: could not be seen. Neither advances, neither rolls back.
+    """
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    UNKNOWN = "unknown"
+
+
 class ActionKind(StrEnum):
     """What the release is told to do. Decided in `slo`, carried out in `guard`."""
 
@@ -191,6 +203,20 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryRule:
+    """How an objective is compared between canary and stable (slo.yaml `canary`).
+
+    factor: a canary more than this many times as bad as stable fails (harms that happen or do not). margin: a canary
+    that is certainly less than this much worse than stable passes; share of events, or score; None: by the limit, see
+    `slo.comparison.margin_of`. alpha: probability of a false fail over the whole rollout; this objective's share of it.
+    """
+
+    factor: float
+    margin: float | None
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
 class Slo:
     """One objective of slo.yaml."""
 
@@ -205,6 +231,25 @@ class Slo:
     fast: FastPath | None = None
     burn_rate: bool = False
     routes: tuple[str, ...] = ()  # empty: all
+    canary: CanaryRule | None = None  # None: not compared
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What one objective says of a canary beside stable since the rollout began, or of stable since its promotion.
+
+    e_value: evidence for harm; it fails at `e_needed`. None where bounds decide (scores) or nothing was seen.
+    harm_low, harm_high: how much worse the canary certainly is at least, and at most; share or score, negative is
+    better. evidence: all figures as text, for incidents and webhooks.
+    """
+
+    result: Compared
+    reason: str
+    e_value: float | None = None
+    e_needed: float | None = None
+    harm_low: float | None = None
+    harm_high: float | None = None
+    evidence: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +273,7 @@ class Verdict:
     fast: bool = False  # the fast path spoke
     evidence: tuple[tuple[str, str], ...] = ()
     fast_reading: Reading | None = None  # what the fast path saw, whether it spoke or not
+    comparison: Comparison | None = None  # of a canary, and of stable after its promotion
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,23 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One objective of the canary beside stable since the rollout began, or of stable since its promotion.
+
+    e_value: evidence for harm, a fail at `e_needed`; None for scores. harm_low, harm_high: how much worse it is at
+    least and at most, share of events or score. figures: all of them as text.
+    """
+
+    result: str  # pass | fail | inconclusive | unknown
+    reason: str
+    e_value: float | None
+    e_needed: float | None
+    harm_low: float | None
+    harm_high: float | None
+    figures: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class SloRow:
     """One objective for one release. value, threshold, bound: in `unit` (ratio, seconds, usd)."""
 
@@ -60,6 +77,7 @@ class SloRow:
     reason: str
     fast: bool = False
     budget_remaining_ratio: float | None = None
+    comparison: ComparisonRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guard.admin.backend import (
+    ComparisonRow,
     ExchangeRow,
     FindingRow,
     IncidentDetail,
@@ -12,7 +13,7 @@ from guard.admin.backend import (
 )
 from guard.release.incident import Incident
 from slo.metric_names import INDICATORS
-from slo.types import Exchange, Verdict, Version
+from slo.types import Comparison, Exchange, Verdict, Version
 
 
 def version_view(version: Version) -> VersionView:
@@ -44,6 +45,20 @@ def slo_row(verdict: Verdict, arm: str, budget_remaining_ratio: float | None = N
         reason=verdict.reason,
         fast=verdict.fast,
         budget_remaining_ratio=budget_remaining_ratio,
+        comparison=comparison_row(verdict.comparison) if verdict.comparison else None,
+    )
+
+
+def comparison_row(comparison: Comparison) -> ComparisonRow:
+    """What canary against stable says of one objective."""
+    return ComparisonRow(
+        comparison.result.value,
+        comparison.reason,
+        comparison.e_value,
+        comparison.e_needed,
+        comparison.harm_low,
+        comparison.harm_high,
+        dict(comparison.evidence),
     )
 
 

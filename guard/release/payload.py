@@ -128,7 +128,7 @@ class _Writer:
             "baseline_hash": self._text(evidence.baseline_hash),
             "fast_path": evidence.fast,
             "reason": self._text(evidence.reason),
-            "more": {self._text(name): self._text(value) for name, value in evidence.more[:10]},
+            "more": {self._text(name): self._text(value) for name, value in evidence.more[:20]},
         }
 
     def _text(self, text: str) -> str:

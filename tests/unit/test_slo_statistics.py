@@ -28,6 +28,10 @@ DOCUMENTED = (
     "errors",
     "codec",
     "types",
+    "betas",
+    "sequential",
+    "confidence",
+    "spec_fields",
 )
 
 
