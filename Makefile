@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format bench-proxy scenarios debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-proxy scenarios debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -38,6 +38,9 @@ arch: setup  ## layer contracts
 
 golden: setup  ## rewrite the files that tests compare with (review the diff)
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
+
+cache-model: setup  ## random histories against the cache: every hit held against the truth (STEPS=1000000)
+	$(BIN)/python -m bench.cache_model --steps $(or $(STEPS),1000000) --redis-steps $(or $(REDIS_STEPS),50000)
 
 bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
 	$(BIN)/python -m bench.proxy

@@ -85,7 +85,7 @@ class RedisStore:
 
     async def start(self) -> None:
         """Begin to use Redis; one that does not answer now is used from when it does."""
-        await self._beat()
+        await self.beat()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._write_on()) for _ in range(WRITERS)]
         self._tasks.append(loop.create_task(self._beat_on()))
@@ -214,9 +214,9 @@ class RedisStore:
     async def _beat_on(self) -> None:
         while True:
             await self._clock.sleep(self._probe_every_s)
-            await self._beat()
+            await self.beat()
 
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
         """Probe, read what others took back, tell what we did. Closes the breaker when all of it worked."""
         try:
             async with asyncio.timeout(PROBE_BUDGET_S if self.breaker.open else self._write_budget_s):
