@@ -44,7 +44,8 @@ class ExchangeLog:
     by whoever calls. segment_bytes: a segment is closed at this size, and at every full hour. keep_days,
     max_total_bytes: closed segments beyond are deleted, oldest first. on_drop: told (reason, line count) from any
     thread. clock: one that works outside the event loop, or the system's is taken. queue_bytes: lines waiting for the
-    disk. opener: opens a segment file; a test plugs in a failing one.
+    disk. opener: opens a segment file; a test plugs in a failing one. on_closed: told from the writer thread that there
+    are closed segments, at the start and whenever one is closed while running.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class ExchangeLog:
         on_drop: Callable[[str, int], None] = lambda reason, count: None,
         queue_bytes: int = 16 * 1024 * 1024,
         opener: Opener = DiskFile,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         if text_mode not in TEXT_MODES:
             raise ValueError(f"text_mode: got {text_mode!r}; write one of {', '.join(TEXT_MODES)}")
@@ -73,6 +75,7 @@ class ExchangeLog:
         self._on_drop = on_drop
         self._queue_bytes = queue_bytes
         self._opener = opener
+        self._on_closed = on_closed
         self._lock = threading.Lock()
         self._queue: list[bytes] = []
         self._queued_bytes = 0
@@ -187,6 +190,7 @@ class ExchangeLog:
             if cut_bytes:
                 log.warning("exchange log: cut %d bytes of a torn last line in %s", cut_bytes, self.directory)
             self._prune()
+            self._on_closed()
 
     def _drain(self) -> None:
         with self._lock:
@@ -249,6 +253,8 @@ class ExchangeLog:
             except OSError as error:
                 self._fault(error)
             self._prune()
+            if not self._closing:
+                self._on_closed()
 
     def _prune(self) -> None:
         try:

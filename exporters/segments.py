@@ -2,6 +2,7 @@
 
     exchanges-20250615T150640Z-0000.jsonl.open   being written; locked by its process
     exchanges-20250615T150640Z-0000.jsonl        closed: synced, never touched again
+    exchanges-20250615T150640Z-0000.parquet      the same one as columns (`exporters.parquet`); .part while being made
 
 Names sort by time. A segment that a dead process left open is cut back to its last whole line and closed.
 """
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 OPEN_SUFFIX = ".open"
-_NAME = re.compile(r"exchanges-(\d{8}T\d{6}Z)-(\d{4,})\.jsonl(\..+)?")
+CLOSED_SUFFIX = ".jsonl"
+PARQUET_SUFFIX = ".parquet"
+PART_SUFFIX = ".part"
+_NAME = re.compile(r"exchanges-(\d{8}T\d{6}Z)-(\d{4,})\.(?:jsonl|parquet)(\..+)?")
 _TAIL_BYTES = 64 * 1024
 
 
@@ -158,7 +162,8 @@ def open_segment(directory: Path, wall_s: float, opener: Opener, after: str = ""
         number = int(previous[2]) + 1
     while True:
         path = directory / segment_name(wall_s, number)
-        if not path.with_suffix("").exists():
+        closed = path.with_suffix("")
+        if not closed.exists() and not closed.with_suffix(PARQUET_SUFFIX).exists():
             try:
                 return Segment(path, opener(path), wall_s)
             except FileExistsError:
@@ -207,9 +212,12 @@ def prune(directory: Path, wall_s: float, *, keep_days: float, max_total_bytes: 
         start_s = segment_start_s(path.name)
         if start_s is None:
             continue
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            continue  # converted meanwhile
         total += size
-        if not path.name.endswith(OPEN_SUFFIX):
+        if not path.name.endswith((OPEN_SUFFIX, PART_SUFFIX)):
             segments.append((start_s, path.name, size))
     deleted = 0
     for start_s, name, size in sorted(segments):

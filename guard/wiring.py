@@ -16,6 +16,7 @@ import aiohttp
 
 from exporters.exchange_log import ExchangeLog
 from exporters.fanout import Fanout
+from exporters.parquet import ParquetConverter
 from exporters.prometheus import PrometheusExporter
 from guard.admin.api import create_admin_app
 from guard.admin.server import AdminHandle, serve_admin
@@ -88,6 +89,7 @@ class Guard:
         self.exporter = PrometheusExporter(file.service, bounds, clock=self.clock)
         self.memory = MemorySource(self.rules.slos, self.clock)
         self.recent = RecentExchanges()
+        self.parquet: ParquetConverter | None = None
         self.exchange_log = self._exchange_log()
         cached = file.cache is not None and file.cache.enabled
         self.cache = GuardCache(settings, self.exporter, self.clock) if cached else None
@@ -288,8 +290,11 @@ class Guard:
         settings = self.settings.file.exchange_log
         if not settings.enabled:
             return None
+        if settings.parquet:
+            self.parquet = ParquetConverter(self.settings.log_dir)
         return ExchangeLog(
             self.settings.log_dir,
+            on_closed=self.parquet.closed if self.parquet else lambda: None,
             text_mode=settings.text,
             segment_bytes=settings.segment,
             keep_days=settings.keep / 86400.0,
@@ -464,6 +469,8 @@ class Guard:
     def _flush(self) -> None:
         if self.exchange_log is not None:
             self.exchange_log.close()
+        if self.parquet is not None:
+            self.parquet.close()
         if self.tracing is not None:
             self.tracing.close()
         with contextlib.suppress(OSError):  # a full disk costs history only

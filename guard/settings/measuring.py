@@ -39,3 +39,6 @@ class LogSettings(Model):
     segment: Bytes = 64 * 2**20
     keep: Seconds = 30 * 86400.0
     max_total: Bytes = 10 * 2**30
+    parquet: bool = Field(
+        True, description="Closed segments become Parquet, in a process of their own; needs the `analysis` extra."
+    )

@@ -41,7 +41,7 @@ class LogReader:
         self.line_count = 0
 
     def __iter__(self) -> Iterator[Row]:
-        for path in self.files:
+        for path in map(present_name, self.files):
             if path.name.endswith(PARQUET):
                 yield from self._parquet_rows(path)
                 continue
@@ -120,6 +120,15 @@ def segments(paths: Iterable[Path | str]) -> Iterator[Path]:
             if path.resolve() not in seen:
                 seen.add(path.resolve())
                 yield path
+
+
+def present_name(path: Path) -> Path:
+    """The file itself, or what a running guard made of it since it was found: closed, or turned into Parquet."""
+    closed = path.with_name(path.name.removesuffix(".open"))
+    for candidate in (path, closed, closed.with_suffix(PARQUET)):
+        if candidate.exists():
+            return candidate
+    return path
 
 
 def _opened(path: Path) -> BufferedReader | gzip.GzipFile:

@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any
 
 from slo.errors import DataError
-from slo.sources.exchange_log import MAX_LINE_BYTES, MAX_PROBLEMS, PARQUET, LogReader, segments
+from slo.sources.exchange_log import MAX_LINE_BYTES, MAX_PROBLEMS, PARQUET, LogReader, present_name, segments
 
 EXTRA_MISSING = "reading logs with the engine needs DuckDB: pip install 'sft-guard[analysis]'"
 MEMORY_BYTES = 600 * 2**20
@@ -247,7 +247,9 @@ class LogTable:
         if kind == "OutOfMemoryException":
             return DataError(f"{self.spill}: no room to work in ({first}); free some disk, or give fewer log files")
         if kind in ("IOException", "InvalidInputException", "ConversionException", "SerializationException"):
-            return DataError(f"exchange log: {first}; leave that file out and run again")
+            return DataError(
+                f"exchange log: {first}; if a guard is writing here run it again, else leave that file out"
+            )
         return error
 
     # -- files --------------------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class LogTable:
     def _usable(self, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         """(files of JSON lines, files of Parquet) that can be read; the others become problems."""
         json_files, parquet_files = [], []
-        for path in files:
+        for path in map(present_name, files):
             try:
                 with path.open("rb"):
                     pass

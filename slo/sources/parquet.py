@@ -41,14 +41,17 @@ def convert(segment: Path) -> Path:
             raise DataError(f"{table.problems[0]}; {segment.name} stays as it is, so that nothing is lost")
         names = ", ".join(f'"{name}"' for name in (*COLUMNS, *FLAT_COLUMNS, "findings", "text"))
         quoted = str(part).replace("'", "''")
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # the text of users is in here
+        options = "FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false"
+        mask = os.umask(0o077)  # the text of users is in here, and the engine makes the file itself
         try:
-            table.run(f"COPY (SELECT {names} FROM exchanges) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+            table.run(f"COPY (SELECT {names} FROM exchanges) TO '{quoted}' ({options})")
             _sync(part)
             part.rename(target)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        finally:
+            os.umask(mask)
     _sync(target.parent)
     segment.unlink(missing_ok=True)
     return target

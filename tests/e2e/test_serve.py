@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from slo.metric_names import INDICATORS
+from slo.sources.exchange_log import LogReader
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-enough-characters"
@@ -182,10 +183,9 @@ def test_gauges_appear_with_enough_exchanges_and_survive_a_restart(sidecar: Side
     assert sidecar.stop() == 0
     sidecar.start()
     assert sidecar.metric("sft_availability_success_rate") == 1.0
-    segments = (sidecar.directory / "state/exchanges").iterdir()
-    lines = [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
-    assert len(lines) == 25
-    assert all({f["check"] for f in x["findings"]} >= {"grounding", "zero_hit", "pii"} for x in lines)
+    log = [exchange for exchange, _ in LogReader(sidecar.directory / "state/exchanges")]  # lines, or Parquet by now
+    assert len(log) == 25
+    assert all({f.check for f in exchange.findings} >= {"grounding", "zero_hit", "pii"} for exchange in log)
 
 
 def test_a_bad_reload_changes_nothing_and_a_good_one_takes_effect(sidecar: Sidecar) -> None:

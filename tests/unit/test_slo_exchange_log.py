@@ -87,3 +87,13 @@ def test_paths_that_hold_nothing_are_the_users_mistake(tmp_path: Path) -> None:
         ids(tmp_path / "none")
     with pytest.raises(DataError, match="no segments"):
         ids(tmp_path)
+
+
+def test_a_segment_that_a_running_guard_renames_meanwhile_is_read_under_its_new_name(tmp_path: Path) -> None:
+    for name in ("exchanges-1.jsonl.open", "exchanges-2.jsonl"):
+        (tmp_path / name).write_bytes(lines(int(name[10]), int(name[10]) + 1))
+    reader = LogReader(tmp_path)
+    (tmp_path / "exchanges-1.jsonl.open").rename(tmp_path / "exchanges-1.jsonl")
+    (tmp_path / "exchanges-2.jsonl").unlink()
+    assert [e.exchange_id for e, _ in reader] == ["e1"]
+    assert "cannot be read to its end" in reader.problems[0]
