@@ -65,7 +65,7 @@ def root(word: str) -> str:
         if word.endswith(suffix) and len(base) >= (4 if suffix in ("ies", "ied") else 3) and any(c in "aeiouy" for c in base):
             if len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz" and suffix in ("ing", "ed", "ings"):
                 base = base[:-1]
-            return base.removesuffix("i") if len(base) > 4 else base
+            return base.removesuffix("i").removesuffix("y") if len(base) > 4 else base
     return word
 
 

@@ -159,7 +159,7 @@ def request_key(
     tenant = tenant_scope(head.notes, head.fields, pepper)
     key: CacheKey = key_in(Namespace(release, epoch, tenant, route.name, mark), fingerprint)
     personal = any(name in _CREDENTIALS for name, _ in headers)
-    return CacheRequest(key, route, head.target, body, stream, personal)
+    return CacheRequest(key, route, head.target, body, stream, personal, tuple(headers))
 
 
 def _cache_wish(fields: Iterable[Any]) -> bool:

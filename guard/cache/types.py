@@ -102,7 +102,8 @@ class CacheRequest:
     """One request that may be answered from the cache.
 
     body: as the client sent it. stream: it asks for a stream. personal: it carries a credential of the caller that the
-    upstream will see; it cannot be asked again by us without it.
+    upstream will see; it cannot be asked again by us without it. headers: (lower-case name, value) of those that are in
+    the fingerprint; whoever asks the same again sends them.
     """
 
     key: CacheKey
@@ -111,6 +112,7 @@ class CacheRequest:
     body: bytes
     stream: bool
     personal: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
