@@ -17,7 +17,7 @@ VALUE_CHARS = 120
 """Longest label value, characters; the rest is cut."""
 
 FAILOPEN_DEPS = frozenset({
-    "redis", "cache", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "recorder", "loop",
+    "redis", "cache", "semantic", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "recorder", "loop",
     "alertmanager", "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config",
 })  # fmt: skip
 FAILOPEN_REASONS = frozenset({
@@ -26,7 +26,8 @@ FAILOPEN_REASONS = frozenset({
     "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
     "garbage", "reset", "closed",
     # which recorder or loop of our own failed
-    "prometheus", "windows", "recent", "cache", "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
+    "prometheus", "windows", "recent", "cache", "cache_care", "cache_figures",
+    "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
 CLOSED: dict[str, frozenset[str]] = {
@@ -56,6 +57,15 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_cache_removed_total", "reason"): frozenset({
         "evicted", "expired", "flagged", "document", "release", "tenant", "key", "all", "replaced", "invalid",
     }),
+    ("sft_cache_warm_requests_total", "result"): frozenset({"answered", "failed", "given_up"}),
+    ("sft_cache_quiet_usd_total", "purpose"): frozenset({"warm", "recheck"}),
+    ("sft_cache_semantic_total", "result"): frozenset({
+        "hit", "far", "number", "identifier", "name", "negation", "opposite", "period", "asked_for", "person", "order",
+        "words", "language", "length",
+    }),
+    ("sft_cache_semantic_total", "script"): frozenset({"latin", "han", "other"}),
+    ("sft_cache_semantic_rechecks_total", "result"): frozenset({"same", "different", "unknown"}),
+    ("sft_cache_semantic_false_hit_ratio", "bound"): frozenset({"estimate", "lower", "upper"}),
     ("sft_cache_redis_duration_seconds", "op"): frozenset({"get", "set", "unlink"}),
     ("sft_cache_write_dropped_total", "reason"): frozenset({
         "full", "readonly", "denied", "timeout", "closed", "refused", "auth", "error", "open", "busy",

@@ -383,6 +383,11 @@ class DataPath:
     # For the rest of the house ---------------------------------------------------------------------------------------
 
     @property
+    def in_flight_count(self) -> int:
+        """Requests under way."""
+        return len(self._active)
+
+    @property
     def shed_ratio(self) -> float:
         """Share of the traffic that admission control refuses, lowest priority first."""
         return self.admission.shed_ratio

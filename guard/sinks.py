@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporters.fanout import Fanout
+from guard.cache.care import CacheCare
 from guard.pipeline import WorkerPipeline
 from guard.ports import Capture, ExchangeText
 from slo.sources.memory import MemorySource
@@ -29,11 +30,14 @@ class PathSink:
 class CheckedSink:
     """Told by the pipeline; words are redacted already."""
 
-    def __init__(self, fanout: Fanout) -> None:
-        self._fanout = fanout
+    def __init__(self, fanout: Fanout, care: CacheCare | None = None) -> None:
+        self._fanout, self._care = fanout, care
 
     def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
-        """Record the findings and, in the log, the words."""
+        """Record the findings and, in the log, the words; those of the guard's own requests go to the cache alone."""
+        if self._care is not None and self._care.is_quiet(exchange):
+            self._care.quiet_checked(exchange)
+            return
         self._fanout.checked(exchange, _words(text))
 
 

@@ -76,6 +76,10 @@ class WeightedSplit:
         self._stable = Assignment("stable", stable, cache_epoch)
         self._canary = Assignment("canary", canary, cache_epoch) if canary and canary_ratio else None
 
+    def in_traffic(self) -> tuple[Assignment, ...]:
+        """What sessions are sent to now, stable first."""
+        return (self._stable,) if self._canary is None else (self._stable, self._canary)
+
     def assign(self, session_key: bytes) -> Assignment:
         """Never fails, never waits."""
         if self._canary is not None and bucket(session_key, self._salt) < self.canary_ratio:

@@ -22,10 +22,11 @@ from guard.admin.api import create_admin_app
 from guard.admin.server import AdminHandle, serve_admin
 from guard.backend import GuardBackend
 from guard.cache.build import GuardCache, fixed_part
+from guard.cache.care_build import KeptCare
 from guard.checks.spec import CheckSpec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
-from guard.judge import SloJudge, Vitals
+from guard.judge import LOOP_LAG_S, SloJudge, Vitals
 from guard.pipeline import PipelineLimits, WorkerPipeline
 from guard.proxy import DataPath
 from guard.recent import RecentExchanges
@@ -103,12 +104,16 @@ class Guard:
         self.tracing = tracing_of(settings, self.version_by_id, self._spans_dropped)
         if self.tracing is not None:
             recorders["otel"] = self.tracing
+        self.split = WeightedSplit(settings.targets[file.release.stable])
+        self.kept_care: KeptCare | None = None
         if self.cache is not None:
+            self.kept_care = KeptCare(settings, self.cache.answers, self.split, self.exporter, self.clock)
             recorders["cache"] = self.cache.answers
+            recorders["cache_care"] = self.kept_care.care
+            self.exporter.gauge_source(self.kept_care.care.gauges)
             self.exporter.gauge_source(self.cache.gauges)
         self.fanout = Fanout(recorders, self._recorder_failed)
         self.pipeline = self._pipeline()
-        self.split = WeightedSplit(settings.targets[file.release.stable])
         self.data_path = DataPath(
             settings.routes,
             self.split,
@@ -121,6 +126,9 @@ class Guard:
             own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb, self._flag)},
             cache=self.cache.answers if self.cache is not None else None,
         )
+        if self.kept_care is not None:
+            sick = lambda: self.vitals.last_lag_s > LOOP_LAG_S  # noqa: E731 - a question, asked twice a second
+            self.kept_care.connect(self.data_path, self.pipeline, self.exporter, sick)
         self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
         self.alerts = AlertStore(settings.state_dir, self.clock.wall_s())
@@ -152,6 +160,10 @@ class Guard:
         if self.cache is not None:
             await self.cache.start()
             self._background("cache", self.cache.run())
+        if self.kept_care is not None:
+            self.kept_care.care.start()
+            self._background("cache_care", self.kept_care.care.run())
+            self._background("cache_figures", self.kept_care.save())
         host, port = split_host_port(file.listen.data)
         data_port = await self.data_path.start(host, port)
         admin_host, admin_port = split_host_port(file.listen.admin)
@@ -188,6 +200,8 @@ class Guard:
             await self.pipeline.stop()
         if self._admin is not None:
             await self._admin.close()
+        if self.kept_care is not None:
+            await self.kept_care.stop()
         if self.cache is not None:
             await self.cache.stop()
         await asyncio.to_thread(self._flush)
@@ -271,6 +285,8 @@ class Guard:
         rollout = f"{self.settings.file.release.salt}{state.canary}"
         self.split.set(stable, canary, ratio, state.cache_epoch, rollout)
         self.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
+        if self.kept_care is not None:
+            self.kept_care.care.released()
 
     def dead_loops(self) -> tuple[str, ...]:
         """Names of loops that ended although the guard runs."""
@@ -321,7 +337,7 @@ class Guard:
         return WorkerPipeline(
             spec,
             self.settings.routes,
-            CheckedSink(self.fanout),
+            CheckedSink(self.fanout, self.kept_care.care if self.kept_care is not None else None),
             self.exporter,
             self.clock,
             limits=PipelineLimits(pending_count=checks.queue, pending_bytes=checks.queue_bytes),

@@ -62,7 +62,9 @@ def cache_config(settings: Settings) -> CacheConfig:
 
 def fixed_part(cache: CacheSettings | None) -> object:
     """What only a restart can change."""
-    return None if cache is None or not cache.enabled else (cache.store, cache.max_bytes, cache.redis)
+    return None if cache is None or not cache.enabled else (
+        cache.store, cache.max_bytes, cache.redis, cache.warming, cache.semantic,
+    )  # fmt: skip
 
 
 class GuardCache:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guard.cache.collapse import Collapse, HitRatios
 from guard.cache.near import NearCache, NearHit
+from guard.cache.ports import Counters
 from guard.cache.quiet import QuietPath
 from guard.cache.savings import Savings
 from guard.cache.service import AnswerCache
@@ -31,6 +32,8 @@ TICK_S = 0.5
 COLLAPSE_EVERY_S = 10.0
 UNPROVED_COUNT = 4096
 QUIET_COUNT = 1024
+QUIET = "quiet"
+"""What stands for the release of our own requests where their checks are done."""
 
 GaugeRow = tuple[str, Mapping[str, str], float | None]
 
@@ -62,38 +65,45 @@ class CacheCare:
     """Implements `ports.Listener` and is a recorder of exchanges. One per process.
 
     Args:
-        cache: whose events are heard. quiet: asks for us. offer: gives a whole answer to the checks; None: there are
-            none. in_traffic: assignments of now, stable first. make_warmer, make_near: given what this object knows;
-            None: off.
+        cache: whose events are heard. in_traffic: assignments of now, stable first.
     """
 
     def __init__(
         self,
         cache: AnswerCache,
-        quiet: QuietPath,
-        offer: Callable[[Exchange, Capture], object] | None,
         in_traffic: Callable[[], tuple[Assignment, ...]],
+        counters: Counters,
         clock: Clock,
         *,
-        warmer: Callable[[CacheCare], Warmer] | None = None,
-        near: Callable[[CacheCare], NearCache] | None = None,
         ratios: HitRatios | None = None,
         savings: Savings | None = None,
     ) -> None:
-        self._cache, self._quiet, self._offer, self._clock = cache, quiet, offer, clock
-        self._in_traffic = in_traffic
+        self._cache, self._in_traffic, self._counters, self._clock = cache, in_traffic, counters, clock
+        self._quiet: QuietPath | None = None
+        self._offer: Callable[[Exchange, Capture], object] | None = None
+        self.warmer: Warmer | None = None
+        self.near: NearCache | None = None
         self.ratios, self.savings = ratios or HitRatios(), savings or Savings()
         self._unproved: OrderedDict[bytes, float | None] = OrderedDict()
         self._quiet_ids: OrderedDict[str, None] = OrderedDict()
         self._collapsed: dict[str, Collapse] = {}
         self._previous_stable = self._stable = ""
         self._looked_s = clock.now_s()
-        self.warmer = warmer(self) if warmer is not None else None
-        self.near = near(self) if near is not None else None
         cache.subscribe(self)
-        if self.near is not None:
-            cache.subscribe(self.near)
-            cache.near = self.near
+
+    def connect(
+        self,
+        quiet: QuietPath,
+        offer: Callable[[Exchange, Capture], object] | None,
+        *,
+        warmer: Warmer | None = None,
+        near: NearCache | None = None,
+    ) -> None:
+        """Before `start`. quiet: asks for us. offer: gives a whole answer to the checks; None: there are none."""
+        self._quiet, self._offer, self.warmer, self.near = quiet, offer, warmer, near
+        if near is not None:
+            self._cache.subscribe(near)
+            self._cache.near = near
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -106,7 +116,8 @@ class CacheCare:
         """Give up what is under way, end the worker."""
         if self.warmer is not None:
             self.warmer.stop()
-        self._quiet.stop()
+        if self._quiet is not None:
+            self._quiet.stop()
         if self.near is not None:
             await self.near.stop()
 
@@ -162,6 +173,8 @@ class CacheCare:
         row.saved_input_tokens += entry.input_tokens or 0
         row.saved_output_tokens += entry.output_tokens or 0
         row.saved_usd += entry.cost_usd or 0.0
+        if entry.cost_usd:
+            self._counters.inc("sft_cache_saved_usd_total", {"release": release}, entry.cost_usd)
         row.unpriced_hits += entry.cost_usd is None
         row.saved_s += entry.generation_s
         digest = entry.key.digest
@@ -220,6 +233,8 @@ class CacheCare:
         self, request: CacheRequest, assignment: Assignment, ended: Callable[[Exchange, Capture | None], None]
     ) -> QuietAsk | None:
         """Ask the upstream of an assignment; None: not now."""
+        if self._quiet is None:
+            return None
         passage = self._quiet.ask(request, assignment.target, assignment.arm, assignment.cache_epoch, ended)
         return QuietAsk(passage) if passage is not None else None
 
@@ -233,13 +248,16 @@ class CacheCare:
         if self._offer is None:
             self._cache.checked(exchange, None)
         else:
-            self._offer(exchange, capture)
+            # Under a name of its own: the drift of a release is that of its users' questions.
+            self._offer(replace(exchange, release=QUIET), capture)
         return True
 
     def settle(self, purpose: str, exchange: Exchange) -> None:
         """Its cost counts, apart from that of the users' questions."""
         row = self.savings.row(exchange.wall_s, exchange.release)
         usd = exchange.cost_usd or 0.0
+        if usd:
+            self._counters.inc("sft_cache_quiet_usd_total", {"release": exchange.release, "purpose": purpose}, usd)
         if purpose == "warm":
             row.warm_requests += 1
             row.warm_usd += usd
@@ -309,7 +327,8 @@ class CacheCare:
         ]
         if self.near is not None:
             stats = self.near.stats()
-            found += [f"semantic cache of route {r} is off: too many wrong hits" for r, (s, _) in stats.routes.items() if s.off]
+            off = [route for route, (state, _) in stats.routes.items() if state.off]
+            found += [f"semantic cache of route {route} is off: too many wrong hits" for route in off]
             if stats.worker == "alive" and not stats.latin:
                 found.append("semantic cache refuses English: no embedder")
             elif stats.worker != "alive":

@@ -17,8 +17,8 @@ BIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class CollapseRule:
-    """A collapse: over `window_s`, with at least `min_lookups`, the upper bound of the hit ratio is below `factor` x the
-    ratio before. Ratios below `least_ratio` cannot collapse."""
+    """A collapse: over `window_s`, with at least `min_lookups`, the upper bound of the hit ratio is below `factor` x
+    the ratio before. Ratios below `least_ratio` cannot collapse."""
 
     window_s: float = 300.0
     baseline_s: float = 3600.0

@@ -1,7 +1,7 @@
 """Whether two questions may share one answer. Pure, and the same whichever of the two comes first.
 
-Cosine cannot tell "7 days" from "14 days", "is" from "is not", nor who did what to whom; in Chinese it is all but blind.
-So a near neighbour is served only when nothing that could change the answer differs: numbers, identifiers, names,
+Cosine cannot tell "7 days" from "14 days", "is" from "is not", nor who did what to whom; in Chinese it is all but
+blind. So a near neighbour is served only when nothing that could change the answer differs: numbers, identifiers, names,
 negation, opposites, periods, what is asked for, whose thing it is, roles, and every word that is no known synonym. What
 the gate cannot read (a script or language it has no words for) it refuses.
 """
@@ -84,7 +84,8 @@ def refusal_of(one: Reading, other: Reading) -> Refusal | None:
         return found
     if isinstance(one.words, EnglishReading) and isinstance(other.words, EnglishReading):
         return _unheard_name(one, other) or english_refusal(one.words, other.words)
-    assert isinstance(one.words, HanReading) and isinstance(other.words, HanReading)
+    assert isinstance(one.words, HanReading)
+    assert isinstance(other.words, HanReading)
     return han_refusal(one.words, other.words)
 
 

@@ -12,8 +12,8 @@ from guard.cache.gate_words import (
     DIRECTIONAL_EN,
     DIRECTIONS_EN,
     FRAMES_EN,
-    LATIN_OTHER,
     HALF_LIGHT_EN,
+    LATIN_OTHER,
     LIGHT_EN,
     NO_QUESTION_EN,
     QUESTIONS_EN,
@@ -38,17 +38,44 @@ _SUFFIXES = (
     "ications", "ication", "ations", "ation", "itions", "ition", "ments", "ment", "ings", "ing", "ions", "ion", "ied",
     "ies", "edly", "ed", "es", "s", "ily", "ly", "y", "e",
 )  # fmt: skip
-_POSSESSIVE = {"my": "me", "i": "me", "me": "me", "mine": "me", "we": "me", "our": "me", "us": "me", "your": "you", "yours": "you",
-               "his": "he", "him": "he", "her": "she", "hers": "she"}  # fmt: skip
-_PREPOSITIONS = frozenset("from to by of for with in on at than over into onto through via against about as".split())
+_POSSESSIVE = {
+    **dict.fromkeys(("i", "me", "my", "mine", "we", "us", "our"), "me"),
+    **dict.fromkeys(("your", "yours"), "you"),
+    **dict.fromkeys(("his", "him"), "he"),
+    **dict.fromkeys(("her", "hers"), "she"),
+}
+_PREPOSITIONS = frozenset(
+    [
+        "from",
+        "to",
+        "by",
+        "of",
+        "for",
+        "with",
+        "in",
+        "on",
+        "at",
+        "than",
+        "over",
+        "into",
+        "onto",
+        "through",
+        "via",
+        "against",
+        "about",
+        "as",
+    ]
+)
 _QUESTIONS = tuple((kind, re.compile(pattern)) for kind, pattern in QUESTIONS_EN)
 _NO_QUESTION = re.compile(NO_QUESTION_EN)
 _DIRECTIONAL = frozenset(DIRECTIONAL_EN.split())
-_STOP = STOPWORDS - frozenset("important example information instead below above like".split())
+_STOP = STOPWORDS - frozenset(["important", "example", "information", "instead", "below", "above", "like"])
 _FOREIGN = frozenset(LATIN_OTHER.split())
 _DIRECTIONS = frozenset(DIRECTIONS_EN.split())
 _SOFT = frozenset(SOFT_EN.split())
-_PASSIVE = re.compile(r"\b(?:is|are|was|were|be|been|being|get|gets|got)\s+(?:\w+ly\s+)?(\w+(?:ed|en|own|old|ought|aught|ade|ound|eld|ost|ept))\b")
+_PASSIVE = re.compile(
+    r"\b(?:is|are|was|were|be|been|being|get|gets|got)\s+(?:\w+ly\s+)?(\w+(?:ed|en|own|old|ought|aught|ade|ound|eld|ost|ept))\b"
+)
 _BY = re.compile(r"\bby\b")
 
 
@@ -62,7 +89,11 @@ def root(word: str) -> str:
         return word
     for suffix in _SUFFIXES:
         base = word[: -len(suffix)]
-        if word.endswith(suffix) and len(base) >= (4 if suffix in ("ies", "ied") else 3) and any(c in "aeiouy" for c in base):
+        if (
+            word.endswith(suffix)
+            and len(base) >= (4 if suffix in ("ies", "ied") else 3)
+            and any(c in "aeiouy" for c in base)
+        ):
             if len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz" and suffix in ("ing", "ed", "ings"):
                 base = base[:-1]
             return base.removesuffix("i").removesuffix("y") if len(base) > 4 else base
@@ -88,7 +119,7 @@ _LIGHT = frozenset(map(root, LIGHT_EN.split())) | frozenset(LIGHT_EN.split())
 
 
 SHARED_PER_EXTRA = 2
-"""Shared words that one question must have for each word that it says beyond the other; in a short one every word counts."""
+"""Shared words that a question needs for each word that it says beyond the other: in a short one every word counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +175,8 @@ def english(lower: str) -> EnglishReading:
                     before.append(last)
                     last = ""
     return EnglishReading(
-        tuple(words), tuple(before), frozenset(half_light), asked_for, frozenset(directions), frozenset(persons), passive,
+        tuple(words), tuple(before), frozenset(half_light), asked_for, frozenset(directions), frozenset(persons),
+        passive,
         _BY.search(lower) is not None, known,
     )  # fmt: skip
 
@@ -188,9 +220,7 @@ def left_over(one: EnglishReading, other: EnglishReading) -> tuple[str, ...]:
     # "auto play" and "autoplay", "web site" and "website": the same letters with other gaps.
     theirs = {*other.words, *map("".join, pairwise(other.words))}
     joined = [a for pair in pairwise(one.words) if "".join(pair) in other.words for a in pair]
-    return tuple(
-        w for w in dict.fromkeys(one.words) if w not in joined and not any(meet(w, o) for o in theirs)
-    )
+    return tuple(w for w in dict.fromkeys(one.words) if w not in joined and not any(meet(w, o) for o in theirs))
 
 
 def _moved(one: EnglishReading, other: EnglishReading) -> bool:

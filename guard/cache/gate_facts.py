@@ -70,7 +70,9 @@ def facts_of(text: str) -> Facts:
     read = statement(text)
     contrasts = 0
     for i, (one, other) in enumerate(_CONTRASTS):
-        contrasts |= (1 if one.search(read.lower) else 0) << (2 * i) | (1 if other.search(read.lower) else 0) << (2 * i + 1)
+        contrasts |= (1 if one.search(read.lower) else 0) << (2 * i) | (1 if other.search(read.lower) else 0) << (
+            2 * i + 1
+        )
     plain = _NOT_NEGATION_ZH.sub(" ", read.lower)
     return Facts(
         numbers=read.numbers,

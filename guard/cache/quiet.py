@@ -36,8 +36,6 @@ class QuietPath:
     path: the data path whose upstreams are used.
     """
 
-    cache = None
-
     def __init__(self, path: DataPath) -> None:
         self._path = path
         self.retries = RetryBudget(ratio=0.0, reserve=1.0)
@@ -69,8 +67,10 @@ class QuietPath:
     def busy(self) -> bool:
         """Whether the guard has better things to do."""
         path = self._path
-        return path.draining or path.shed_ratio > 0 or (
-            path.in_flight_count > BUSY_RATIO * path.limits.concurrent_requests
+        return (
+            path.draining
+            or path.shed_ratio > 0
+            or (path.in_flight_count > BUSY_RATIO * path.limits.concurrent_requests)
         )
 
     def stop(self) -> None:
@@ -107,6 +107,7 @@ class _Bound:
     """The path of one passage: it goes where it is told, not where its session would."""
 
     cache = None
+    trace = None
     draining = False
 
     def __init__(self, quiet: QuietPath, assignment: Assignment) -> None:
@@ -150,7 +151,7 @@ class _Nobody:
 
 
 def head_of(request: CacheRequest) -> RequestHead:
-    """The head that asks the same again; its fingerprint is that of the request, headers that tell nothing are left out."""
+    """The head that asks the same again; headers that are in no fingerprint are left out."""
     lines = [b"POST %s HTTP/1.1" % request.target, b"host: guard", b"content-length: %d" % len(request.body)]
     lines += [b"%s: %s" % header for header in request.headers]
     if not any(name == b"content-type" for name, _ in request.headers):

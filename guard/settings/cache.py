@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from guard.settings.cache_care import SemanticSettings, WarmingSettings
 from guard.settings.fields import Bytes, EnvName, Model, Name, Ratio, Seconds
 
 REFUSALS = (
@@ -83,6 +84,8 @@ class CacheSettings(Model):
     refusals: tuple[str, ...] = Field(REFUSALS, description="Phrases that mark an answer as a refusal.")
     routes: dict[Name, RouteCacheSettings] = Field(default_factory=dict, description="By route name.")
     redis: RedisSettings | None = None
+    warming: WarmingSettings = WarmingSettings()
+    semantic: SemanticSettings | None = Field(None, description="Semantic cache; without this section it is off.")
 
     @model_validator(mode="after")
     def _store_is_there(self) -> CacheSettings:

@@ -94,6 +94,9 @@ class GuardFile(Model):
                 raise ValueError(f"cache.routes.{name}: no such route; routes are {', '.join(adapters)}")
             if adapters[name] == "passthrough":
                 raise ValueError(f"cache.routes.{name}: answers of a passthrough route cannot be read, so not cached")
+        for name in self.cache.semantic.routes if self.cache.semantic is not None else ():
+            if name not in adapters:
+                raise ValueError(f"cache.semantic.routes: `{name}`: no such route; routes are {', '.join(adapters)}")
         if self.cache.enabled and self.cache.admit == "checked" and not self.checks.enabled:
             raise ValueError("cache.admit is `checked` and checks are off; turn them on, or write admit: complete")
         return self
