@@ -1,8 +1,8 @@
 """Whether two questions may share one answer. Pure, and the same whichever of the two comes first.
 
 Cosine cannot tell "7 days" from "14 days", "is" from "is not", nor who did what to whom; in Chinese it is all but
-blind. So a near neighbour is served only when nothing that could change the answer differs: numbers, identifiers, names,
-negation, opposites, periods, what is asked for, whose thing it is, roles, and every word that is no known synonym. What
+blind. So a near neighbour is served only when nothing that could change the answer differs: numbers, identifiers,
+names, negation, opposites, periods, what is asked for, whose thing it is, roles, and every word without a synonym. What
 the gate cannot read (a script or language it has no words for) it refuses.
 """
 
@@ -16,6 +16,7 @@ from guard.cache.gate_english import EnglishReading, english, english_refusal, m
 from guard.cache.gate_facts import Facts, Refusal, facts_of, facts_refusal
 from guard.cache.gate_han import HanReading, han, han_refusal
 from guard.checks.lexicon import CJK_CHAR, normalise
+from guard.checks.numbers import quantities
 
 MAX_CHARS = 600
 """Longer messages hold more than one question; they are left to the exact cache."""
@@ -58,7 +59,8 @@ def reading(text: str) -> Reading:
     script = script_of(clean)
     facts = facts_of(clean)
     if script is Script.LATIN:
-        return Reading(script, facts, english(facts.lower))
+        # "14 days" and "two weeks" are one number; it has been compared by its value.
+        return Reading(script, facts, english(quantities(facts.lower)[1]))
     return Reading(script, facts, han(facts.lower) if script is Script.HAN else None)
 
 

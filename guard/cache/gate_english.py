@@ -73,10 +73,10 @@ _STOP = STOPWORDS - frozenset(["important", "example", "information", "instead",
 _FOREIGN = frozenset(LATIN_OTHER.split())
 _DIRECTIONS = frozenset(DIRECTIONS_EN.split())
 _SOFT = frozenset(SOFT_EN.split())
-_PASSIVE = re.compile(
-    r"\b(?:is|are|was|were|be|been|being|get|gets|got)\s+(?:\w+ly\s+)?(\w+(?:ed|en|own|old|ought|aught|ade|ound|eld|ost|ept))\b"
+_SUFFERED = re.compile(
+    r"\bwhom? (?:is|are|was|were|has been|have been|got|gets)\b(?: \w+ly)? \w+(?:ed|en|own|ought|ade|eld)\b"
 )
-_BY = re.compile(r"\bby\b")
+"""Who had it done to them, not who did it: "who was defeated by"."""
 
 
 def root(word: str) -> str:
@@ -132,8 +132,7 @@ class EnglishReading:
     asked_for: frozenset[str]
     directions: frozenset[str]
     persons: frozenset[str]
-    passive: frozenset[str]
-    agent: bool
+    suffered: bool
     known: bool
 
 
@@ -147,8 +146,8 @@ def english(lower: str) -> EnglishReading:
     asked_for = frozenset(kind for kind, pattern in _QUESTIONS if pattern.search(questions))
     every = _WORD.findall(lower)
     foreign = sum(w in _FOREIGN for w in every)
-    known = lower.isascii() and foreign <= sum(w in STOPWORDS for w in every)
-    passive = frozenset(root(m[1]) for m in _PASSIVE.finditer(lower))
+    known = lower.isascii() and 3 * foreign <= sum(w in STOPWORDS for w in every)
+    suffered = _SUFFERED.search(lower) is not None
     for pattern, name in _PHRASES:
         lower = pattern.sub(name, lower)
     bare = _FRAMES.sub(" ", lower)
@@ -176,8 +175,8 @@ def english(lower: str) -> EnglishReading:
                     last = ""
     return EnglishReading(
         tuple(words), tuple(before), frozenset(half_light), asked_for, frozenset(directions), frozenset(persons),
-        passive,
-        _BY.search(lower) is not None, known,
+        suffered,
+        known,
     )  # fmt: skip
 
 
@@ -225,7 +224,7 @@ def left_over(one: EnglishReading, other: EnglishReading) -> tuple[str, ...]:
 
 def _moved(one: EnglishReading, other: EnglishReading) -> bool:
     """Whether words changed roles: two changed places, a preposition went to another word, or passive became active."""
-    if one.passive != other.passive and one.agent == other.agent and ("who" in one.asked_for or one.agent):
+    if one.suffered != other.suffered:
         return True
     order = []
     for i, word in enumerate(one.words):

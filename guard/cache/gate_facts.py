@@ -75,7 +75,7 @@ def facts_of(text: str) -> Facts:
         )
     plain = _NOT_NEGATION_ZH.sub(" ", read.lower)
     return Facts(
-        numbers=read.numbers,
+        numbers=tuple(sorted(read.numbers, key=lambda n: n.start)),
         digits=tuple(sorted(_DIGITS.findall(read.lower))),
         exact=frozenset(read.exact),
         names=frozenset(read.names),
@@ -93,6 +93,8 @@ def facts_refusal(one: Facts, other: Facts) -> Refusal | None:
         return Refusal.NUMBER
     if len(one.numbers) != len(other.numbers) and one.digits != other.digits:
         return Refusal.NUMBER
+    if not all(same(a, b) for a, b in zip(one.numbers, other.numbers, strict=False)):
+        return Refusal.ORDER  # 8 of 10 is not 10 of 8
     if one.exact != other.exact:
         return Refusal.IDENTIFIER
     if one.negations != other.negations:

@@ -219,9 +219,9 @@ QUESTIONS_EN: tuple[tuple[str, str], ...] = (
 """What a question asks for. "How" and "what" ask for anything and are no kind."""
 
 LATIN_OTHER = """
-el los las que para como una por con donde cuando cual puedo le les des une est dans sur avec quel comment pour je vous
-der das und ist nicht wie ich ein eine mit auf kann wo wann um uma nao voce com onde quando posso il che per sono dove
-het een niet hoe ik voor ve bir icin nasil nie jak czy jest och att det hur jag
+el que para como una por donde cuando cual puedo le les des une est dans sur avec quel comment pour je vous der das
+und ist nicht wie ich ein eine mit auf wann um uma nao voce onde quando posso sono dove het een niet hoe ik voor ve
+bir icin nasil nie jak czy jest och att det hur dieses diese heisst esta este cuanto combien quelle sont
 """
 """Function words of other languages in Latin script: the gate knows English words only and refuses those."""
 

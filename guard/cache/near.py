@@ -1,7 +1,7 @@
 """The semantic cache as the answer cache sees it: after an exact miss, the answer to a question that means the same.
 
 Off unless a route and a tenant are named for it. A lookup that takes longer than its budget is a miss; so is every
-fault of the worker. A share of the hits is asked again beside the answer that was served, and the outcome makes the route
+fault of the worker. A share of the hits is asked again beside the answer that was served; the outcome makes the route
 stricter or switches it off (`tightening`).
 """
 
