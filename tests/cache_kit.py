@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from guard.cache.key import KeyRules
 from guard.cache.memory import MemoryStore
 from guard.cache.policy import StorePolicy
 from guard.cache.ports import Store
-from guard.cache.service import AnswerCache, CacheConfig
+from guard.cache.redis import RedisStore
+from guard.cache.redis_link import connection_maker
+from guard.cache.revocations import Revocations
+from guard.cache.service import AnswerCache, CacheConfig, horizon_s
 from guard.ports import Capture
 from slo.clock import Clock, SystemClock
 from slo.types import CheckResult, Exchange, Finding
@@ -123,7 +126,7 @@ class RedisServer:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline_s = time.monotonic() + 20
         while time.monotonic() < deadline_s:
-            if self.tell("PING").startswith(b"+PONG"):
+            if self.tell("PING").startswith((b"+PONG", b"-NOAUTH")):
                 return
             time.sleep(0.02)
         raise AssertionError("redis-server did not start")
@@ -160,3 +163,51 @@ def redis_server(*options: str) -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+REDIS_SECRET = b"a secret that all replicas of a test share"
+
+
+@dataclass
+class RedisCache:
+    """A cache on a Redis, in use."""
+
+    cache: AnswerCache
+    store: RedisStore
+    counters: Counted
+
+    def counted(self, metric: str, *values: str) -> int:
+        return self.counters.sums[(metric, *values)]
+
+    @property
+    def passed(self) -> dict[str, int]:
+        """Passages past Redis, by reason."""
+        return {name[2]: n for name, n in self.counters.sums.items() if name[0] == "sft_guard_failopen_total"}
+
+
+@asynccontextmanager
+async def redis_cache(
+    port: int, *, username: str = "", password: str | None = None, wait_s: float = 2.0, **more: Any
+) -> AsyncIterator[RedisCache]:
+    """Made, started and stopped."""
+    counters, clock, rules = Counted(), SystemClock(), config(wait_s)
+    revocations = Revocations(horizon_s(rules))
+    make = connection_maker(
+        host="127.0.0.1", port=port, db=0, username=username, password=password, tls=False, connect_s=1.0
+    )
+    stores: list[RedisStore] = []
+
+    def store(cache: AnswerCache) -> Store:
+        stores.append(
+            RedisStore(make, REDIS_SECRET, "sft:test:", revocations, cache.revoked, counters, clock, **more)
+        )  # fmt: skip
+        return stores[0]
+
+    cache = AnswerCache(
+        rules, store, counters, clock, b"pepper", revocations=revocations, on_revocation=lambda r: stores[0].share(r)
+    )
+    await stores[0].start()
+    try:
+        yield RedisCache(cache, stores[0], counters)
+    finally:
+        await stores[0].stop()

@@ -206,6 +206,9 @@ class RedisStore:
         was_open = self.breaker.open
         self.breaker.failed()
         self._read_to = b""  # it may come back with an older stream
+        if word in ("closed", "refused"):
+            self.reads.distrust()
+            self._writes.distrust()
         if self.breaker.open and not was_open:
             log.warning("redis: %s; the cache goes on without it and tries again every %g s", word, PROBE_EVERY_S)
 

@@ -31,9 +31,14 @@ class Links:
 
     def __init__(self, make: Callable[[], Any], count: int) -> None:
         self._make, self._count = make, count
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, int]] = []
+        self._generation = 0
         self.busy_count = 0
         self.made_count = 0
+
+    def distrust(self) -> None:
+        """The server went away: connections from before that are as dead as the one that showed it."""
+        self._generation += 1
 
     @property
     def full(self) -> bool:
@@ -46,9 +51,15 @@ class Links:
         Raises:
             What redis-py or `read` raises. Only after an error that the server itself told is the connection kept.
         """
-        link = self._idle.pop() if self._idle else self._make()
         self.busy_count += 1
-        sound = False
+        sound, generation = False, self._generation
+        link = self._make()
+        while self._idle:
+            idle, of = self._idle.pop()
+            if of == generation:
+                link = idle
+                break
+            await drop(idle)
         try:
             if not link.is_connected:
                 self.made_count += 1
@@ -66,14 +77,14 @@ class Links:
         finally:
             self.busy_count -= 1
             if sound and link.is_connected and len(self._idle) < self._count:
-                self._idle.append(link)
+                self._idle.append((link, generation))
             else:
                 await drop(link)
 
     async def close(self) -> None:
         """Close what is idle; the rest closes when its command ends."""
         idle, self._idle = self._idle, []
-        for link in idle:
+        for link, _ in idle:
             await drop(link)
 
 

@@ -102,7 +102,7 @@ class AnswerCache:
         on_revocation: Callable[[Revocation], None] | None = None,
     ) -> None:
         self._counters, self._clock, self._secret = counters, clock, secret
-        self.revocations = revocations or Revocations(horizon_s(config))
+        self.revocations = Revocations(horizon_s(config)) if revocations is None else revocations
         self._on_revocation = on_revocation
         self._listeners: tuple[Listener, ...] = ()
         self.near: NearAnswers | None = None
