@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 
 from guard.release.plan import plan_from_text
 from guard.release.state import Advance, Phase, ReleaseState, lasting
 from registry.model import Control
+
+OWN_CHANGES_COUNT = 16
+"""Decisions made here without an answer of the registry that are remembered; more in a row are not plausible."""
 
 
 def control_of(state: ReleaseState, outbox_id: str = "") -> Control:
@@ -62,4 +66,39 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
         unknown_since_s=None,
         conditions=lasting(state),
         recommendation="",
+        base_epoch=control.epoch,
+        own_changes=(),
     )
+
+
+def digest(control: Control) -> str:
+    """What replicas obey of a document, as a short hash. Mode and ids are not part of it: they differ by replica."""
+    c = control
+    parts = (c.epoch, c.stable, c.canary, c.previous, f"{c.canary_ratio:.9g}", c.stage, c.plan, c.advance, c.phase)
+    return sha256("\x1f".join(map(str, (*parts, c.cache_epoch))).encode()).hexdigest()[:16]
+
+
+def same(first: Control, second: Control) -> bool:
+    """Both say the same to a replica."""
+    return digest(first) == digest(second)
+
+
+def descended(before: ReleaseState, moved: ReleaseState) -> ReleaseState:
+    """`moved`, remembering that it was decided here on top of `before`."""
+    own = (*before.own_changes, digest(control_of(before)), digest(control_of(moved)))
+    return replace(moved, base_epoch=before.base_epoch, own_changes=tuple(dict.fromkeys(own))[-OWN_CHANGES_COUNT:])
+
+
+def confirmed(state: ReleaseState) -> ReleaseState:
+    """The registry has the document of this state."""
+    return replace(state, base_epoch=state.epoch, own_changes=())
+
+
+def may_replace(state: ReleaseState, now: Control | None) -> bool:
+    """Whether the document in force is one that `state` was decided on, so that nobody's change is undone unseen.
+
+    It is when there is none, when it is no later than the one this state comes from, and when it is a decision made
+    here whose answer was lost. Epochs alone do not tell: a replica that was cut off counts on for itself, and its
+    third change has a later epoch than the promotion that somebody made meanwhile.
+    """
+    return now is None or now.epoch <= state.base_epoch or digest(now) in state.own_changes

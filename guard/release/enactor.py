@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from guard.release import state as rules
 from guard.release.casebook import Casebook, Facts
-from guard.release.control import adopt, control_of
+from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox
+from guard.release.payload import message_id_of
 from guard.release.pointer import ReleaseRegistry
-from guard.release.records import AuditLine, Intent
+from guard.release.records import AuditLine, Intent, SagaStep
 from guard.release.report import Hooks
 from guard.release.saga import Rollback, SagaResult
 from guard.release.state import Condition, Mode, Phase, ReleaseState, RollbackOrder
@@ -95,7 +96,9 @@ class Enactor:
             self._owed = intent
             state = intent.state if intent.state.epoch > state.epoch else state
         elif state.phase is Phase.ROLLING_BACK:
-            state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
+            self._owed = self._promise_of(state)
+            if self._owed is None:
+                state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
         now_s = self._clock.now_s()
         self._obey(
             replace(
@@ -118,7 +121,7 @@ class Enactor:
         else:
             await self._settle(await self._saga.finish(self._owed), self._owed)
         await self._quietly(lambda: self._journal.clear_intent(drill=True))
-        self._owes_pointer = self.state.phase is Phase.PROMOTED and self._registry is not None
+        self._owes_pointer = self._has_pointer_to_show()
         await self.sync()
         try:
             await self.register()
@@ -133,7 +136,7 @@ class Enactor:
         """Run the saga as far as it goes now; what is left is done at later ticks and after restarts."""
         before = self.state
         incident = self._casebook.of_rollback(before, order, verdicts, actor)
-        moved = replace(moved, incident_id=incident.incident_id)
+        moved = descended(before, replace(moved, incident_id=incident.incident_id))
         intent = Intent(incident.incident_id, before.epoch, order.promoted, moved, incident)
         self._casebook.hold(incident)
         try:
@@ -165,8 +168,9 @@ class Enactor:
             self.journal_word = error.reason
             raise RefusedError(error.reason, f"{action}: {error}") from error
         self.journal_word = "ok"
+        moved = descended(before, moved)
         await self._commit(moved, actor)
-        self._obey(moved)
+        self._obey(confirmed(moved))
         await self.save_progress(force=True)
         self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
         if self._owes_pointer:
@@ -175,15 +179,18 @@ class Enactor:
     async def reduce_exposure(self, moved: ReleaseState, action: str, actor: str, detail: str = "") -> None:
         """Here first; the registry hears of it now or at a later tick."""
         before = self.state
+        moved = descended(before, moved)
         self._obey(moved)
         await self.audit(action, actor, before, moved, detail)
         await self.save_progress(force=True)
         try:
             await self._commit(moved, actor)
         except UpstreamError:
-            self._owes_control = True
+            self._owes_control = True  # also after a restart: `sync` sees that the registry is behind
         except RefusedError:
-            pass  # A later epoch won and is obeyed already.
+            pass  # Somebody else's document won and is obeyed already.
+        else:
+            await self._confirm()
 
     async def keep(self, moved: ReleaseState, *, exposure: bool) -> None:
         """Take over a state with the same epoch (conditions, counters, shedding)."""
@@ -196,17 +203,17 @@ class Enactor:
     # -- every tick ---------------------------------------------------------------------------------------------
 
     async def sync(self) -> None:
-        """Obey a later epoch; say what is owed. A registry that is down changes nothing here."""
+        """Obey a document that this state does not come from; say what is owed. A registry that is down changes nothing."""
         if self._registry is None:
             return
         try:
             now = await self._registry.control()
             self.registry_word = "ok"
-            if now is not None and now.epoch > self.state.epoch and self._owed is None:
-                await self._obey_newer(now)
-            elif self._owes_control and (now is None or now.epoch < self.state.epoch):
-                await self._registry.commit(control_of(self.state), now.epoch if now else 0)
-            self._owes_control = False
+            if self._owed is None:
+                if now is not None and not may_replace(self.state, now):
+                    await self._obey_newer(now)
+                else:
+                    await self._catch_up(now)
             if self._owes_pointer:
                 await self._pay_pointer("guard")
         except UpstreamError:
@@ -260,6 +267,13 @@ class Enactor:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _promise_of(self, state: ReleaseState) -> Intent | None:
+        """The promise of a rollback that was begun while the disk refused it and recorded when it took it again."""
+        incident = self._journal.incident(state.incident_id)
+        if incident is None or any(row.step is SagaStep.DONE for row in self._journal.steps(state.incident_id)):
+            return None
+        return Intent(incident.incident_id, state.epoch - 1, False, state, incident)
+
     def _obey(self, state: ReleaseState) -> None:
         if (state.canary, state.stage) != (self.state.canary, self.state.stage) or not self.state.in_traffic:
             self._events_seen = self._facts.event_count(state.canary) if state.canary else 0
@@ -273,7 +287,10 @@ class Enactor:
         state = replace(result.state, mode=self.state.mode, stage_started_s=now_s)
         if result.winner is not None:
             state = self._servable(adopt(state, result.winner, now_s), state.stable)
+        elif result.status == "done":
+            state = confirmed(state)
         self._obey(state)
+        self._owes_pointer = result.winner is not None and self._has_pointer_to_show()
         self._hooks.on_incident(result.incident)
         if result.status == "pending":
             self._owe(intent)
@@ -298,9 +315,9 @@ class Enactor:
         document = control_of(moved)
         try:
             now = await self._registry.control()
-            if now is not None and now.epoch >= moved.epoch and now != document:
-                raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
-            if now != document:
+            if now is None or not same(now, document):
+                if now is not None and not (may_replace(moved, now) and now.epoch < moved.epoch):
+                    raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
                 await self._registry.commit(document, now.epoch if now else 0, actor)
         except RefusedError:
             await self._obey_winner()
@@ -310,6 +327,24 @@ class Enactor:
             raise
         self.registry_word = "ok"
 
+    async def _catch_up(self, now: Control | None) -> None:
+        """The registry may be behind: it was away when something was reduced here, perhaps before a restart."""
+        if now is not None and now.epoch >= self.state.epoch:
+            if self.state.own_changes:  # our own document: its answer was lost
+                await self._confirm()
+        elif self.state.epoch > 0 and self._registry is not None:
+            told = message_id_of(self.state.incident_id) if self.state.phase is Phase.ROLLED_BACK else ""
+            await self._registry.commit(control_of(self.state, told), now.epoch if now else 0)
+            await self._confirm()
+        self._owes_control = False
+
+    async def _confirm(self) -> None:
+        if self._registry is None:
+            return
+        self._owes_control = False
+        self.state = confirmed(self.state)
+        await self.save_progress(force=True)
+
     async def _obey_winner(self) -> None:
         if self._registry is None:
             return
@@ -318,7 +353,7 @@ class Enactor:
         except UpstreamError:
             self.registry_word = "unreachable"
             return
-        if now is not None and now.epoch >= self.state.epoch and now != control_of(self.state):
+        if now is not None and not may_replace(self.state, now):
             await self._obey_newer(now)
 
     async def _obey_newer(self, control: Control) -> None:
@@ -326,23 +361,43 @@ class Enactor:
         moved = self._servable(adopt(before, control, self._clock.now_s()), before.stable)
         self._owes_control = False
         self._obey(moved)
+        self._owes_pointer = self._has_pointer_to_show()
         await self.audit("adopt", "registry", before, moved, f"epoch {control.epoch}")
         await self.save_progress(force=True)
 
+    def _has_pointer_to_show(self) -> bool:
+        """Whoever wrote this document may have died before it moved the pointer; moving it is safe to repeat."""
+        return self._registry is not None and self.state.phase in (Phase.PROMOTED, Phase.ROLLED_BACK)
+
     async def _pay_pointer(self, actor: str) -> None:
         state = self.state
-        if self._registry is None or state.phase is not Phase.PROMOTED:
+        if self._registry is None or not self._has_pointer_to_show():
             self._owes_pointer = False
             return
         try:
-            if await self._registry.production() != state.stable:
+            if state.phase is Phase.ROLLED_BACK:
+                await self._show_return(self._registry, state)
+            elif await self._registry.production() != state.stable:
                 await self._registry.promote(state.stable, epoch=state.epoch, actor=actor)
             self._owes_pointer = False
         except UpstreamError:
             self.registry_word = "unreachable"  # owed; paid at a later tick
         except RefusedError as error:
             self._owes_pointer = False
-            self._hooks.on_alert("pointer_refused", str(error))
+            if error.reason != "stale_epoch":  # a later document has the pointer, and we shall hear of it
+                self._hooks.on_alert("pointer_refused", str(error))
+
+    async def _show_return(self, registry: ReleaseRegistry, state: ReleaseState) -> None:
+        """The pointer move of a rollback, in case whoever decided it is gone for good; its key makes it one move."""
+        if state.incident_id and state.canary and state.stable in self._facts.versions:
+            await registry.move_back(
+                state.canary,
+                state.stable,
+                epoch=state.epoch,
+                key=state.incident_id,
+                actor="guard",
+                detail="seen in the control document",
+            )
 
     def _servable(self, state: ReleaseState, fallback: str) -> ReleaseState:
         """Never route to a version that this process is not configured for; the document itself is left alone."""

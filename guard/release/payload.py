@@ -39,7 +39,12 @@ _CUTS: tuple[tuple[Callable[[Incident], Incident], int], ...] = (
 
 def message_id(incident: Incident, suffix: str = "") -> str:
     """`webhook-id` of the message about this incident: the same on every replica, try and restart."""
-    return f"msg_{incident.incident_id.removeprefix('inc-')}{suffix}"
+    return message_id_of(incident.incident_id) + suffix
+
+
+def message_id_of(incident_id: str) -> str:
+    """As `message_id`, for whoever knows only the incident's id."""
+    return f"msg_{incident_id.removeprefix('inc-')}"
 
 
 def event_kind(incident: Incident) -> str:

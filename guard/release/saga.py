@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from guard.release.control import control_of
+from guard.release.control import control_of, may_replace
 from guard.release.incident import Incident, IncidentKind, note
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox, in_thread
@@ -128,7 +128,7 @@ class Rollback:
                 now = await self._registry.control()
                 if now is not None and now.incident_id == intent.saga_id:
                     break  # An earlier try of ours whose answer was lost, or a replica with the same decision.
-                if now is not None and now.epoch > intent.from_epoch:
+                if now is not None and not _decided_on(intent, now):
                     return "superseded", now
                 await self._registry.commit(document, now.epoch if now else 0)
                 break
@@ -276,3 +276,10 @@ class Rollback:
 
     def _wall_s(self) -> float:
         return self._clock.wall_s()
+
+
+def _decided_on(intent: Intent, now: Control) -> bool:
+    """The rollback was decided on this document, or on one that came after it here."""
+    if not intent.state.own_changes:  # of a rehearsal, or promised by an earlier version
+        return now.epoch <= intent.from_epoch
+    return may_replace(intent.state, now)

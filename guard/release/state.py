@@ -72,6 +72,8 @@ class ReleaseState:
     rollbacks_s: Unix seconds of automatic rollbacks of the last day. barred: versions that were rolled back.
     shedding: the lowest priority gets 503 + Retry-After because a rule asked to shed and there is no canary.
     shared_rules: rules that stable was found to breach too; stands with the condition `shared_upstream`.
+    base_epoch, own_changes: the control document this state comes from, and digests of what was decided here since (see
+    `control.may_replace`).
     """
 
     service: str
@@ -96,6 +98,8 @@ class ReleaseState:
     recommendation: str = ""
     shedding: bool = False
     shared_rules: tuple[str, ...] = ()
+    base_epoch: int = 0
+    own_changes: tuple[str, ...] = ()
 
     @property
     def in_traffic(self) -> bool:
@@ -291,7 +295,7 @@ def step(
         return state, NOTHING  # The saga finishes first; whatever is decided meanwhile is about the past.
     said = state.recommendation
     state, told = _watch(state, action, stable)
-    if not is_blind(action):
+    if said and not is_blind(action):
         state = replace(state, recommendation="")  # Said again below while it is still what should be done.
     if action.kind is ActionKind.ROLL_BACK:
         state, effects = _automatic_rollback(_known(state), action, wall_s, max_rollbacks_per_day)
@@ -384,7 +388,7 @@ def _automatic_rollback(
 
 def _automatic_advance(state: ReleaseState, now_s: float) -> tuple[ReleaseState, Effects]:
     was_shedding = state.shedding
-    state = replace(state, shedding=False)
+    state = replace(state, shedding=False) if was_shedding else state
     if state.phase is not Phase.ROLLING_OUT or not (hold_satisfied(state, now_s) and events_satisfied(state)):
         return state, Effects(exposure=was_shedding)
     last = state.stage + 1 >= len(state.plan.stages)
@@ -425,7 +429,7 @@ def _hold(
     blind = is_blind(action)
     # Whoever cannot see does not know that the overload is over.
     ended = state.shedding and not (blind and state.mode is Mode.ENFORCE)
-    state = replace(state, shedding=state.shedding and not ended)
+    state = replace(state, shedding=False) if ended else state
     if not (state.in_traffic and blind):
         return _known(state), Effects(exposure=ended)
     if state.unknown_since_s is None:
@@ -507,7 +511,8 @@ def _weight(state: ReleaseState, stage: int) -> float:
 
 
 def _known(state: ReleaseState) -> ReleaseState:
-    return replace(_without(state, Condition.UNKNOWN_TOO_LONG), unknown_since_s=None)
+    state = _without(state, Condition.UNKNOWN_TOO_LONG)
+    return state if state.unknown_since_s is None else replace(state, unknown_since_s=None)
 
 
 def _watch(
@@ -530,7 +535,8 @@ def _watch(
         state = replace(state, shared_rules=tuple(sorted({*state.shared_rules, *found})))
         told = (*told, Condition.SHARED_UPSTREAM) if fresh else told
     elif can_tell(action) and not _still_shared(state, stable):
-        state = replace(_without(state, Condition.SHARED_UPSTREAM), shared_rules=())
+        state = _without(state, Condition.SHARED_UPSTREAM)
+        state = replace(state, shared_rules=()) if state.shared_rules else state
     return state, told
 
 

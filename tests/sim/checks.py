@@ -1,0 +1,240 @@
+"""What must hold at every moment, and what must be true when the weather has been calm for a while.
+
+At every moment
+  * traffic of a version is raised only to what a control document says, at that document's epoch (so a replica that is
+    cut off can set its own weight 0, return to the version before a promotion, and nothing else);
+  * a version that a replica has promised to take out gets traffic there again only by a document that the decision
+    did not know: a later one, or one that somebody wrote meanwhile;
+  * control documents have growing epochs, and none is replaced by a decision that did not know it;
+  * the pointer moves at most once per rollback, and never against a later document;
+  * the same decision (rule, version, epoch) has the same incident id everywhere.
+
+In the end
+  * everybody serves what the control document says, and the pointer shows its stable version;
+  * every promise was kept: done, nothing owed, nothing waiting in an outbox;
+  * of every rollback that won the receiver has exactly one message (by id), and the pointer was moved exactly once
+    unless a later document came first;
+  * no version that somebody is sure is bad is left in traffic, as far as a rollback can take it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from guard.release.control import control_of
+from guard.release.records import Intent, OutboxItem, SagaStep
+from guard.release.state import Phase, ReleaseState
+from registry.model import Control
+from tests.release_kit import BAD, SERVICE
+from tests.sim.disk import Disk
+from tests.sim.registry import MemoryRegistry
+
+_ROLLED = (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+
+
+def content(c: Control) -> tuple[Any, ...]:
+    """What replicas obey of a document."""
+    return c.epoch, c.stable, c.canary, c.canary_ratio
+
+
+class Watch:
+    """Sees everything."""
+
+    def __init__(self, registry: MemoryRegistry) -> None:
+        self._registry = registry
+        self.violations: list[str] = []
+        self.trace: Callable[[Any, str], None] = lambda _who, _what: None
+        self.got: list[OutboxItem] = []
+        self.decided: set[str] = set()  # messages of incidents that a replica ever had
+        self.superseded_count = 0
+        self._last: dict[int, ReleaseState | None] = {}
+        self._fresh: set[int] = set()
+        self._known: dict[int, set[int]] = {}  # epochs of documents that a replica has obeyed or written
+        self._ids: dict[tuple[str, str, int], str] = {}
+        self._knew: dict[str, dict[int, frozenset[tuple[Any, ...]]]] = {}  # saga -> replica -> documents it knew
+        self._history_seen = 0
+        self._own: dict[int, set[tuple[Any, ...]]] = {}  # contents that a replica has served
+
+    def violated(self, what: str) -> None:
+        self.trace(None, f"VIOLATION {what}")
+        self.violations.append(what)
+
+    # -- while it runs --------------------------------------------------------------------------------------------
+
+    def starts(self, index: int, disk: Disk) -> None:
+        """A life begins; the first state it applies comes from its disk."""
+        self._fresh.add(index)
+
+    def applied(self, index: int, disk: Disk, state: ReleaseState) -> None:
+        """A replica serves this from now on."""
+        self._documents()
+        document = next((c for c in reversed(self._registry.history) if c.epoch == state.epoch), None)
+        said = document is not None and content(document) == content(control_of(state))
+        known = self._known.setdefault(index, set())
+        if said:
+            known.add(state.epoch)
+        before = None if index in self._fresh else self._last.get(index)
+        if index in self._fresh:
+            self._fresh.discard(index)
+            self._restored(index, disk, state)
+        elif before is not None and not said:
+            if state.canary_ratio > (before.canary_ratio if before.canary == state.canary else 0.0):
+                self.violated(f"{index} raised {state.canary} to {state.canary_ratio:g} at {state.epoch}: no document")
+            if state.stable != before.stable and state.phase not in _ROLLED:
+                self.violated(f"{index} serves {state.stable} as stable at {state.epoch}: no document says so")
+        self._last[index] = state
+        own = self._own.setdefault(index, set())
+        if state.phase is Phase.ROLLING_BACK:
+            deciders = self._knew.setdefault(state.incident_id, {})
+            if index not in deciders:
+                deciders[index] = frozenset(own) | {content(c) for c in self._registry.history if c.epoch in known}
+        own.add(content(control_of(state)))
+        if before is not None and _share(before, BAD.name) >= _share(state, BAD.name):
+            return
+        served = {state.stable} | ({state.canary} if state.in_traffic else set())
+        for intent in disk.promised:
+            bad = intent.incident.bad.name
+            if bad not in served or intent.incident.drill:
+                continue
+            decided_on = self._knew.get(intent.saga_id, {}).get(index, frozenset())
+            if document is None or not _serves(document, bad) or content(document) in decided_on:
+                self.violated(f"{index} gives {bad} traffic at epoch {state.epoch} after promising to take it out")
+
+    def _restored(self, index: int, disk: Disk, state: ReleaseState) -> None:
+        recorded = disk.states.get(SERVICE)
+        intent = disk.intents.get(False)
+        allowed = {(recorded[0].stable, recorded[0].canary, recorded[0].canary_ratio)} if recorded else set()
+        if intent is not None:
+            allowed.add((intent.state.stable, intent.state.canary, 0.0))
+        if recorded is None and intent is None:
+            return
+        if (state.stable, state.canary, state.canary_ratio) not in allowed:
+            self.violated(f"{index} came back with a split that was never committed: {state}")
+
+    def received(self, item: OutboxItem) -> None:
+        self.got.append(item)
+
+    def _documents(self) -> None:
+        """Look at documents that are new."""
+        history = self._registry.history
+        for at in range(self._history_seen, len(history)):
+            now, before = history[at], history[at - 1] if at else None
+            if before is not None and now.epoch <= before.epoch:
+                self.violated(f"control went from epoch {before.epoch} to {now.epoch}")
+            knew = self._knew.get(now.incident_id) if now.phase == "rolled_back" else None
+            if before is not None and knew and not any(content(before) in each for each in knew.values()):
+                self.violated(f"rollback at {now.epoch} replaced epoch {before.epoch}, which its decider did not know")
+        self._history_seen = len(history)
+
+    # -- in the end -----------------------------------------------------------------------------------------------
+
+    def end(self, disks: list[Disk], lives: list[tuple[int, Any, Any]]) -> None:
+        self._documents()
+        intents = [i for disk in disks for i in disk.promised if not i.incident.drill]
+        self._same_ids(intents)
+        self._one_move_each()
+        control = self._registry.control(SERVICE)
+        if control is None:
+            self.violated("the control document is gone")
+            return
+        for index, controller, outbox in lives:
+            state = controller.state
+            if content(control_of(state)) != content(control):
+                self.violated(f"{index} ends at {_brief(state)}, the document says {content(control)}")
+            if controller.status().pending:
+                self.violated(f"{index} still owes: {controller.status().pending}")
+            if outbox.waiting_count:
+                self.violated(f"{index} has {outbox.waiting_count} messages waiting")
+            self._nothing_bad_left(index, controller)
+        pointer = self._registry.production(SERVICE)
+        if pointer is None or pointer.version != control.stable:
+            self.violated(f"the pointer is at {pointer.version if pointer else None}, stable is {control.stable}")
+        for index, disk in enumerate(disks):
+            self._promises_kept(index, disk)
+        self._told_once(disks)
+
+    def _same_ids(self, intents: list[Intent]) -> None:
+        for intent in intents:
+            key = (intent.incident.rule, intent.incident.bad.name, intent.from_epoch)
+            if self._ids.setdefault(key, intent.saga_id) != intent.saga_id:
+                self.violated(f"{key} has the incidents {self._ids[key]} and {intent.saga_id}")
+
+    def _one_move_each(self) -> None:
+        moved: dict[tuple[str, int | None], int] = {}
+        for move in self._registry.moves:
+            if move.rollback_to is None:
+                continue
+            key = (move.version, move.epoch)
+            moved[key] = moved.get(key, 0) + 1
+            control = move.control
+            later = control is not None and control.epoch > (move.epoch or 0)
+            if later and control is not None and control.stable not in (move.rollback_to,):
+                self.violated(f"a rollback of epoch {move.epoch} moved the pointer against epoch {control.epoch}")
+        for key, count in moved.items():
+            if count > 1:
+                self.violated(f"the pointer was moved {count} times for {key}")
+        newest = self._registry.history[-1].epoch if self._registry.history else 0
+        for document in self._registry.history:
+            if document.phase != "rolled_back" or document.epoch < newest:
+                continue  # a later document may have come before the pointer
+            if not any(m.rollback_to and m.epoch == document.epoch for m in self._registry.moves):
+                self.violated(f"the rollback at epoch {document.epoch} never moved the pointer")
+
+    def _nothing_bad_left(self, index: int, controller: Any) -> None:
+        action = controller._last[0] if controller._last else None
+        state = controller.state
+        rolls = action is not None and action.kind.value == "roll_back"
+        if rolls and (state.canary if state.in_traffic else state.stable) == BAD.name:
+            self.violated(f"{index} is sure that {BAD.name} is bad and serves it in the end: {_brief(state)}")
+
+    def _promises_kept(self, index: int, disk: Disk) -> None:
+        left = disk.intents.get(False)
+        if left is not None and not any(r.saga_id == left.saga_id and r.step is SagaStep.DONE for r in disk.steps):
+            self.violated(f"{index} still has a promise on its disk that was not kept")
+        for intent in disk.promised:
+            steps = {row.step for row in disk.steps if row.saga_id == intent.saga_id}
+            if SagaStep.DONE not in steps:
+                self.violated(f"{index} promised {intent.saga_id} and never finished it (steps {sorted(steps)})")
+            incident = disk.incidents.get(intent.saga_id)
+            if incident is None:
+                self.violated(f"{index} lost the incident {intent.saga_id}")
+            elif incident.pointer == "superseded":
+                self.superseded_count += 1
+
+    def _told_once(self, disks: list[Disk]) -> None:
+        """By message id: exactly one of each rollback that won. Corrections (`-2`) belong to it."""
+        ids = {item.message_id.removesuffix("-2") for item in self.got}
+        won = [c for c in self._registry.history if c.phase == "rolled_back"]
+        for document in won:
+            if document.outbox_id not in ids:
+                self.violated(f"the rollback at epoch {document.epoch} was told to nobody")
+        allowed = {i.incident.outbox_id for disk in disks for i in disk.promised}
+        allowed |= {incident.outbox_id for disk in disks for incident in disk.incidents.values()} | self.decided
+        for extra in sorted(ids - allowed):
+            self.violated(f"a message {extra} that belongs to no decision")
+        by_decision: dict[tuple[str, str, int], set[str]] = {}
+        for item in self.got:
+            for disk in disks:
+                for incident in disk.incidents.values():
+                    if incident.incident_id == item.incident_id and incident.kind.value in ("rollback", "no_target"):
+                        key = (incident.rule, incident.bad.name, incident.epoch)
+                        by_decision.setdefault(key, set()).add(item.message_id.removesuffix("-2"))
+        for key, found in by_decision.items():
+            if len(found) > 1:
+                self.violated(f"{key} was told {len(found)} times: {sorted(found)}")
+
+
+def _serves(control: Control, name: str) -> bool:
+    return control.stable == name or (control.canary == name and control.canary_ratio > 0)
+
+
+def _share(state: ReleaseState, name: str) -> float:
+    """Share of the sessions that a version answers."""
+    return (1.0 - state.canary_ratio if state.stable == name else 0.0) + (
+        state.canary_ratio if state.canary == name else 0.0
+    )
+
+
+def _brief(state: ReleaseState) -> str:
+    return f"epoch {state.epoch} {state.phase} stable {state.stable} canary {state.canary}@{state.canary_ratio:g}"
