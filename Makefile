@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-proxy scenarios debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-proxy scenarios sim debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -48,6 +48,15 @@ bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy 
 SEEDS ?= 20
 scenarios: setup  ## incidents and release conditions with and without the fault, SEEDS histories each
 	$(BIN)/python -m tests.scenarios --seeds $(SEEDS)
+
+sim: SEEDS = 100000
+JOBS ?= 2
+sim: setup  ## rollbacks in a simulated fleet: SEEDS random schedules, every one and two crashes, mutants, replays
+	$(BIN)/python -m tests.sim --crashes 1
+	$(BIN)/python -m tests.sim --crashes 2
+	$(BIN)/python -m tests.sim --mutants
+	$(BIN)/python -m tests.sim --replay 1000
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) --jobs $(JOBS)
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh

@@ -203,7 +203,7 @@ class Enactor:
     # -- every tick ---------------------------------------------------------------------------------------------
 
     async def sync(self) -> None:
-        """Obey a document that this state does not come from; say what is owed. A registry that is down changes nothing."""
+        """Obey a document that this state does not come from; say what is owed. A silent registry changes nothing."""
         if self._registry is None:
             return
         try:

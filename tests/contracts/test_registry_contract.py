@@ -1,4 +1,7 @@
-"""The registry's rules hold the same on SQLite and on a real PostgreSQL, through the local port and over HTTP."""
+"""The registry's rules hold the same on SQLite and on a real PostgreSQL, through the local port and over HTTP.
+
+The registry of the simulated fleet (tests/sim) is held to them too, so that what is found there is found in earnest.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import Control, Stage
 from registry.service import create_app
 from registry.store import RegistryStore
+from slo.clock import SystemClock
 from tests.postgres_kit import Server
+from tests.sim.registry import MemoryRegistry
 
 FIRST = Control("faq-bot", 1, "v1.2.0", canary="v1.2.1", canary_ratio=0.1, phase="rolling_out")
 
@@ -43,10 +48,17 @@ class Served:
         self._socket.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistryStore]:
-    if request.param == "sqlite":
+@pytest.fixture(params=["sqlite local", "sqlite http", "postgresql local", "postgresql http", "simulated local"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[RegistryStore]:
+    if way.startswith("sqlite"):
         made = RegistryStore(f"sqlite:///{tmp_path}/registry.db")
+    elif way.startswith("simulated"):
+        made = MemoryRegistry(SystemClock().wall_s)  # type: ignore[assignment]
     else:
         server: Server = request.getfixturevalue("postgresql_server")
         server.empty()
@@ -62,9 +74,9 @@ def served(store: RegistryStore) -> Iterator[Served]:
     server.stop()
 
 
-@pytest.fixture(params=["local", "http"])
-async def port(request: pytest.FixtureRequest, store: RegistryStore) -> AsyncIterator[RegistryPort]:
-    if request.param == "local":
+@pytest.fixture
+async def port(request: pytest.FixtureRequest, way: str, store: RegistryStore) -> AsyncIterator[RegistryPort]:
+    if way.endswith("local"):
         yield LocalRegistry(store)
         return
     served: Served = request.getfixturevalue("served")
@@ -269,6 +281,7 @@ async def test_a_registry_that_is_not_there_is_unreachable() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("way", ["sqlite http"])
 async def test_writes_need_the_token_and_reads_do_not(served: Served) -> None:
     for token in (None, "wrong"):
         client = RegistryClient(served.url, token=token)

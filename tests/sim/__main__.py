@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 
 from tests.sim.fleet import play
 from tests.sim.schedule import Schedule, exhaustive_schedules, random_schedule
@@ -72,6 +73,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--crashes", type=int, choices=(1, 2), help="every schedule with so many crashes")
     parser.add_argument("--mutants", action="store_true", help="break the saga by hand and see it caught")
+    parser.add_argument("--replay", type=int, metavar="N", help="play N seeds twice and compare their traces")
     parser.add_argument("--show", type=int, help="print the trace of one seed")
     args = parser.parse_args()
     if args.show is not None:
@@ -87,6 +89,13 @@ def main() -> int:
         text, survived = table()
         print(text)
         return 1 if survived else 0
+    if args.replay:
+        seeds = range(args.first, args.first + args.replay)
+        pairs = [(play(random_schedule(s)).trace_hash, play(random_schedule(s)).trace_hash) for s in seeds]
+        alike = sum(first == second for first, second in pairs)
+        whole = sha256("".join(first for first, _ in pairs).encode()).hexdigest()
+        print(json.dumps({"replayed": len(pairs), "alike": alike, "hash_of_hashes": whole}))
+        return 0 if alike == len(pairs) else 1
     started_s = time.monotonic()
     if args.crashes:
         result = run_many(exhaustive_schedules(args.crashes))

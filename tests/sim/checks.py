@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guard.release.control import control_of
+from guard.release.incident import Incident, IncidentKind
 from guard.release.records import Intent, OutboxItem, SagaStep
 from guard.release.state import Phase, ReleaseState
 from registry.model import Control
@@ -48,6 +49,8 @@ class Watch:
         self.got: list[OutboxItem] = []
         self.decided: set[str] = set()  # messages of incidents that a replica ever had
         self.superseded_count = 0
+        self._epochs: dict[str, int] = {}  # of incidents
+        self._decisions: set[tuple[int, str]] = set()  # replica and saga, weight taken away on a sound disk
         self._last: dict[int, ReleaseState | None] = {}
         self._fresh: set[int] = set()
         self._known: dict[int, set[int]] = {}  # epochs of documents that a replica has obeyed or written
@@ -86,6 +89,7 @@ class Watch:
         self._last[index] = state
         own = self._own.setdefault(index, set())
         if state.phase is Phase.ROLLING_BACK:
+            self._epochs.setdefault(state.incident_id, state.epoch)
             deciders = self._knew.setdefault(state.incident_id, {})
             if index not in deciders:
                 deciders[index] = frozenset(own) | {content(c) for c in self._registry.history if c.epoch in known}
@@ -111,6 +115,29 @@ class Watch:
             return
         if (state.stable, state.canary, state.canary_ratio) not in allowed:
             self.violated(f"{index} came back with a split that was never committed: {state}")
+
+    def passed(self, index: int, point: str, sound: bool) -> None:
+        """A saga passes a point. sound: its disk takes what it is given, at once."""
+        state = self._last.get(index)
+        if point not in ("weight_zero:effect", "control:begin") or state is None:
+            return
+        if state.phase not in _ROLLED:
+            self.violated(f"{index} is at {point} and still serves {_brief(state)}")
+        elif point == "weight_zero:effect" and sound:
+            self._decisions.add((index, state.incident_id))
+
+    def told(self, index: int, incident: Incident) -> None:
+        """An incident opened or changed."""
+        self.decided.add(incident.outbox_id)
+        self._epochs[incident.incident_id] = incident.epoch
+        if incident.kind is not IncidentKind.ROLLBACK or incident.pointer != "at_target":
+            return
+        pointer = self._registry.production(SERVICE)
+        moved = any(
+            m.rollback_to and incident.epoch in (m.epoch, self._epochs.get(m.key)) for m in self._registry.moves
+        )
+        if not moved and (pointer is None or pointer.version != incident.target.name):
+            self.violated(f"{index} says that the pointer shows {incident.target.name}; it was never moved")
 
     def received(self, item: OutboxItem) -> None:
         self.got.append(item)
@@ -161,25 +188,24 @@ class Watch:
                 self.violated(f"{key} has the incidents {self._ids[key]} and {intent.saga_id}")
 
     def _one_move_each(self) -> None:
-        moved: dict[tuple[str, int | None], int] = {}
+        """Counted by the decision, whatever a move carries as its epoch or key."""
+        history = self._registry.history
+        moved: dict[tuple[str, int], int] = {}
         for move in self._registry.moves:
             if move.rollback_to is None:
                 continue
-            key = (move.version, move.epoch)
-            moved[key] = moved.get(key, 0) + 1
+            epoch = self._epochs.get(move.key, move.epoch or 0)
+            moved[move.version, epoch] = moved.get((move.version, epoch), 0) + 1
             control = move.control
-            later = control is not None and control.epoch > (move.epoch or 0)
-            if later and control is not None and control.stable not in (move.rollback_to,):
-                self.violated(f"a rollback of epoch {move.epoch} moved the pointer against epoch {control.epoch}")
+            if control is not None and control.epoch > epoch and control.stable != move.rollback_to:
+                self.violated(f"a rollback of epoch {epoch} moved the pointer against epoch {control.epoch}")
         for key, count in moved.items():
             if count > 1:
                 self.violated(f"the pointer was moved {count} times for {key}")
-        newest = self._registry.history[-1].epoch if self._registry.history else 0
-        for document in self._registry.history:
-            if document.phase != "rolled_back" or document.epoch < newest:
-                continue  # a later document may have come before the pointer
-            if not any(m.rollback_to and m.epoch == document.epoch for m in self._registry.moves):
-                self.violated(f"the rollback at epoch {document.epoch} never moved the pointer")
+        if not history or history[-1].phase != "rolled_back":
+            return  # a later document may have come before the pointer
+        if not any(epoch == history[-1].epoch for _, epoch in moved):
+            self.violated(f"the rollback at epoch {history[-1].epoch} never moved the pointer")
 
     def _nothing_bad_left(self, index: int, controller: Any) -> None:
         action = controller._last[0] if controller._last else None
@@ -201,6 +227,10 @@ class Watch:
                 self.violated(f"{index} lost the incident {intent.saga_id}")
             elif incident.pointer == "superseded":
                 self.superseded_count += 1
+
+        for who, saga_id in sorted(self._decisions):
+            if who == index and not any(r.saga_id == saga_id and r.step is SagaStep.DONE for r in disk.steps):
+                self.violated(f"{index} decided {saga_id} and it is lost")
 
     def _told_once(self, disks: list[Disk]) -> None:
         """By message id: exactly one of each rollback that won. Corrections (`-2`) belong to it."""

@@ -28,7 +28,7 @@ from tests.sim.disk import Disk, MemoryJournal
 from tests.sim.loop import SimLoop
 from tests.sim.network import CALM, Link
 from tests.sim.registry import MemoryRegistry
-from tests.sim.schedule import CHAOS_S, NOTED, RECEIVER, Character, Schedule
+from tests.sim.schedule import NOTED, RECEIVER, Character, Schedule
 
 PLAN = Plan((Stage(0.1, 8.0, 10), Stage(0.5, 8.0, 10)))
 HEALED_S = (1.0, 12.0, 45.0, 120.0, 330.0, 700.0, 720.0)
@@ -110,11 +110,14 @@ class Life:
     def incident(self, incident: Incident) -> None:
         """It opened or changed."""
         self.replica.fleet.tell(self.replica, f"incident {incident.incident_id[:10]} {incident.pointer}")
-        self.replica.fleet.watch.decided.add(incident.outbox_id)
+        self.replica.fleet.watch.told(self.replica.index, incident)
 
     def at(self, point: str) -> None:
         """The process passes a numbered point, and may die there."""
         self.check()
+        if point != NOTED and self.replica.fleet.started_s is not None:
+            sound = not (self.replica.disk.faulty or self.replica.character.slow_disk)
+            self.replica.fleet.watch.passed(self.replica.index, point, sound)
         self.replica.passed(point)
 
     def apply(self, state: ReleaseState) -> None:
@@ -307,7 +310,7 @@ class Fleet:
                 replica.life.spawn(replica.life.ticks())
         for happening in self.schedule.happenings:
             self.loop.call_later(happening.at_s, self._happen, happening.what, happening.replica, happening.detail)
-        await asyncio.sleep(CHAOS_S)
+        await asyncio.sleep(self.schedule.chaos_s)
         await self._heal()
         self.watch.end(
             [r.disk for r in self.replicas],

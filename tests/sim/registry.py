@@ -157,5 +157,3 @@ class MemoryRegistry:
     ) -> None:  # fmt: skip
         self._audit.append(AuditEntry(len(self._audit) + 1, self._wall_s(), action, actor, model, version,
                                       str(from_value), str(to_value), detail))  # fmt: skip
-
-
