@@ -6,8 +6,10 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from guard.checks.spec import DRIFT_COMPONENT, HASHED_FINGERPRINT
 from guard.release.plan import Plan, parse_plan
 from guard.settings import Settings
+from guard.settings.measured_by import measuring_hash
 from slo.artefact import Baseline
 from slo.baselines import load_baseline
 from slo.clock import Clock
@@ -32,12 +34,26 @@ class Rules:
         self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
         self.baseline, self.baseline_problem = _baseline(settings, file.baseline)
         self.previous_baseline, _ = _baseline(settings, file.previous_baseline)
-        self._clock, self._embedder = clock, file.checks.embedder
+        self.drift_reference = self._drift_reference(settings, clock.wall_s())
+        self._clock, self._embedder, self._config_hash = clock, file.checks.embedder, measuring_hash(settings)
         self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
 
     def known(self) -> Known:
         """What limits may be taken from, now."""
-        return Known(self._clock.wall_s(), self.baseline, self.previous_baseline, self._embedder)
+        return Known(self._clock.wall_s(), self.baseline, self.previous_baseline, self._embedder, self._config_hash)
+
+    def _drift_reference(self, settings: Settings, wall_s: float) -> str:
+        """The file that the check worker compares questions with: the one named, else a valid baseline that has one.
+
+        "" where there is neither: the check then learns from the first questions.
+        """
+        named, path, baseline = settings.file.checks.drift.reference, settings.file.baseline, self.baseline
+        if named is not None:
+            return str(settings.resolve(named))
+        if path is None or baseline is None or baseline.expires_wall_s <= wall_s:
+            return ""
+        usable = any(d.component == DRIFT_COMPONENT and d.fingerprint == HASHED_FINGERPRINT for d in baseline.drift)
+        return str(settings.resolve(path)) if usable else ""
 
 
 def _baseline(settings: Settings, path: Path | None) -> tuple[Baseline | None, str]:

@@ -324,13 +324,12 @@ class Guard:
         checks = self.settings.file.checks
         if not checks.enabled:
             return None
-        reference = checks.drift.reference
         spec = CheckSpec(
             embedder=checks.embedder,
             rules_path=str(self.settings.resolve(checks.rules)) if checks.rules else "",
             grounding_threshold=checks.grounding_threshold,
             pii=checks.pii,
-            drift_reference=str(self.settings.resolve(reference)) if reference else "",
+            drift_reference=self.rules.drift_reference,
             drift_window=checks.drift.window,
             text_mode=self.settings.file.exchange_log.text,
         )

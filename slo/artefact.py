@@ -105,8 +105,9 @@ class Distribution:
 class DriftReference:
     """What questions or answers looked like to one embedder, to compare later ones with.
 
-    component: "query" or "answer". fingerprint: of the embedder, checked before any comparison. count: rows behind the
-    moments. mean: of unit vectors, shape (dim,), not normalised. day_spread: mean distance of the centroids of two
+    component: "query" or "answer". fingerprint, dim, norm (mean length of a vector), probes (cosines of fixed texts to
+    each other): of the embedder, checked before any comparison. count: rows behind the moments. mean: of unit vectors,
+    shape (dim,), not normalised. day_spread: mean distance of the centroids of two
     days, which drift has to exceed; None with fewer than two days. sample: base64 of little-endian float16, shape
     (sample_count, dim), rows drawn evenly over time.
     """
@@ -114,6 +115,8 @@ class DriftReference:
     component: str
     fingerprint: str
     dim: int
+    norm: float
+    probes: tuple[float, ...]
     count: int
     mean: tuple[float, ...]
     variance: tuple[float, ...]

@@ -11,48 +11,85 @@ import math
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from operator import mul
 from pathlib import Path
 
 import msgspec
 
 from guard.checks.lexicon import normalise, terms, weight, words
+from guard.checks.spec import DRIFT_COMPONENT, HASHED_DIM, HASHED_FINGERPRINT
+from slo.artefact import from_json
 from slo.errors import DataError
 from slo.types import CheckResult, Finding
 
 CHECK = "query_drift"
-HASHED_DIM = 256
-HASHED_FINGERPRINT = f"hashed-terms-{HASHED_DIM}"
 EFFECT_LIMIT = 2.0
 DISTANCE_LIMIT = 0.05
 """A drift counts from this distance and this effect on: significance alone is not a change worth a page."""
+
+PROBES = ("How do I reset my password?", "leave rules?", "The limit is 14 days.", "\u8acb\u5047\u898f\u5b9a")
+"""Fixed texts whose cosines to each other tell whether vectors are still computed as they were."""
+
+PROBE_SLACK = 0.002
 
 RELEASE_COUNT = 32
 """Releases whose windows are kept; the oldest goes."""
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Centroid of the questions a release was tested with. mean: of unit vectors, shape (dim,), not normalised."""
+    """Centroid of the questions a release was tested with. mean: of unit vectors, shape (dim,), not normalised.
+
+    day_spread: distance between the centroids of two ordinary days, where it is known; less than that is no drift.
+    """
 
     fingerprint: str
     count: int
     mean: tuple[float, ...]
+    day_spread: float | None = None
 
 
 def load_reference(path: Path) -> Reference:
-    """Read a reference file.
+    """Read a reference file, or the reference in a baseline.
+
+    One made by another embedder is returned as it is: the check then says `unavailable`, naming both.
 
     Raises:
-        DataError: missing or not a reference.
+        DataError: missing, not a reference, a baseline without one, or hashed terms that were computed differently.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Reference)
-    except (OSError, msgspec.DecodeError) as error:
-        raise DataError(
-            f"{path}: no drift reference ({error}); leave it out to learn from the first questions"
-        ) from error
+        text = path.read_bytes()
+    except OSError as error:
+        raise _no_reference(path, error) from error
+    if b'"sha256"' in text:
+        return _of_baseline(path, text)
+    try:
+        found = msgspec.json.decode(text, type=Reference)
+    except msgspec.DecodeError as error:
+        raise _no_reference(path, error) from error
     if found.count < 2 or not found.mean or not all(map(math.isfinite, found.mean)):
         raise DataError(f"{path}: no drift reference (count {found.count}, {len(found.mean)} numbers); make it anew")
     return found
+
+
+def _of_baseline(path: Path, text: bytes) -> Reference:
+    baseline = from_json(text, path.name)
+    kept = [d for d in baseline.drift if d.component == DRIFT_COMPONENT and d.count >= 2 and len(d.mean) == d.dim]
+    kept.sort(key=lambda d: d.fingerprint != HASHED_FINGERPRINT)
+    if not kept:
+        why = baseline.drift_missing or "none was asked for"
+        raise DataError(f"{path}: the baseline has no drift reference ({why}); collect it again from a log with text")
+    found = kept[0]
+    if found.fingerprint == HASHED_FINGERPRINT:
+        vectors = [hashed_vector(probe) for probe in PROBES]
+        now = [math.fsum(map(mul, vectors[i], vectors[j])) for i in range(len(vectors)) for j in range(i)]
+        same = len(now) == len(found.probes) and found.dim == HASHED_DIM and abs(found.norm - 1.0) < 0.01
+        if not same or any(abs(a - b) > PROBE_SLACK for a, b in zip(now, found.probes, strict=True)):
+            raise DataError(f"{path}: its drift reference was computed differently; collect the baseline again")
+    return Reference(found.fingerprint, found.count, found.mean, found.day_spread)
+
+
+def _no_reference(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: no drift reference ({error}); leave it out to learn from the first questions")
 
 
 def hashed_vector(question: str) -> list[float]:
@@ -112,9 +149,11 @@ class DriftCheck:
                 CHECK, CheckResult.SKIPPED, None, f"{count} of {self.window} questions", (), self.fingerprint
             )
         distance, effect = compare([v / count for v in window.total], count, self.reference)
-        drifted = effect >= EFFECT_LIMIT and distance >= DISTANCE_LIMIT
+        spread = self.reference.day_spread
+        drifted = effect >= EFFECT_LIMIT and distance >= max(DISTANCE_LIMIT, spread or 0.0)
         reason = (
             f"distance {distance:.3f}, effect {effect:.1f} x chance, window {count}, reference {self.reference.count}"
+            + ("" if spread is None else f", two ordinary days {spread:.3f} apart")
         )
         return Finding(CHECK, CheckResult.FAIL if drifted else CheckResult.PASS, distance, reason, (), self.fingerprint)
 

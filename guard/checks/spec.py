@@ -7,6 +7,13 @@ from dataclasses import dataclass
 TEXT_MODES = ("none", "redacted", "full")
 
 
+HASHED_DIM = 256
+HASHED_FINGERPRINT = f"hashed-terms-{HASHED_DIM}"
+"""What the drift check reads questions with; here, so that the process that serves can ask for it."""
+
+DRIFT_COMPONENT = "query"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckSpec:
     """Settings of one worker.

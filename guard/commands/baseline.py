@@ -104,8 +104,9 @@ def run_diff(args: argparse.Namespace) -> int:
 
 def _from_log(args: argparse.Namespace, terms: Terms) -> tuple[Baseline, int]:
     """The baseline and how many lines were left out."""
+    from guard.checks.drift_reference import TEXT_COUNT, make_references, words_of
     from slo.collecting import assemble
-    from slo.sources.log_baseline import gather
+    from slo.sources.log_baseline import gather, sample_words
     from slo.sources.log_table import open_log
 
     with open_log(args.log) as table:
@@ -114,7 +115,13 @@ def _from_log(args: argparse.Namespace, terms: Terms) -> tuple[Baseline, int]:
             progress(f"sft-guard: {problem}")
         if table.bad_count:
             progress(f"sft-guard: {table.bad_count} lines or files left out")
-        return assemble(gathered, terms), table.bad_count
+        baseline = assemble(gathered, terms)  # refuses before anything is embedded
+        if args.no_drift:
+            return baseline, table.bad_count
+        words = words_of(sample_words(table, terms, gathered, TEXT_COUNT))
+        if words:
+            progress(f"  {len(words)} texts for the drift reference")
+        return assemble(gathered, terms, *make_references(words, terms.embedder)), table.bad_count
 
 
 def _from_prometheus(args: argparse.Namespace, terms: Terms) -> Baseline:

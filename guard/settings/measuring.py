@@ -13,7 +13,10 @@ from guard.settings.fields import Bytes, Model, Ratio, Seconds
 class DriftSettings(Model):
     """Query drift by centroid."""
 
-    reference: Path | None = Field(None, description="File with the reference; else learnt from the first questions.")
+    reference: Path | None = Field(
+        None,
+        description="A reference or a baseline; else that of `baseline`, else learnt from the first questions.",
+    )
     window: int = Field(200, ge=20, le=10_000, description="Questions per comparison.")
 
 

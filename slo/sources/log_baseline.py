@@ -5,8 +5,10 @@ The same decisions as `slo.collecting.collect` makes one exchange at a time; a t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from math import gcd
+from typing import Any
 
 from slo.artefact import DAY_S, hour_of_week
 from slo.collecting import (
@@ -77,6 +79,22 @@ def gather(table: LogTable, terms: Terms, on_progress: Progress | None = None) -
         gathered.first_wall_s, gathered.last_wall_s = first_s, last_s
     _values(table, terms, width_s, gathered)
     return gathered
+
+
+def sample_words(table: LogTable, terms: Terms, gathered: Gathered, count: int) -> list[tuple[float, dict[str, Any]]]:
+    """(Unix seconds, text object) of at most `count` exchanges that went in, the same ones for the same log.
+
+    Raises:
+        DataError: as `LogTable.run`.
+    """
+    if not table.has_text or not gathered.exchange_count:
+        return []
+    span = f"wall_s >= {number(gathered.first_wall_s)} AND wall_s <= {number(gathered.last_wall_s)}"
+    sql = (
+        f"SELECT wall_s, text FROM exchanges WHERE text IS NOT NULL AND {span} AND {_left_out_sql(terms)} = '' "
+        f"ORDER BY hash(exchange_id), wall_s LIMIT {count}"
+    )
+    return [(wall_s, json.loads(text)) for wall_s, text in table.rows(sql)]
 
 
 def _width_s(terms: Terms) -> int:

@@ -121,7 +121,7 @@ class LogTable:
     """One open log; a context manager, because it owns a connection and a spill directory.
 
     files: what is read. bad_count, problems: damaged lines and files, the first 20 told by place; complete once a
-    query over all lines has run (`tallies` does) or `find_damage` was called.
+    query over all lines has run (`tallies` does) or `find_damage` was called. has_text: whether words may be in it.
     """
 
     def __init__(self, files: tuple[Path, ...], memory_bytes: int, threads: int | None, spill: Path | None) -> None:
@@ -131,10 +131,12 @@ class LogTable:
         self.bad_count = 0
         self._file_faults = 0
         self._looked = False
+        self.has_text = False
         try:
             self.db = engine(memory_bytes, threads, self.spill)
             self._json, self._parquet = self._usable(files)
             self.files = (*self._json, *self._parquet)
+            self.has_text = bool(self._json)
             self.db.execute(f"CREATE VIEW lines AS {self._lines()}")
             self.db.execute(f"CREATE VIEW exchanges AS SELECT * EXCLUDE (missing) FROM lines WHERE {USABLE}")
             self.db.execute(f"CREATE VIEW numbers AS SELECT * EXCLUDE ({_WORDY}) FROM lines")
@@ -353,6 +355,7 @@ class LogTable:
         else:
             columns += [f"NULL::{kind} AS {name}" for name, kind in FLAT_COLUMNS.items()]
         columns.append("findings" if "findings" in found else f"NULL::{FINDINGS_TYPE} AS findings")
+        self.has_text |= "text" in found
         columns.append("text::VARCHAR AS text" if "text" in found else "NULL::VARCHAR AS text")
         missing = " OR ".join(f"{name} IS NULL" for name in REQUIRED)
         return f"SELECT {', '.join(columns)}, {missing} AS missing FROM {source}"
