@@ -140,6 +140,9 @@ class GuardBackend:
         if guard.exchange_log is not None:
             dropped = sum(guard.exchange_log.dropped_count.values())
             parts.append(Part("exchange_log", "degraded" if dropped else "ok", f"{dropped} lines dropped"))
+        if guard.kept_care is not None:
+            conditions = guard.kept_care.care.conditions()
+            parts.append(Part("cache", "degraded" if conditions else "ok", "; ".join(conditions)))
         status = self._controller.status()
         parts.append(Part("registry", "ok" if status.registry in ("ok", "none") else "degraded", status.registry))
         parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))

@@ -23,6 +23,7 @@ from guard.admin.server import AdminHandle, serve_admin
 from guard.backend import GuardBackend
 from guard.cache.build import GuardCache, fixed_part
 from guard.cache.care_build import KeptCare
+from guard.cache_backend import CacheBackend
 from guard.checks.spec import CheckSpec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
@@ -173,6 +174,7 @@ class Guard:
             allowed_hosts=file.admin.allowed_hosts,
             clock=self.clock,
             on_refusal=lambda refusal: log.warning("admin: refused %s", refusal),
+            cache=CacheBackend(self),
         )
         self._admin = await serve_admin(app, admin_host, admin_port)
         self.addresses = (f"{host}:{data_port}", f"{admin_host}:{self._admin.port}")

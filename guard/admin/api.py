@@ -40,6 +40,7 @@ from guard.admin.backend import (
     SloReport,
     Stats,
 )
+from guard.admin.cache_routes import CacheAdmin, add_cache_routes
 from guard.admin.hooks import add_flagger_hooks
 from guard.admin.pages import docs_page, status_page
 from guard.admin.shield import Shield, error_body
@@ -87,11 +88,13 @@ def create_admin_app(
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     protect_reads: bool = False,
     version: str = "1",
+    cache: CacheAdmin | None = None,
 ) -> FastAPI:
     """Return the application.
 
     token: bearer token of everything that changes state; None: those routes are absent. allowed_hosts: names in the
     `Host` header, with or without port; "*" for any. on_refusal: told of each refused request, for the audit.
+    cache: what `/api/v1/cache` asks; None: there are no such routes.
     protect_reads: `/api/v1` and the pages need the token for reading too; `/metrics`, `/healthz`, `/readyz` never do.
     """
     app = FastAPI(
@@ -113,6 +116,8 @@ def create_admin_app(
     _errors(app)
     _pages(app, backend)
     _reading(app, backend)
+    if cache is not None:
+        add_cache_routes(app, cache, writable=token is not None)
     if token is not None:
         _writing(app, backend)
     return app

@@ -17,7 +17,7 @@ from guard.cache.ports import Counters
 from guard.cache.quiet import QuietPath
 from guard.cache.savings import Savings
 from guard.cache.service import AnswerCache
-from guard.cache.types import CacheRequest, Entry, Removed
+from guard.cache.types import CacheKey, CacheRequest, Entry, Removed
 from guard.cache.warmer import SpaceStats, Warmer
 from guard.passage import Passage
 from guard.ports import Assignment, Capture, Reason
@@ -32,6 +32,7 @@ TICK_S = 0.5
 COLLAPSE_EVERY_S = 10.0
 UNPROVED_COUNT = 4096
 QUIET_COUNT = 1024
+KEYS_COUNT = 20_000
 QUIET = "quiet"
 """What stands for the release of our own requests where their checks are done."""
 
@@ -85,6 +86,7 @@ class CacheCare:
         self.near: NearCache | None = None
         self.ratios, self.savings = ratios or HitRatios(), savings or Savings()
         self._unproved: OrderedDict[bytes, float | None] = OrderedDict()
+        self._keys: OrderedDict[str, CacheKey] = OrderedDict()
         self._quiet_ids: OrderedDict[str, None] = OrderedDict()
         self._collapsed: dict[str, Collapse] = {}
         self._previous_stable = self._stable = ""
@@ -165,6 +167,7 @@ class CacheCare:
 
     def hit(self, request: CacheRequest, entry: Entry, exchange_id: str, wall_s: float) -> None:
         """Count what was saved."""
+        self._met(entry.key)
         release = request.key.namespace.release
         self.ratios.looked_up(release, self._clock.now_s(), hit=True)
         row = self.savings.row(wall_s, release)
@@ -196,6 +199,7 @@ class CacheCare:
 
     def stored(self, request: CacheRequest, entry: Entry) -> None:
         """An answer can be hit from now on."""
+        self._met(entry.key)
         if entry.exchange_id in self._quiet_ids:
             self._unproved[entry.key.digest] = entry.cost_usd
             if len(self._unproved) > UNPROVED_COUNT:
@@ -203,11 +207,23 @@ class CacheCare:
         elif self.warmer is not None:
             self.warmer.costed(request, entry.cost_usd)
 
-    def removed(self, key: object, reason: Removed) -> None:
+    def _met(self, key: CacheKey) -> None:
+        self._keys[key.text] = key
+        if len(self._keys) > KEYS_COUNT:
+            self._keys.popitem(last=False)
+
+    def key_of(self, text: str) -> CacheKey | None:
+        """The key whose hex digits begin so, among those met lately; None when there is none, or more than one."""
+        if text in self._keys:
+            return self._keys[text]
+        found = [key for name, key in self._keys.items() if name.startswith(text)]
+        return found[0] if len(found) == 1 else None
+
+    def removed(self, key: CacheKey, reason: Removed) -> None:
         """A warmed answer that goes unseen has avoided nothing."""
-        digest = getattr(key, "digest", b"")
         if reason is not Removed.REPLACED:
-            self._unproved.pop(digest, None)
+            self._unproved.pop(key.digest, None)
+            self._keys.pop(key.text, None)
 
     # As a recorder of exchanges --------------------------------------------------------------------------------------
 

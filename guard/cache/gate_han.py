@@ -23,23 +23,25 @@ _LIGHT = frozenset(LIGHT_ZH)
 _PRONOUNS = frozenset("他她它牠")
 
 
-def _synonyms() -> tuple[re.Pattern[str], dict[str, str]]:
-    codes = {}
+def _synonyms() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
+    codes, firsts = {}, {}
     for number, line in enumerate(SYNONYMS_ZH.strip().splitlines()):
         for word in line.split():
-            codes[word] = chr(0xE000 + number)
+            codes[word], firsts[word] = chr(0xE000 + number), line.split()[0]
     longest_first = sorted(codes, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))), codes
+    return re.compile("|".join(map(re.escape, longest_first))), codes, firsts
 
 
-_SYNONYM, _CODES = _synonyms()
+_SYNONYM, _CODES, _FIRSTS = _synonyms()
 
 
 @dataclass(frozen=True, slots=True)
 class HanReading:
-    """tokens: one per character, Latin word or number; a private-use character stands for a class of synonyms."""
+    """tokens: one per character, Latin word or number; a private-use character stands for a class of synonyms. plain: the
+    text without politeness, synonyms by their first word; what n-grams are counted of."""
 
     tokens: tuple[str, ...]
+    plain: str
     known: bool
 
 
@@ -48,7 +50,8 @@ def han(lower: str) -> HanReading:
     """Read normalised lower-case text."""
     bare = _FRAMES.sub("", lower)
     coded = _SYNONYM.sub(lambda m: _CODES[m[0]], bare)
-    return HanReading(tuple(_TOKEN.findall(coded)), _FOREIGN.search(lower) is None)
+    plain = _SYNONYM.sub(lambda m: _FIRSTS[m[0]], bare)
+    return HanReading(tuple(_TOKEN.findall(coded)), plain, _FOREIGN.search(lower) is None)
 
 
 def han_refusal(one: HanReading, other: HanReading) -> Refusal | None:

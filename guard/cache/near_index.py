@@ -14,6 +14,7 @@ import numpy as np
 
 from guard.cache.gate import MAX_CHARS, Reading, Script, reading, refusal_of
 from guard.cache.gate_facts import Refusal
+from guard.cache.gate_han import HanReading
 from rag.embedding import HashedNgramEmbedder
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class NearIndex:
     def add(self, space: bytes, digest: bytes, question: str) -> Refusal | None:
         """Take a question; the reason when it can never be shared."""
         read = reading(question)
-        vector = self._vector(question, read.script)
+        vector = self._vector(question, read)
         if vector is None or read.words is None:
             return Refusal.LANGUAGE
         if len(question) > MAX_CHARS:
@@ -118,7 +119,7 @@ class NearIndex:
             return Nearest(b"", 0.0, Refusal.LANGUAGE.value, read.script)
         if held is None:
             return Nearest(b"", 0.0, FAR, read.script)
-        vector = self._vector(question, read.script)
+        vector = self._vector(question, read)
         if vector is None:
             return Nearest(b"", 0.0, Refusal.LANGUAGE.value, read.script)
         cosines = held.vectors[: len(held.digests)] @ vector  # (count,)
@@ -135,10 +136,10 @@ class NearIndex:
             first = refused.value if first == FAR else first
         return Nearest(b"", best, first, read.script)
 
-    def _vector(self, question: str, script: Script) -> Any:
+    def _vector(self, question: str, read: Reading) -> Any:
         """Unit vector of shape (dim,), None when nothing here understands such a text."""
-        if script is Script.HAN:
-            return self._ngrams.embed([question])[0]
-        if script is Script.LATIN and self._embedder is not None and self._embedder.covers(question):
+        if isinstance(read.words, HanReading):
+            return self._ngrams.embed([read.words.plain])[0]
+        if read.script is Script.LATIN and self._embedder is not None and self._embedder.covers(question):
             return self._embedder.embed([question])[0]
         return None
