@@ -37,8 +37,8 @@ _SYNONYM, _CODES, _FIRSTS = _synonyms()
 
 @dataclass(frozen=True, slots=True)
 class HanReading:
-    """tokens: one per character, Latin word or number; a private-use character stands for a class of synonyms. plain: the
-    text without politeness, synonyms by their first word; what n-grams are counted of."""
+    """tokens: one per character, Latin word or number; a private-use character stands for a class of synonyms. plain:
+    the text without politeness, synonyms by their first word; what n-grams are counted of."""
 
     tokens: tuple[str, ...]
     plain: str

@@ -37,9 +37,11 @@ def compare(served: str, fresh: str, cosine: Callable[[str, str], float] | None)
     latin = not is_cjk(one) and not is_cjk(other)
     likeness = cosine(one, other) if cosine is not None and latin else lexical_cosine(one, other)
     a, b = facts_of(one), facts_of(other)
-    # One answer may say more than the other; two that both give numbers have to share one.
-    numbers = not a.numbers or not b.numbers or any(same(x, y) for x in a.numbers for y in b.numbers)
-    exact = not a.exact or not b.exact or not a.exact.isdisjoint(b.exact)
+    # One answer may say more than the other; a number on each side that the other lacks is one in another's place.
+    mine = [x for x in a.numbers if not any(same(x, y) for y in b.numbers)]
+    theirs = [y for y in b.numbers if not any(same(y, x) for x in a.numbers)]
+    numbers = not (mine and theirs)
+    exact = not (a.exact - b.exact and b.exact - a.exact)
     sides = not (opposed(a.sides, b.sides) and opposed(b.sides, a.sides))
     alike = likeness >= (ALIKE_LATIN if latin and cosine is not None else ALIKE_HAN)
     return numbers and exact and sides and alike, likeness
