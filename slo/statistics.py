@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, exp, floor, fsum, lgamma, log, sqrt
 
 Z_95 = 1.6448536269514722
 """95 % quantile of the normal distribution: one-sided bounds."""
@@ -101,6 +101,41 @@ def mean_interval(value_sum: float, value_sq_sum: float, count: float) -> Interv
         return Interval(mean, mean, mean)
     half = t_quantile_95(count - 1) * sqrt(variance / count)
     return Interval(mean - half, mean, mean + half)
+
+
+def poisson_interval(count: int) -> Interval:
+    """Return a count between the bounds of the mean it may come from: two-sided 95 %, or one-sided for a count of 0.
+
+    With nothing seen the upper bound is 3.0 ("rule of three"): no false alarm in a month is compatible with three.
+
+    Source:
+        F. Garwood (1936), Fiducial limits for the Poisson distribution, Biometrika 28; the bounds solve
+        P(X >= count; low) = P(X <= count; high) = 2.5 %.
+
+    >>> [round(x, 3) for x in (poisson_interval(0).high, poisson_interval(3).low, poisson_interval(3).high)]
+    [2.996, 0.619, 8.767]
+    """
+    if count <= 0:
+        return Interval(0.0, 0.0, -log(0.05))
+    widest = count + 10.0 * sqrt(count) + 20.0
+    low = _solve(lambda mean: 1.0 - _poisson_up_to(count - 1, mean) >= 0.025, 0.0, float(count))
+    high = _solve(lambda mean: _poisson_up_to(count, mean) <= 0.025, float(count), widest)
+    return Interval(low, float(count), high)
+
+
+def _poisson_up_to(count: int, mean: float) -> float:
+    """P(X <= count). Terms by their logarithm: exp(-mean) alone is 0 from 746 on."""
+    if mean <= 0:
+        return 1.0
+    return min(1.0, fsum(exp(k * log(mean) - mean - lgamma(k + 1)) for k in range(count + 1)))
+
+
+def _solve(is_past: Callable[[float], bool], low: float, high: float) -> float:
+    """The border between not past and past, by halving."""
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if is_past(middle) else (middle, high)
+    return high
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:

@@ -115,7 +115,7 @@ class Windows:
         """Closed buckets of the ring that fits, then the open one. Changes nothing, so any thread may ask."""
         if self._index is None:
             return
-        place = next((i for i, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
+        place = ring_place(length_s)
         width_s, longest_s = RINGS[place]
         first = _oldest(now_s, width_s, min(length_s, longest_s))
         for number, bucket in list(self._rings[place].items()):
@@ -285,6 +285,15 @@ def join_parts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
             rows.extend(more)
         joined["open"].extend(part["open"])
     return joined
+
+
+def ring_place(length_s: float) -> int:
+    """Return which of `RINGS` answers for a window of this length.
+
+    >>> ring_place(60.0), ring_place(3600.0), ring_place(3601.0), ring_place(30 * 86400.0)
+    (0, 0, 1, 2)
+    """
+    return next((place for place, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
 
 
 def _oldest(now_s: float, width_s: float, length_s: float) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 
 from guard.commands.common import Groups, add_command, emit, progress
+from guard.commands.times import time_range
 from guard.settings import Settings, load_settings
 from slo.artefact import Baseline, IncidentSpan
 from slo.clock import SystemClock
-from slo.collecting import MAX_DAYS, SPAN_DAYS, Terms, TimeRange
+from slo.collecting import MAX_DAYS, SPAN_DAYS, Terms
 from slo.errors import ConfigError
 from slo.spec import load_slo_file, parse_duration_s
 from slo.thresholds import RELATIVE
@@ -156,7 +156,7 @@ def _terms(args: argparse.Namespace) -> Terms:
         more_windows_s=_windows_of(settings),
         max_days=args.days,
         force=args.force,
-        exclusions=tuple(_time_range(text) for text in args.exclude),
+        exclusions=tuple(time_range("--exclude", text) for text in args.exclude),
         incidents=_incidents(args.incidents, now_wall_s),
         release=args.release,
         source="exchange log" if args.log else args.prometheus,
@@ -185,22 +185,3 @@ def _windows_of(settings: Settings | None) -> tuple[float, ...]:
         return ()
     objectives = load_slo_file(settings.resolve(settings.file.slo)).objectives
     return tuple(sorted({o.window.length_s for o in objectives if o.threshold.form in RELATIVE}))
-
-
-def _time_range(text: str) -> TimeRange:
-    """`FROM/TO` as Unix seconds."""
-
-    def seconds(part: str) -> float:
-        try:
-            return float(part)
-        except ValueError:
-            when = datetime.fromisoformat(part)
-            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-    try:
-        start, end = (seconds(part) for part in text.split("/"))
-    except ValueError as error:
-        raise ConfigError("--exclude", text, "write FROM/TO, for example 2026-05-01T23:45/2026-05-02T02:10") from error
-    if not start < end:
-        raise ConfigError("--exclude", text, "write the earlier time first")
-    return start, end

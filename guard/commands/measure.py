@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from guard.commands import backtesting, capacity
 from guard.commands import baseline as baseline_commands
-from guard.commands import capacity
 from guard.commands.common import Groups, add_command, add_group, emit, to_json
 from slo.clock import SystemClock
 from slo.errors import ConfigError
@@ -37,6 +37,7 @@ def register(groups: Groups) -> None:
     )
     explain.add_argument("--slo", type=Path, default=Path("slo.yaml"))
     explain.add_argument("--baseline", type=Path)
+    backtesting.register(slo)
 
 
 def run_grade(args: argparse.Namespace) -> int:
