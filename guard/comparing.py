@@ -8,6 +8,7 @@ from math import log
 from typing import Protocol
 
 from guard.release.state import Phase, ReleaseState
+from slo.actions import DAY_S
 from slo.comparison import Span, compare
 from slo.evaluation import MIN_COVERAGE_RATIO
 from slo.sources.trial import TrialSetup
@@ -24,10 +25,10 @@ class TrialSource(Protocol):
     def spans(self, slo: Slo) -> tuple[Span, ...]: ...
 
 
-def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None]) -> TrialSetup | None:
+def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None], now_s: float) -> TrialSetup | None:
     """Return whom to count beside whom now, None when nothing is being tried.
 
-    A paused canary keeps what was counted, also at weight 0. After a promotion stable is watched alone.
+    A paused canary keeps what was counted, also at weight 0. For a day after a promotion stable is watched alone.
     """
     stable = versions(state.stable)
     if stable is None:
@@ -37,7 +38,7 @@ def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None]) 
         if canary is None or canary.release_id == stable.release_id:
             return None
         return TrialSetup("rollout", canary.release_id, stable.release_id, state.canary_ratio)
-    if state.phase is Phase.PROMOTED:
+    if state.phase is Phase.PROMOTED and now_s - state.stage_started_s <= DAY_S:
         return TrialSetup("promoted", "", stable.release_id, 0.0)
     return None
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from guard.comparing import comparisons, trial_setup
+from guard.promotion_watch import PromotionWatch
 from guard.release.outbox import Offload, in_thread
-from guard.release.state import ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
+from guard.release.state import Phase, ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
 from slo.actions import ReleaseSnapshot, decide
 from slo.clock import Clock
 from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge, suspend
@@ -90,6 +91,7 @@ class SloJudge:
         self._slos, self._source, self._known, self._versions = slos, source, known, versions
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
+        self._watch = PromotionWatch()
         self.last: Judgement | None = None
         self.last_s: float | None = None  # monotonic, of the last evaluation
 
@@ -111,7 +113,7 @@ class SloJudge:
         sick = self._vitals.sick()
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
-        self._source.compare(trial_setup(state, self._versions))
+        self._source.compare(trial_setup(state, self._versions, self._clock.now_s()))
         self.last = await self._offload(lambda: self._evaluate(state, known, sick))
         self.last_s = self._clock.now_s()
         return self.last.action, _verdicts(self.last.judged)
@@ -119,7 +121,11 @@ class SloJudge:
     def _evaluate(self, state: ReleaseState, known: Known, sick: str) -> Judgement:
         stable = self._arm("stable", state.stable, known, sick)
         canary = self._arm("canary", state.canary, known, sick) if state.canary and state.in_traffic else ()
-        canary = self._beside(canary, stable, state.canary_ratio, sick)
+        canary = _with(
+            canary, comparisons(_verdicts(canary), _verdicts(stable), self._source, state.canary_ratio, sick)
+        )
+        if state.phase is Phase.PROMOTED:
+            stable = _with(stable, self._watch.beside(_verdicts(stable), self._source, known, sick))
         action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
         judged = stable + canary
         self._forget({j.verdict.release for j in judged})
@@ -149,15 +155,9 @@ class SloJudge:
         budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
         return Judged(verdict, arm, value, budget)
 
-    def _beside(
-        self, canary: tuple[Judged, ...], stable: tuple[Judged, ...], weight: float, sick: str
-    ) -> tuple[Judged, ...]:
-        verdicts = comparisons(_verdicts(canary), _verdicts(stable), self._source, weight, sick)
-        return tuple(replace(judged, verdict=verdict) for judged, verdict in zip(canary, verdicts, strict=True))
-
     def _snapshot(self, state: ReleaseState, sick: str) -> ReleaseSnapshot:
         now_s = self._clock.now_s()
-        promoted = state.phase.value == "promoted"
+        promoted = state.phase is Phase.PROMOTED
         return ReleaseSnapshot(
             has_canary=bool(state.canary) and state.in_traffic,
             weight=state.canary_ratio,
@@ -177,6 +177,10 @@ class SloJudge:
 
 def _verdicts(judged: tuple[Judged, ...]) -> tuple[Verdict, ...]:
     return tuple(j.verdict for j in judged)
+
+
+def _with(judged: tuple[Judged, ...], verdicts: tuple[Verdict, ...]) -> tuple[Judged, ...]:
+    return tuple(replace(one, verdict=verdict) for one, verdict in zip(judged, verdicts, strict=True))
 
 
 def _is_latency(slo: Slo) -> bool:

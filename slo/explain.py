@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from slo.artefact import Baseline
+from slo.comparison import PASS_ALPHA, margin_of
 from slo.evaluation import BURN_PAIRS
 from slo.metric_names import INDICATORS
 from slo.spec import SloFile
@@ -58,6 +59,7 @@ def explain_one(slo: Slo, limit: Limit) -> str:
         lines.append(f"or at once when more than {share} within {span} are bad, {events}")
     kept = f", and keeps firing {show_duration(slo.keep_firing_for_s)} after its end" if slo.keep_firing_for_s else ""
     lines.append(f"a breach {_ACTIONS[slo.action]}{kept}")
+    lines += _canary(slo, limit)
     return "\n    ".join(lines)
 
 
@@ -84,3 +86,22 @@ def _condition(slo: Slo, limit: Limit) -> str:
     else:
         what = f"the share is {side} {shown}"
     return f"breached when over {span} {what}, with 95 % confidence, on at least {slo.min_events} events{held}"
+
+
+def _canary(slo: Slo, limit: Limit) -> list[str]:
+    """How a canary is compared with stable."""
+    rule = slo.canary
+    if rule is None:
+        return []
+    margin, alpha = margin_of(slo, limit.value), f"false at most once in {1 / rule.alpha:.0f} rollouts"
+    stable = "stable at the same time"
+    if INDICATORS[slo.indicator].kind == "mean":
+        fails = f"more than {margin:g} worse than {stable}"
+        passes = f"less than {margin:g} worse"
+    else:
+        fails = f"more than {rule.factor:g} x as bad as {stable}"
+        passes = f"less than {show_ratio(margin)} worse, or less than {rule.factor:g} x as bad"
+    return [
+        f"a canary fails, as by a breach, as soon as it is certainly {fails} ({alpha})",
+        f"it passes a stage when it is certainly {passes} ({1 - PASS_ALPHA:.0%}); between the two it is held",
+    ]

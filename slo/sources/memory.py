@@ -283,6 +283,10 @@ class MemorySource:
         """Return what the rollout under comparison has counted for an objective, () without one."""
         return self.trial.spans(slo.name) if self.trial is not None else ()
 
+    def alarm(self, objective: str) -> list[float] | None:
+        """Return what is remembered of an objective of a promoted version, to be changed in place; None without one."""
+        return self.trial.alarms.setdefault(objective, []) if self.trial is not None else None
+
     # Surviving a restart
 
     def dump_pieces(self) -> Iterator[dict[str, Any]]:

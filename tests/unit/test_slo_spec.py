@@ -13,7 +13,7 @@ from slo.errors import ConfigError
 from slo.metric_names import INDICATORS
 from slo.spec import FORMS, PRESETS, load_slo_file, parse_duration_s, parse_slo, preset_text, slo_json_schema
 from slo.thresholds import limit_for
-from slo.types import FastPath, OnBreach, Slo, Window
+from slo.types import CanaryRule, FastPath, OnBreach, Slo, Window
 
 CONTRACT = """\
 service: faq-bot
@@ -276,3 +276,87 @@ def test_the_schema_names_every_indicator_form_and_key() -> None:
     assert schema["additionalProperties"] is False
     described = schema["$defs"]["Objective"]["properties"]
     assert all("description" in value or "$ref" in value for value in described.values()), described
+
+
+CANARY_FILE = """
+service: faq-bot
+canary: {file}
+objectives:
+  - name: quality
+    indicator: sft_quality_hallucination_rate
+    window: 1h
+    threshold: {{absolute: 5%}}
+    action: rollback
+{own}
+  - {{name: like, indicator: sft_quality_similarity_score, window: 1h, threshold: {{absolute: 0.8}}, action: rollback}}
+  - name: money
+    indicator: sft_cost_inference_per_request_usd
+    window: 24h
+    threshold: {{absolute: 0.1}}
+    action: page
+  - {{name: seen, indicator: sft_availability_success_rate, window: 1h, threshold: {{absolute: 99%}}}}
+"""
+
+
+def canary_rules(file: str = "{}", own: str = "") -> dict[str, CanaryRule | None]:
+    text = CANARY_FILE.format(file=file, own=f"    canary: {own}" if own else "")
+    return {slo.name: slo.canary for slo in parse_slo(text).objectives}
+
+
+def test_what_is_compared_by_itself_and_how_alpha_is_shared() -> None:
+    rule = CanaryRule(factor=2.0, margin=None, alpha=0.005)
+    assert canary_rules() == {"quality": rule, "like": rule, "money": None, "seen": None}
+
+
+def test_canary_of_the_file_and_of_one_objective() -> None:
+    rules = canary_rules("{factor: 3, margin: 4%, alpha: 0.02}", "{margin: 1%}")
+    assert rules["quality"] == CanaryRule(3.0, 0.01, 0.01)
+    assert rules["like"] == CanaryRule(3.0, None, 0.01)  # a margin of the file is a share, not a score
+    assert canary_rules("{margin: 4%}")["quality"] == CanaryRule(2.0, 0.04, 0.005)
+
+
+def test_canary_off() -> None:
+    assert set(canary_rules("off").values()) == {None}
+    rules = canary_rules("{}", "off")
+    assert rules["quality"] is None
+    assert rules["like"] == CanaryRule(2.0, None, 0.01)
+
+
+def test_a_tracked_objective_is_compared_when_it_says_so() -> None:
+    text = "service: s\nobjectives:\n  - {name: a, indicator: sft_quality_zero_hit_rate, window: 1h, canary: {}, "
+    assert parse_slo(text + "threshold: {absolute: 5%}}").objectives[0].canary == CanaryRule(2.0, None, 0.01)
+
+
+def test_a_preset_is_compared_as_its_reader_says() -> None:
+    ours = parse_slo("service: s\npreset: finance\ncanary: {factor: 1.5}\n").objectives
+    assert {slo.canary.factor for slo in ours if slo.canary} == {1.5}
+    assert sum(slo.canary.alpha for slo in ours if slo.canary) == pytest.approx(0.01)
+    assert [slo.name for slo in ours if slo.canary is None] == ["cost", "thumbs-up", "cache-hits"]
+
+
+@pytest.mark.parametrize(
+    ("file", "own", "words"),
+    [
+        ("{factor: 0.5}", "", "canary.factor"),
+        ("{alpha: 50%}", "", "canary.alpha"),
+        ("on", "", "write off, or a mapping"),
+        ("{harm: 2}", "", "canary.harm"),
+        ("{}", "{alpha: 1%}", "objectives[0].canary.alpha"),
+        ("{}", "{margin: 0}", "objectives[0].canary.margin"),
+    ],
+)
+def test_a_wrong_canary_is_refused_with_its_place(file: str, own: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        canary_rules(file, own)
+    assert words in str(caught.value)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    money = CANARY_FILE.format(file="{}", own="").replace("action: page", "action: page\n    canary: {}")
+    with pytest.raises(ConfigError, match="only these are compared: sft_quality_hallucination_rate"):
+        parse_slo(money)
+    scores = CANARY_FILE.format(file="{}", own="").replace(
+        "{absolute: 0.8}, action: rollback", "{absolute: 0.8}, action: rollback, canary: {factor: 2}"
+    )
+    with pytest.raises(ConfigError, match=r"objectives\[1\].canary.factor.*use margin"):
+        parse_slo(scores)
