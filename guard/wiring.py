@@ -32,8 +32,8 @@ from guard.pipeline import PipelineLimits, WorkerPipeline
 from guard.proxy import DataPath
 from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
-from guard.release.casebook import Facts
 from guard.release.controller import Controller
+from guard.release.facts import Facts
 from guard.release.incident import Incident, IncidentKind
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox
@@ -61,6 +61,8 @@ log = logging.getLogger("sft-guard")
 SAVE_EVERY_S = 30.0
 LAG_EVERY_S = 0.05
 LOG_QUEUE_BYTES = 4 * 2**20  # a second of peak traffic; what a stalled disk costs in memory at most
+HISTORY_S = 3600.0
+"""What is kept of an indicator's course with an incident: the span of the finest windows."""
 SHED_RATIO = 0.25
 """Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
 
@@ -403,6 +405,7 @@ class Guard:
             details=lambda name: self._details(name),
             exemplars=lambda name: self.recent.exemplars(release_id(name)),
             event_count=lambda name: self.recent.event_count[release_id(name)],
+            history=lambda slo, name: self.memory.history(slo, release_id(name), HISTORY_S),
         )
 
     def _details(self, name: str) -> Mapping[str, str]:

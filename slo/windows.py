@@ -156,6 +156,24 @@ class Windows:
         self._closed.bad, self._closed.count = -still.bad, -still.count
         self._closed.total, self._closed.squares = -still.total, -still.squares
 
+    def history(self, now_s: float, length_s: float) -> list[tuple[float, float, float, float]]:
+        """Return (age of its start in seconds, bad, count, sum of values) of every bucket with events, oldest first."""
+        place = next((i for i, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
+        width_s, longest_s = RINGS[place]
+        first = _oldest(now_s, width_s, min(length_s, longest_s))
+        rows = {
+            number: [bucket.bad, bucket.count, bucket.total]
+            for number, bucket in list(self._rings[place].items())
+            if number > first and bucket.count
+        }
+        if self._index is not None and self._open.count:
+            number = floor(self._index * FINE_S / width_s)
+            if number > first:
+                row = rows.setdefault(number, [0.0, 0.0, 0.0])
+                for at, more in enumerate((self._open.bad, self._open.count, self._open.total)):
+                    row[at] += more
+        return [(now_s - number * width_s, *row) for number, row in sorted(rows.items())]  # type: ignore[misc]
+
     def quantile(self, now_s: float, length_s: float, q: float) -> float | None:
         """Return the q-quantile of the values within 1 %, None when there are none.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guard.release.casebook import Facts
 from guard.release.controller import Controller, Judgement
+from guard.release.facts import Facts
 from guard.release.incident import Exemplar
 from guard.release.journal import Journal
 from guard.release.outbox import Outbox

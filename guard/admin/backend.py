@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from guard.release.aftermath import Aftermath
 from guard.release.incident import Difference, Evidence, Exemplar, TimelineEntry
 
 
@@ -235,6 +236,7 @@ class IncidentDetail:
     differences: tuple[Difference, ...] = ()
     exemplars: tuple[Exemplar, ...] = ()
     notes: tuple[str, ...] = ()
+    aftermath: Aftermath | None = None
 
 
 @dataclass(frozen=True, slots=True)

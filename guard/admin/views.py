@@ -133,4 +133,5 @@ def incident_detail(incident: Incident) -> IncidentDetail:
         differences=incident.differences,
         exemplars=incident.exemplars,
         notes=incident.notes,
+        aftermath=incident.aftermath,
     )

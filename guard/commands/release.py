@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+from pathlib import Path
 from typing import Any
 
 from guard.commands.admin_call import add_admin_options, call_admin
@@ -50,6 +51,9 @@ def register(groups: Groups) -> None:
     ):
         parser = add_command(incident, name, run, help_text, f"sft-guard incident {name} ID")
         parser.add_argument("id")
+        if name == "postmortem":
+            about = "write postmortem.md there, with a picture of each rule over time"
+            parser.add_argument("--out", type=Path, metavar="DIR", help=about)
         commands.append(parser)
     for parser in commands:
         add_admin_options(parser)
@@ -125,7 +129,14 @@ def run_incident(args: argparse.Namespace) -> int:
 
 
 def run_postmortem(args: argparse.Namespace) -> int:
-    """Print the post-mortem of one incident."""
+    """Print the post-mortem of one incident, or write it with a picture per rule."""
     result = call_admin(args, "GET", f"/api/v1/incidents/{args.id}/postmortem")
-    emit(args, result, result["markdown"])
+    if args.out is None:
+        emit(args, result, result["markdown"])
+        return 0
+    from guard.commands.incident_plots import write_postmortem
+
+    incident = call_admin(args, "GET", f"/api/v1/incidents/{args.id}")
+    written = [str(path) for path in write_postmortem(result["markdown"], incident, args.out)]
+    emit(args, {**result, "written": written}, "\n".join(f"wrote {path}" for path in written))
     return 0

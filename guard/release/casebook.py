@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
+from guard.release.facts import Facts
+from guard.release.follower import Follower
 from guard.release.incident import (
     STANDING,
-    Exemplar,
     Incident,
     IncidentKind,
     diff_versions,
@@ -25,24 +27,6 @@ from slo.types import Action, OnBreach, State, Verdict, Version
 
 EVIDENCE_COUNT, DIFFERENCE_COUNT, EXEMPLAR_COUNT = 10, 50, 20
 RESOLVED_S = 300.0  # How long a closed incident is still told, so that alerts resolve.
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the controller may ask about versions, all by name.
-
-    versions: every version this process can serve. details: more to compare than the release tuple has (a knowledge
-    base profile, say). exemplars: bad answers of a release to look at. event_count: exchanges of a release so far.
-    """
-
-    versions: Mapping[str, Version]
-    details: Callable[[str], Mapping[str, str]] = lambda _name: {}
-    exemplars: Callable[[str], tuple[Exemplar, ...]] = lambda _name: ()
-    event_count: Callable[[str], int] = lambda _name: 0
-
-    def version(self, name: str) -> Version:
-        """The version called `name`; of one that is not configured any more only the name is known."""
-        return self.versions.get(name) or Version(name)
 
 
 class Casebook:
@@ -64,6 +48,8 @@ class Casebook:
         self._standing: dict[str, Incident] = {}
         self._unclosed: dict[str, Incident] = {}  # closed, and the disk did not take it yet
         self._remembered = False
+        self._follower = Follower(journal, clock, facts, offload)
+        self._writing = asyncio.Lock()  # a person who closes an incident, and what is added to it meanwhile
 
     def of_rollback(
         self, before: ReleaseState, order: RollbackOrder, verdicts: tuple[Verdict, ...], actor: str
@@ -107,6 +93,8 @@ class Casebook:
         state: after this evaluation. verdicts: all that were said at it, of the canary and of stable.
         """
         await self._remember()
+        async with self._writing:
+            await self._follower.follow(state, verdicts)
         for incident in tuple(self._standing.values()):
             why = _over(incident, state, action, verdicts)
             if why:
@@ -180,10 +168,13 @@ class Casebook:
 
     async def close(self, incident_id: str, actor: str) -> Incident:
         """A person has dealt with it. Raises RefusedError `unknown_incident`, JournalError."""
-        incident: Incident | None = await self._offload(lambda: self._journal.incident(incident_id))
-        if incident is None:
-            raise RefusedError("unknown_incident", f"incident {incident_id[:80]!r} is not known; see `incident list`")
-        return incident if incident.closed_s is not None else await self._close(incident, f"closed by {actor}")
+        async with self._writing:
+            incident: Incident | None = await self._offload(lambda: self._journal.incident(incident_id))
+            if incident is None:
+                raise RefusedError(
+                    "unknown_incident", f"incident {incident_id[:80]!r} is not known; see `incident list`"
+                )
+            return incident if incident.closed_s is not None else await self._close(incident, f"closed by {actor}")
 
     async def close_rollbacks(self, why: str) -> None:
         """Close what an earlier rollout left open; a disk that refuses leaves it open. Standing incidents stand."""

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from guard.release import state as rules
-from guard.release.casebook import Casebook, Facts
+from guard.release.casebook import Casebook
 from guard.release.drill import rehearse
 from guard.release.enactor import Enactor
+from guard.release.facts import Facts
 from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox, in_thread

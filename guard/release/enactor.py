@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from guard.release import state as rules
-from guard.release.casebook import Casebook, Facts
+from guard.release.casebook import Casebook
 from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same
+from guard.release.facts import Facts
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox
 from guard.release.payload import message_id_of

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 
+from guard.release.aftermath import Aftermath, Recovery
 from slo.metric_names import INDICATORS
 from slo.types import Verdict, Version
 
@@ -105,6 +106,7 @@ class Incident:
     differences: tuple[Difference, ...] = ()
     exemplars: tuple[Exemplar, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    aftermath: Aftermath | None = None
 
     @property
     def drill(self) -> bool:
@@ -191,7 +193,12 @@ def postmortem(incident: Incident) -> str:
         "| | |",
         "|---|---|",
         f"| service | {_md(incident.service)} |",
-        f"| began | {_utc(incident.opened_s)} |",
+        f"| began | {utc(incident.opened_s)} |",
+        *(
+            [f"| bad since | {utc(since_s)}, {incident.opened_s - since_s:.0f} s before the verdict |"]
+            if since_s
+            else []
+        ),
         f"| lasted | {lasted} |",
         f"| {'about' if standing else 'taken out'} | {_md(incident.bad.name)} ({incident.bad.release_id}) |",
         f"| {'stable' if standing else 'returned to'} | {_md(incident.target.name)} ({incident.target.release_id}) |",
@@ -202,7 +209,9 @@ def postmortem(incident: Incident) -> str:
         "## Timeline",
         "",
     ]
-    lines += [f"- {_utc(e.wall_s)} {_md(e.what)}" for e in incident.timeline] or ["- nothing was recorded"]
+    lines += [f"- {utc(e.wall_s)} {_md(e.what)}" for e in incident.timeline] or ["- nothing was recorded"]
+    if not standing:
+        lines += ["", "## Did it help?", "", _helped(incident)]
     lines += ["", "## Evidence", ""]
     if incident.evidence:
         lines += [
@@ -225,6 +234,22 @@ def postmortem(incident: Incident) -> str:
     ] or ["- none were kept"]
     lines += ["", "## Causes", "", "_To be written by people._", "", "## Follow-ups", "", "- [ ] _owner, date_", ""]
     return "\n".join(lines)
+
+
+def _since(incident: Incident) -> list[str]:
+    since_s = incident.aftermath.since_s if incident.aftermath else None
+    if since_s is None:
+        return []
+    return [f"| bad since | {utc(since_s)}, {incident.opened_s - since_s:.0f} s before the verdict |"]
+
+
+def _helped(incident: Incident) -> str:
+    if incident.drill:
+        return "A rehearsal: no traffic was touched."
+    after = incident.aftermath
+    if after is None or after.recovery is Recovery.PENDING:
+        return "Not known yet: too little was asked since. Look again in some minutes."
+    return _md(after.words)
 
 
 def _evidence_row(e: Evidence) -> str:
@@ -252,7 +277,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _utc(wall_s: float) -> str:
+def utc(wall_s: float) -> str:
+    """A moment as people write it in a report."""
     return datetime.fromtimestamp(wall_s, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

@@ -21,6 +21,7 @@ from slo.clock import Clock
 from slo.comparison import Span
 from slo.evaluation import current_value
 from slo.fair_share import CAP_RATIO
+from slo.history import Point
 from slo.indicators import LATENCY, THUMBS_UP, Vote, checked_votes, served_votes
 from slo.metric_names import INDICATORS, Indicator
 from slo.sources.books import NO_TALLY, Book, ReleaseBooks, Routes, Tally
@@ -229,6 +230,23 @@ class MemorySource:
         bad, count, value_sum, value_sq_sum = windows.totals() if windows else (0.0, 0.0, 0.0, 0.0)
         unjudged = book.unjudged.get(slo.indicator)
         return Tally(bad, count, unjudged.totals()[1] if unjudged else 0.0, value_sum, value_sq_sum)
+
+    def history(self, slo: Slo, release: str, length_s: float) -> tuple[Point, ...]:
+        """Return an objective of one release over time, oldest first; spans without events are left out."""
+        known = self._releases.get(release)
+        book = known.books.get(slo.routes) if known else None
+        if book is None:
+            return ()
+        kind = INDICATORS[slo.indicator].kind
+        over = book.over.get(slo.name)
+        windows = (over[1] if over else None) if kind == "latency" else book.windows.get(slo.indicator)
+        if windows is None:
+            return ()
+        wall_s = self._clock.wall_s()
+        return tuple(
+            Point(wall_s - age_s, bad, count, total / count if kind == "mean" else None)
+            for age_s, bad, count, total in windows.history(self._clock.now_s(), length_s)
+        )
 
     def objective_value(self, slo: Slo, release: str) -> float | None:
         """Return the present value of an objective in inside units (x `indicator.scale` at the border).

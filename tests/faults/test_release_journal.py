@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from guard.release import intent as intent_module
-from guard.release.casebook import Facts
+from guard.release.facts import Facts
 from guard.release.incident import Incident, IncidentKind
 from guard.release.intent import IntentError, IntentFile
 from guard.release.journal import Journal, JournalError
