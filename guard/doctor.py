@@ -236,7 +236,7 @@ async def _network(settings: Settings) -> list[Diagnosis]:
         if settings.file.otel:
             findings.append(await _reachable("otel", settings.file.otel.endpoint))
         for webhook in settings.file.webhooks:
-            findings.append(await _reachable(f"webhook {webhook.name}", webhook.url))
+            findings.append(await _reachable(f"webhook {webhook.name}", settings.webhook_urls[webhook.name]))
     return findings
 
 
@@ -283,7 +283,7 @@ def _skew_s(http_date: str) -> float | None:
 
 
 async def _reachable(subject: str, url: str) -> Diagnosis:
-    """Only connect: a receiver must not be sent a made-up event."""
+    """Only connect: a receiver must not be sent a made-up event. A path may be a secret: only the origin is shown."""
     from guard.settings import parse_origin
 
     origin = parse_origin(url)
@@ -295,7 +295,7 @@ async def _reachable(subject: str, url: str) -> Diagnosis:
         return Diagnosis(
             "fault",
             subject,
-            f"{url}: {str(error) or type(error).__name__}",
+            f"{origin.host}:{origin.port}: {str(error) or type(error).__name__}",
             "start the receiver, or correct the address",
         )
     return Diagnosis("ok", subject, f"{origin.host}:{origin.port} accepts connections")

@@ -32,6 +32,7 @@ from guard.pipeline import PipelineLimits, WorkerPipeline
 from guard.proxy import DataPath
 from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
+from guard.release.chat import ChatSender
 from guard.release.controller import Controller
 from guard.release.facts import Facts
 from guard.release.incident import Incident, IncidentKind
@@ -40,7 +41,7 @@ from guard.release.outbox import Outbox
 from guard.release.pointer import ReleaseRegistry, translated
 from guard.release.report import Hooks
 from guard.release.state import Mode, Phase, ReleaseState
-from guard.release.webhook import WebhookSender
+from guard.release.webhook import Sender, WebhookSender
 from guard.rule_files import Rules
 from guard.settings import Settings, split_host_port
 from guard.sinks import CheckedSink, PathSink, WindowsRecorder
@@ -349,10 +350,7 @@ class Guard:
     def _controller(self) -> Controller:
         file = self.settings.file
         self._session = aiohttp.ClientSession()
-        senders = {
-            w.name: WebhookSender(w.name, w.url, self.settings.webhook_secrets[w.name], self._session, self.clock)
-            for w in file.webhooks
-        }
+        senders = {w.name: self._sender(w.name, w.format, self._session) for w in file.webhooks}
         self.outbox = Outbox(
             self.journal,
             senders,
@@ -386,6 +384,12 @@ class Guard:
             unknown_after_s=file.release.unknown_after,
             hooks=hooks,
         )
+
+    def _sender(self, name: str, kind: str, session: aiohttp.ClientSession) -> Sender:
+        url = self.settings.webhook_urls[name]
+        if kind == "slack":
+            return ChatSender(name, url, session)
+        return WebhookSender(name, url, self.settings.webhook_secrets[name], session, self.clock)
 
     def _registry_port(self) -> RegistryPort:
         url = self.settings.file.registry.url

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from alerts.names import alert_names
 from guard.commands.common import Groups, add_command, add_group, emit
 from slo.spec import load_slo_file
+from slo.types import Slo
 
 
 def register(groups: Groups) -> None:
@@ -32,5 +34,6 @@ def run_build(args: argparse.Namespace) -> int:
     return 0
 
 
-def _runbooks(slos: object) -> dict[str, str]:
-    return {}
+def _runbooks(slos: tuple[Slo, ...]) -> dict[str, str]:
+    """Page of each objective's alert, as `alerts build` writes it."""
+    return {slo: f"{alert}.md" for slo, alert in alert_names(slo.name for slo in slos).items()}

@@ -43,6 +43,7 @@ class DemoResult:
     next_from_stable: bool
     incident_id: str
     reason: str
+    recovery: str  # whether the rollback helped, by the guard's own measure: recovered | not_recovered | unknown | ...
     asked_count: int
     turned_away_count: int
     stable: ArmResult
@@ -84,6 +85,7 @@ class DemoResult:
             )
         if self.rolled_back:
             lines.append(f"  why: {self.reason}")
+            lines.append(f"  did it help: {self.recovery.replace('_', ' ') or 'not asked'}")
             verified = "verified" if self.webhook_verified else "NOT VERIFIED"
             after = "from stable" if self.next_from_stable else "NOT ALL FROM STABLE"
             lines.append(f"  webhook signature {verified}; the next answers come {after}; incident {self.incident_id}")

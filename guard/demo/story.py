@@ -51,6 +51,7 @@ CHECKS_LAG_S = 3.0
 """Checks run behind the answers; a baseline is collected after they caught up and the log is on disk."""
 AFTER_COUNT = 20
 WEBHOOK_WITHIN_S = 10.0
+RECOVERY_WITHIN_S, RECOVERY_POLL_S = 60.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Story:
                     rolled_back = await self._watch(children, asking, admin, stable, canary)
                     if rolled_back:
                         await self._prove(receiver, children, asking)
+                        await self._recovered(admin, children, asking)
                 finally:
                     asking.cancel()
                     await asyncio.gather(asking, return_exceptions=True)
@@ -217,6 +219,17 @@ class Story:
         while self._clock.now_s() < end_s and (len(self._releases_after) < AFTER_COUNT or not receiver.calls):
             await self._while_asking(children, asking, POLL_S)
 
+    async def _recovered(self, admin: Admin, children: Children, asking: asyncio.Task[None]) -> None:
+        """Users go on asking until the guard can say whether its rollback helped, for a minute at most."""
+        end_s = self._clock.now_s() + RECOVERY_WITHIN_S
+        while self._clock.now_s() < end_s:
+            await self._while_asking(children, asking, RECOVERY_POLL_S)
+            rows = [row for row in (await admin.incidents()).incidents if row.kind == "rollback"]
+            after = (await admin.incident(rows[0].id)).get("aftermath") if rows else None
+            if after and after["recovery"] != "pending":
+                self._note(str(after["words"]))
+                return
+
     async def _conclude(
         self, admin: Admin, guard: Child, receiver: Receiver, visitors: Visitors, stable: Release, canary: Release
     ) -> DemoResult:
@@ -252,6 +265,7 @@ class Story:
             and set(self._releases_after) == {stable.version.release_id},
             incident_id=found.id if found else "",
             reason=str(details[0]["reason"]) if details else "",
+            recovery=str((details[0].get("aftermath") or {}).get("recovery", "")) if details else "",
             asked_count=visitors.asked_count,
             turned_away_count=visitors.turned_away_count,
             stable=arm(stable),

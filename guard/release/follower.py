@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from guard.release.aftermath import GRACE_S, Aftermath, Recovery, bad_since_s, recovery_of, series_of
+from guard.release.aftermath import GIVE_UP_S, GRACE_S, Aftermath, Recovery, bad_since_s, recovery_of, series_of
 from guard.release.facts import Facts
 from guard.release.incident import Incident, note, utc
 from guard.release.journal import Journal
@@ -48,6 +48,8 @@ class Follower:
     def _moved(self, incident: Incident, verdicts: tuple[Verdict, ...]) -> Incident:
         rules = self._rules(incident, verdicts)
         after_s = self._clock.wall_s() - incident.opened_s
+        if incident.evidence and not rules and after_s < GIVE_UP_S:
+            return incident  # Stable was not judged by these rules yet.
         if incident.aftermath is None:
             found = self._aftermath(incident, rules, Recovery.PENDING, "")
             if found.since_s is not None:

@@ -194,11 +194,7 @@ def postmortem(incident: Incident) -> str:
         "|---|---|",
         f"| service | {_md(incident.service)} |",
         f"| began | {utc(incident.opened_s)} |",
-        *(
-            [f"| bad since | {utc(since_s)}, {incident.opened_s - since_s:.0f} s before the verdict |"]
-            if since_s
-            else []
-        ),
+        *_since(incident),
         f"| lasted | {lasted} |",
         f"| {'about' if standing else 'taken out'} | {_md(incident.bad.name)} ({incident.bad.release_id}) |",
         f"| {'stable' if standing else 'returned to'} | {_md(incident.target.name)} ({incident.target.release_id}) |",

@@ -170,14 +170,15 @@ class WebhookSender:
             async with self._session.post(
                 self._url, data=item.body, headers=headers, allow_redirects=False, timeout=self._timeout
             ) as response:
-                return _judge(response.status)
+                return judge_status(response.status)
         except TimeoutError:
             return Sent(Delivery.TIMEOUT, f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Sent(Delivery.CONNECT_ERROR, type(error).__name__)
 
 
-def _judge(status: int) -> Sent:
+def judge_status(status: int) -> Sent:
+    """What an HTTP status says of a delivery."""
     if 200 <= status < 300:
         return Sent(Delivery.DELIVERED)
     if status == 410:

@@ -27,7 +27,8 @@ class Settings:
         self.routes = tuple(route_of(r) for r in file.routes)
         self.targets = {name: self._target(name, v) for name, v in file.versions.items()}
         self.admin_token = self._admin_token()
-        self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks)}
+        self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks) if w.secret_env}
+        self.webhook_urls = {w.name: self._webhook_url(i, w) for i, w in enumerate(file.webhooks)}
         self.registry_token = self._env("registry.token_env", file.registry.token_env)
         self.otel_headers = self._otel_headers()
         redis = file.cache.redis if file.cache is not None and file.cache.enabled else None
@@ -96,6 +97,19 @@ class Settings:
             cure = "give a random value of at least 16 bytes, the same on every replica"
             raise ConfigError(f"{self.path.name}: cache.redis.hmac_key_env", f"{len(secret)} bytes", cure)
         return secret
+
+    def _webhook_url(self, index: int, webhook: WebhookSettings) -> str:
+        if webhook.url_env is None:
+            return webhook.url
+        place = f"webhooks[{index}].url_env"
+        url = self._env(place, webhook.url_env) or ""
+        try:
+            parse_origin(url)
+        except ValueError:  # the address is a secret: it is not shown
+            raise ConfigError(
+                f"{self.path.name}: {place}", webhook.url_env, "its value must be an http(s) URL"
+            ) from None
+        return url
 
     def _secrets(self, index: int, webhook: WebhookSettings) -> tuple[str, ...]:
         place = f"webhooks[{index}].secret_env"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from guard.settings.fields import EnvName, Model, Name, Ratio, Seconds, parse_origin
 
@@ -41,11 +41,18 @@ class RegistrySettings(Model):
 
 
 class WebhookSettings(Model):
-    """One receiver of signed webhooks (Standard Webhooks)."""
+    """One receiver: signed webhooks (Standard Webhooks), or a chat that takes Slack's incoming webhooks.
+
+    The address of a chat is its secret, so it may come from the environment.
+    """
 
     name: Name
-    url: str
-    secret_env: EnvName = Field(description="Environment variable with the whsec_ secret; two, comma-separated.")
+    url: str = Field("", description="http(s) address; or url_env.")
+    url_env: EnvName | None = Field(None, description="Environment variable with the address, for a chat.")
+    format: Literal["standard", "slack"] = "standard"
+    secret_env: EnvName | None = Field(
+        None, description="Environment variable with the whsec_ secret; two, comma-separated. Required for standard."
+    )
     events: tuple[Literal["rollback", "shared_upstream", "page", "condition", "drill"], ...] = Field(
         ("rollback", "shared_upstream", "page", "condition", "drill"), description="What is sent to it."
     )
@@ -53,8 +60,17 @@ class WebhookSettings(Model):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        parse_origin(value)
+        if value:
+            parse_origin(value)
         return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> WebhookSettings:
+        if bool(self.url) is bool(self.url_env):
+            raise ValueError("give either url or url_env")
+        if self.format == "standard" and self.secret_env is None:
+            raise ValueError("secret_env is required: webhooks are signed (format: slack is not)")
+        return self
 
 
 class AlertmanagerSettings(Model):

@@ -239,7 +239,8 @@ def result(**changes) -> DemoResult:
     arm = ArmResult("v", 300, 0.1, ArmTruth(300, 250, 10, 30, 10, 0))
     made = DemoResult(
         seed=1, incident=True, rolled_back=True, detected_after_s=31.26, webhook_verified=True,
-        stable_rolled_back=False, next_from_stable=True, incident_id="inc-1", reason="breach", asked_count=900,
+        stable_rolled_back=False, next_from_stable=True, incident_id="inc-1", reason="breach", recovery="recovered",
+        asked_count=900,
         turned_away_count=0, stable=arm, canary=arm, duration_s=100.0, timeline=(),
     )  # fmt: skip
     return replace(made, **changes)

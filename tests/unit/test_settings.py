@@ -138,3 +138,29 @@ def test_other_urls_are_refused(text: str) -> None:
 def test_addresses_need_host_and_port(text: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         split_host_port(text)
+
+
+@pytest.mark.parametrize(
+    ("webhook", "said"),
+    [
+        ("{name: ops, url: 'http://127.0.0.1:1/x'}", "secret_env is required"),
+        ("{name: ops, format: slack}", "give either url or url_env"),
+        ("{name: ops, format: slack, url: 'http://127.0.0.1:1/x', url_env: X}", "give either url or url_env"),
+        ("{name: ops, format: slack, url_env: CHAT_URL}", "must be an http(s) URL"),
+    ],
+)
+def test_a_webhook_is_signed_or_a_chat(tmp_path: Path, webhook: str, said: str) -> None:
+    path = tmp_path / "guard.yaml"
+    path.write_text(SMALL + f"webhooks: [{webhook}]\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {"CHAT_URL": "a-secret-that-is-no-address"})
+    assert said in str(caught.value)
+    assert "a-secret" not in str(caught.value)
+
+
+def test_the_address_of_a_chat_comes_from_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "guard.yaml"
+    path.write_text(SMALL + "webhooks: [{name: ops, format: slack, url_env: CHAT_URL}]\n")
+    settings = load_settings(path, {"CHAT_URL": "https://hooks.example/services/T0"})
+    assert settings.webhook_urls == {"ops": "https://hooks.example/services/T0"}
+    assert settings.webhook_secrets == {}

@@ -1,0 +1,128 @@
+"""The loop after a rollback, in virtual time: what is added to the incident, when, and that nothing gets lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from guard.release.aftermath import GIVE_UP_S, Recovery
+from guard.release.incident import Incident
+from slo.history import Point
+from slo.types import Action, ActionKind, State, Verdict
+from tests.conftest import VIRTUAL
+from tests.release_kit import BAD, GOOD, ROLL_BACK, SLO, ScriptedJudge, World
+
+pytestmark = pytest.mark.anyio
+STABLE_OK = Verdict(SLO, GOOD.release_id, State.OK, 0.01, 0.045, "ok")
+AFTER = Action(ActionKind.HOLD, "steady: no release is under way", (STABLE_OK,))
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+class Courses:
+    """What the windows would hold: bad from 30 s before the verdict, stable well before and as told after."""
+
+    def __init__(self, world: World, stable_bad: int = 0, asked: bool = True) -> None:
+        self.world, self.stable_bad, self.asked = world, stable_bad, asked
+        self.verdict_s = world.clock.wall_s()
+
+    def __call__(self, slo: object, name: str) -> tuple[Point, ...]:
+        now_s = self.world.clock.wall_s()
+        if name == BAD.name:
+            return tuple(Point(self.verdict_s + t, 0 if t < -30 else 5, 10) for t in range(-100, 0, 10))
+        until_s = now_s if self.asked else self.verdict_s
+        return tuple(
+            Point(self.verdict_s + t, self.stable_bad if t > 0 else 0, 10)
+            for t in range(-100, int(until_s - self.verdict_s), 10)
+        )
+
+
+@pytest.fixture
+def worlds() -> Iterator[list[World]]:
+    made: list[World] = []
+    yield made
+    for world in made:
+        world.close()
+
+
+async def rolled_back(tmp_path: Path, worlds: list[World], **course: int | bool) -> World:
+    world = World(tmp_path, ScriptedJudge(ROLL_BACK, AFTER))
+    worlds.append(world)
+    facts = world.controller._facts
+    courses = Courses(world, **course)  # type: ignore[arg-type]
+    for holder in (world.controller, world.controller._cases, world.controller._cases._follower):
+        holder._facts = replace(facts, history=courses)  # type: ignore[attr-defined]
+    await world.up()
+    await world.controller.start(BAD.name, actor="ann")
+    await world.controller.tick()
+    return world
+
+
+async def incident_after(world: World, seconds: float) -> Incident:
+    end_s = world.clock.now_s() + seconds
+    while world.clock.now_s() < end_s:
+        await world.clock.sleep(5.0)
+        await world.controller.tick()
+    found = world.journal.incident(world.controller.state.incident_id)
+    assert found is not None
+    return found
+
+
+async def test_it_says_since_when_and_that_it_helped(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolled_back(tmp_path, worlds)
+    incident = await incident_after(world, 5.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.PENDING
+    assert incident.aftermath.since_s == pytest.approx(incident.opened_s - 30.0, abs=1.0)
+    series = incident.aftermath.series
+    assert [(one.rule, one.arm) for one in series] == [("hallucination", "bad"), ("hallucination", "stable")]
+    incident = await incident_after(world, 60.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.RECOVERED
+    assert any(e.what.startswith("verified, it helped") for e in incident.timeline)
+    assert incident.closed_s is None  # a person, or the next rollout, closes it
+
+
+async def test_it_says_when_it_did_not_help(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolled_back(tmp_path, worlds, stable_bad=4)
+    incident = await incident_after(world, 120.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.NOT_RECOVERED
+    assert incident.aftermath.words.startswith("not recovered: no answer of the bad release since; hallucination 40 %")
+
+
+async def test_silence_is_no_recovery(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolled_back(tmp_path, worlds, asked=False)
+    incident = await incident_after(world, GIVE_UP_S - 20.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.PENDING
+    incident = await incident_after(world, 60.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.UNKNOWN
+    assert "cannot tell" in incident.timeline[-1].what
+
+
+async def test_the_bad_release_still_answering_somebody_is_no_recovery(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolled_back(tmp_path, worlds)
+    await incident_after(world, 20.0)
+    world.events += 1
+    incident = await incident_after(world, 60.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.PENDING
+
+
+async def test_a_person_who_closes_it_meanwhile_is_not_undone(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolled_back(tmp_path, worlds)
+    await incident_after(world, 10.0)
+    await world.controller.close_incident(world.controller.state.incident_id, actor="ann")
+    incident = await incident_after(world, 60.0)
+    assert incident.closed_s is not None
+    assert any("closed by ann" in e.what for e in incident.timeline)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.RECOVERED
