@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from guard.release.casebook import Facts
 from guard.release.controller import Controller
+from guard.release.facts import Facts
 from guard.release.incident import Incident
 from guard.release.outbox import Outbox
 from guard.release.plan import Plan, Stage
