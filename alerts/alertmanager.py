@@ -6,13 +6,20 @@ from typing import Any
 
 from alerts.guard_rules import ABSENT, DOWN, IN_PROGRESS
 from alerts.model import Options
+from alerts.promql import duration
+from slo.outside import OutsideRule
 
 PAGER, TICKETS, GUARD = "pager", "tickets", "guard"
 
 
-def alertmanager_document(service: str, options: Options) -> dict[str, Any]:
-    """Return alertmanager.yml: routing by action, inhibition, and the guard's own receiver."""
-    own = f'service="{service}"'
+def alertmanager_document(service: str, options: Options, outside: tuple[OutsideRule, ...] = ()) -> dict[str, Any]:
+    """Return alertmanager.yml: routing by action, inhibition, and the guard's own receiver.
+
+    outside: rules of slo.yaml on alerts of others, which have to reach the guard as well.
+    """
+    wanted = [[f'service="{service}"']]
+    for rule in outside:
+        wanted.append([_matcher("alertname", rule.alert), *(_matcher(k, v) for k, v in sorted(rule.labels.items()))])
     return {
         "route": {
             "receiver": TICKETS,
@@ -21,16 +28,7 @@ def alertmanager_document(service: str, options: Options) -> dict[str, Any]:
             "group_interval": "1m",
             "repeat_interval": "4h",
             "routes": [
-                {
-                    "matchers": [own],
-                    "receiver": GUARD,
-                    "continue": True,
-                    "group_by": ["service", "alertname"],
-                    "group_wait": "1s",
-                    "group_interval": "15s",
-                    # Renews what the guard holds as evidence: it forgets an alert that nobody repeats.
-                    "repeat_interval": "5m",
-                },
+                *(_to_the_guard(matchers) for matchers in wanted),
                 {"matchers": ['severity=~"page|critical"'], "receiver": PAGER},
                 {"matchers": ['severity=~"ticket|info"'], "receiver": TICKETS},
             ],
@@ -76,10 +74,26 @@ def alertmanager_document(service: str, options: Options) -> dict[str, Any]:
     }
 
 
+def _to_the_guard(matchers: list[str]) -> dict[str, Any]:
+    return {
+        "matchers": matchers,
+        "receiver": GUARD,
+        "continue": True,
+        "group_by": ["service", "alertname"],
+        "group_wait": "1s",
+        "group_interval": "15s",
+        # Renews what the guard holds as evidence: it forgets an alert that nobody repeats.
+        "repeat_interval": "5m",
+    }
+
+
+def _matcher(label: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{label}="{escaped}"'
+
+
 def prometheus_document(service: str, options: Options, rule_name: str) -> dict[str, Any]:
     """Return the part of prometheus.yml that belongs to the guard, as a whole configuration."""
-    from alerts.promql import duration
-
     every = duration(options.scrape_s)
     target = options.guard_url.partition("://")[2].rstrip("/")
     return {

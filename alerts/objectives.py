@@ -41,11 +41,13 @@ def objectives_group(service: str, rules: Iterable[Rule], options: Options) -> G
     return Group(f"sft-{service}-objectives", options.scrape_s, tuple(made), "one breach and its alerts per objective")
 
 
-def harm(own: dict[str, str], rule: Rule, window_s: float, share: float, min_events: int) -> str:
+def harm(
+    own: dict[str, str], rule: Rule, window_s: float, share: float, min_events: int, bound: str = "wilson_lower"
+) -> str:
     """Return the expression that is present while the bad share of a window is past `share`: see `is_harmful`."""
     w, conditions = duration(window_s), []
     conditions.append(f"{selector(f'sft:slo_bad_ratio:ratio{w}', own)} > {number(share)}")
-    conditions.append(f"{selector(f'sft:slo_bad_ratio:wilson_lower{w}', own)} > {number(share)}")
+    conditions.append(f"{selector(f'sft:slo_bad_ratio:{bound}{w}', own)} > {number(share)}")
     conditions += _enough(own, rule, w, min_events)
     return "\nand ".join(conditions)
 
@@ -78,7 +80,7 @@ def _of_rule(service: str, rule: Rule, options: Options) -> Iterator[Record | Al
     slow = bool(breaches)
     fast_share = rule.fast_share
     if slo.fast is not None and fast_share is not None and fast_share < 1.0:
-        expr = harm(own, rule, slo.fast.window.length_s, fast_share, slo.fast.min_events)
+        expr = harm(own, rule, slo.fast.window.length_s, fast_share, slo.fast.min_events, "surely")
         yield Record("sft:slo_fast:value", expr, own)
         breaches.append(selector("sft:slo_fast:value", own))
     if breaches:

@@ -8,6 +8,7 @@ from alerts.windows import Rule
 from slo.evaluation import MIN_COVERAGE_RATIO, BurnPair
 from slo.metric_names import INDICATORS
 from slo.series import has_unjudged
+from slo.statistics import Z_CATASTROPHE
 from slo.types import OnBreach
 from slo.wording import show_duration, show_ratio, show_value
 
@@ -88,7 +89,8 @@ def of_fast(service: str, rule: Rule, share: float, name: str) -> Runbook:
     span = show_duration(slo.fast.window.length_s)
     meaning = f"A catastrophe: over {show_ratio(share)} of the events of the last {span} are bad (`{slo.indicator}`)."
     computed = (
-        f"`sft:slo_bad_ratio:ratio{w}` and its Wilson bound are past {number(share)}",
+        f"`sft:slo_bad_ratio:ratio{w}` is past {number(share)}, and so is `sft:slo_bad_ratio:surely{w}`: its Wilson "
+        f"bound at {number(round(Z_CATASTROPHE, 3))} standard deviations, one chance in a million",
         *_enough(rule, w, slo.fast.min_events),
         f"it fires at once, goes on while any breach of `{slo.name}` is found (that is what the series `ALERTS` of "
         f"`{name}` itself is asked for), and is kept {show_duration(slo.keep_firing_for_s or 0)} after",

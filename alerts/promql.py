@@ -2,7 +2,7 @@
 
     sft:slo_events:step      events of one evaluation interval
     sft:slo_events:sum1h     events of a window: the sum of its steps
-    sft:slo_bad_ratio:ratio1h, :wilson_lower1h
+    sft:slo_bad_ratio:ratio1h, :wilson_lower1h, :surely1m (the bound that a fast path asks for)
     sft:slo_mean:mean1h, :low1h, :high1h
     sft:slo_burn_rate:1h     how many times too fast the error budget burns
     sft:slo_breach:value     present while an objective is breached, as the sidecar would say at this moment
@@ -90,11 +90,11 @@ def window_sum(series: str, window_s: float, every_s: float) -> str:
     return f"sum_over_time({series}[{duration(steps * every_s - 0.001)}])"
 
 
-def wilson_lower(ratio: str, count: str) -> str:
-    """Return the one-sided 95 % lower bound of a share; the formula of `slo.statistics.wilson_lower`."""
-    z2 = number(Z_95 * Z_95)
+def wilson_lower(ratio: str, count: str, z: float = Z_95) -> str:
+    """Return the one-sided lower bound of a share at `z`; the formula of `slo.statistics.wilson_lower`."""
+    z2 = number(z * z)
     spread = f"sqrt({ratio} * (1 - {ratio}) / {count} + {z2} / (4 * {count} * {count}))"
-    return f"(\n  {ratio} + {z2} / (2 * {count})\n  - {number(Z_95)} * {spread}\n)\n/ (1 + {z2} / {count})"
+    return f"(\n  {ratio} + {z2} / (2 * {count})\n  - {number(z)} * {spread}\n)\n/ (1 + {z2} / {count})"
 
 
 def student_half_width(value_sum: str, squares: str, count: str) -> str:

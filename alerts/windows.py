@@ -10,6 +10,7 @@ from alerts.promql import duration, number, one_of, selector, step, student_half
 from slo import series
 from slo.evaluation import BURN_PAIRS, allowed_share
 from slo.metric_names import INDICATORS
+from slo.statistics import Z_CATASTROPHE
 from slo.thresholds import Limit
 from slo.types import Slo
 
@@ -45,10 +46,15 @@ class Rule:
             return None
         return max(self.slo.fast.over_ratio, self.allowed or 0.0)
 
+    @property
+    def fast_s(self) -> float | None:
+        """Window of the fast path, seconds; None when it has none."""
+        return self.slo.fast.window.length_s if self.slo.fast and self.fast_share is not None else None
+
     def windows_s(self) -> Iterator[float]:
         """Every window that its verdict is read from, seconds."""
-        if self.fast_share is not None and self.slo.fast is not None:
-            yield self.slo.fast.window.length_s
+        if self.fast_s is not None:
+            yield self.fast_s
         if self.limit.value is None:
             return
         if not self.slo.burn_rate:
@@ -122,6 +128,8 @@ def _window(own: dict[str, str], rules: tuple[Rule, ...], length_s: float, optio
         known = selector(f"sft:slo_bad_ratio:ratio{w}", own)
         records.append(Record(f"sft:slo_bad_ratio:ratio{w}", ratio))
         records.append(Record(f"sft:slo_bad_ratio:wilson_lower{w}", wilson_lower(known, events)))
+        if any(rule.fast_s == length_s for rule in using):
+            records.append(Record(f"sft:slo_bad_ratio:surely{w}", wilson_lower(known, events, Z_CATASTROPHE)))
     if means:
         values, squares = selector(f"sft:slo_values:sum{w}", own), selector(f"sft:slo_squares:sum{w}", own)
         mean, half = selector(f"sft:slo_mean:mean{w}", own), selector(f"sft:slo_mean:half_width{w}", own)

@@ -98,7 +98,8 @@ class GuardBackend:
         for judged in last.judged if last else ():
             verdict = judged.verdict
             labels = {"release": verdict.release, "slo": verdict.slo.name}
-            scale = INDICATORS[verdict.slo.indicator].scale
+            known = INDICATORS.get(verdict.slo.indicator)
+            scale = known.scale if known else 1.0
             yield "sft_slo_state", labels, _STATE_NUMBER[verdict.state]
             yield "sft_slo_value", labels, _scaled(judged.value, scale)
             yield "sft_slo_threshold", labels, _scaled(verdict.threshold, scale)
@@ -327,8 +328,12 @@ class GuardBackend:
         return CommandResult(result.message, self.release_status(), result.incident_id)
 
     async def alerts_in(self, batch: AlertBatch) -> AlertsStored:
-        """Durable before it returns."""
-        return await asyncio.to_thread(self._guard.alerts.store, batch, self._guard.clock.wall_s())
+        """Durable before it returns; then it is evidence for the rules that name it."""
+        guard, wall_s = self._guard, self._guard.clock.wall_s()
+        about = guard.outside.newest_release()
+        stored = await asyncio.to_thread(guard.alerts.store, batch, wall_s, about)
+        guard.outside.take(batch.alerts, wall_s, about)
+        return stored
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

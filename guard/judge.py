@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from guard.comparing import comparisons, trial_setup
+from guard.outside import OutsideVerdicts, no_outside
 from guard.promotion_watch import PromotionWatch
 from guard.release.outbox import Offload, in_thread
 from guard.release.state import Phase, ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
@@ -86,8 +87,9 @@ class SloJudge:
         clock: Clock,
         *,
         offload: Offload = in_thread,
+        outside: OutsideVerdicts = no_outside,
     ) -> None:
-        self._offload = offload
+        self._offload, self._outside = offload, outside
         self._slos, self._source, self._known, self._versions = slos, source, known, versions
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
@@ -126,6 +128,8 @@ class SloJudge:
         )
         if state.phase is Phase.PROMOTED:
             stable = _with(stable, self._watch.beside(_verdicts(stable), self._source, known, sick))
+        stable += self._from_outside("stable", state.stable)
+        canary += self._from_outside("canary", state.canary) if state.canary and state.in_traffic else ()
         action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
         judged = stable + canary
         self._forget({j.verdict.release for j in judged})
@@ -154,6 +158,10 @@ class SloJudge:
             self._held[key], verdict = advance(held, verdict, now_s)
         budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
         return Judged(verdict, arm, value, budget)
+
+    def _from_outside(self, arm: str, name: str) -> tuple[Judged, ...]:
+        version = self._versions(name)
+        return tuple(Judged(v, arm, None, None) for v in self._outside(version.release_id)) if version else ()
 
     def _snapshot(self, state: ReleaseState, sick: str) -> ReleaseSnapshot:
         now_s = self._clock.now_s()

@@ -14,6 +14,7 @@ from slo.artefact import Baseline
 from slo.baselines import load_baseline
 from slo.clock import Clock
 from slo.errors import DataError
+from slo.outside import OutsideRule
 from slo.pricing import PriceTable
 from slo.spec import SloFile, load_slo_file
 from slo.thresholds import Known
@@ -30,6 +31,7 @@ class Rules:
         file = settings.file
         self.slo_file: SloFile | None = load_slo_file(settings.resolve(file.slo)) if file.slo else None
         self.slos: tuple[Slo, ...] = self.slo_file.objectives if self.slo_file else ()
+        self.outside: tuple[OutsideRule, ...] = self.slo_file.outside if self.slo_file else ()
         today = datetime.fromtimestamp(clock.wall_s(), UTC).date().isoformat()
         self.prices = PriceTable.load(settings.resolve(file.prices) if file.prices else None, today=today)
         self.baseline, self.baseline_problem = _baseline(settings, file.baseline)

@@ -7,12 +7,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from guard.admin.backend import AlertBatch, AlertsStored
+from guard.admin.backend import AlertBatch, AlertIn, AlertsStored
 from slo.errors import DataError
 
 log = logging.getLogger("sft-guard")
@@ -20,6 +21,19 @@ log = logging.getLogger("sft-guard")
 WINDOWS_NAME = "windows.jsonl"
 ALERTS_NAME = "alerts.sqlite"
 ALERTS_KEPT_COUNT = 100_000
+RENEW_S = 30.0
+"""An alert told again sooner than this after the last time is not written again."""
+_RENEW = "UPDATE alerts SET seen_s = ? WHERE fingerprint = ? AND starts_at = ? AND status = 'firing' AND seen_s < ?"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAlert:
+    """A stored alert, told first and last at these Unix seconds. about: see `AlertStore.store`."""
+
+    alert: AlertIn
+    first_s: float
+    seen_s: float
+    about: str
 
 
 def save_windows(directory: Path, pieces: Iterable[Mapping[str, Any]]) -> None:
@@ -82,19 +96,45 @@ class AlertStore:
             os.replace(path, aside)
             self._db = _open_alerts(path)
 
-    def store(self, batch: AlertBatch, wall_s: float) -> AlertsStored:
-        """Raises OSError when it cannot be stored; the sender then tries again."""
-        rows = [(a.fingerprint, a.starts_at, a.status, wall_s, msgspec.json.encode(a)) for a in batch.alerts]
+    def store(self, batch: AlertBatch, wall_s: float, about: str = "") -> AlertsStored:
+        """Store what is new, and remember of the rest that it was told again.
+
+        about: release that these alerts are held against where they name none; that of the first telling stays.
+
+        Raises:
+            OSError: it cannot be stored; the sender then tries again.
+        """
+        rows = [
+            (a.fingerprint, a.starts_at, a.status, wall_s, msgspec.json.encode(a), wall_s, about) for a in batch.alerts
+        ]
+        again = [(wall_s, a.fingerprint, a.starts_at, wall_s - RENEW_S) for a in batch.alerts if a.status == "firing"]
         try:
             with self._lock, self._db:  # one transaction: all of a delivery, or none of it and the sender's next try
                 before = self._db.total_changes
-                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?)", rows)
+                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
                 stored = self._db.total_changes - before
+                if stored < len(rows):
+                    self._db.executemany(_RENEW, again)
                 oldest = "DELETE FROM alerts WHERE rowid <= (SELECT max(rowid) FROM alerts) - ?"
                 self._db.execute(oldest, (ALERTS_KEPT_COUNT,))
         except sqlite3.Error as error:
             raise OSError(f"alerts cannot be stored: {error}") from error
         return AlertsStored(stored, len(rows) - stored)
+
+    def known(self, since_wall_s: float) -> list[KnownAlert]:
+        """Everything told at or after this Unix second, in the order of the first telling.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        try:
+            with self._lock:
+                rows = self._db.execute(
+                    "SELECT body, wall_s, seen_s, about FROM alerts WHERE seen_s >= ? ORDER BY rowid", (since_wall_s,)
+                ).fetchall()
+            return [KnownAlert(msgspec.json.decode(body, type=AlertIn), *told) for body, *told in rows]
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise OSError(f"stored alerts cannot be read: {error}") from error
 
     def close(self) -> None:
         """Give the file back."""
@@ -110,8 +150,13 @@ def _open_alerts(path: Path) -> sqlite3.Connection:
         with db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS alerts (fingerprint TEXT, starts_at TEXT, status TEXT, wall_s REAL,"
-                " body BLOB, PRIMARY KEY (fingerprint, starts_at, status))"
+                " body BLOB, seen_s REAL DEFAULT 0, about TEXT DEFAULT '',"
+                " PRIMARY KEY (fingerprint, starts_at, status))"
             )
+            columns = {row[1] for row in db.execute("PRAGMA table_info(alerts)")}
+            for name, kind in (("seen_s", "REAL DEFAULT 0"), ("about", "TEXT DEFAULT ''")):  # files of older versions
+                if name not in columns:
+                    db.execute(f"ALTER TABLE alerts ADD COLUMN {name} {kind}")
     except BaseException:
         db.close()
         raise

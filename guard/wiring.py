@@ -28,6 +28,7 @@ from guard.checks.spec import CheckSpec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.judge import LOOP_LAG_S, SloJudge, Vitals
+from guard.outside import OutsideAlerts
 from guard.pipeline import PipelineLimits, WorkerPipeline
 from guard.proxy import DataPath
 from guard.recent import RecentExchanges
@@ -133,9 +134,18 @@ class Guard:
         if self.kept_care is not None:
             sick = lambda: self.vitals.last_lag_s > LOOP_LAG_S  # noqa: E731 - a question, asked twice a second
             self.kept_care.connect(self.data_path, self.pipeline, self.exporter, sick)
-        self.judge = SloJudge(self.rules.slos, self.memory, self.rules.known, self.version_of, self.vitals, self.clock)
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
         self.alerts = AlertStore(settings.state_dir, self.clock.wall_s())
+        self.outside = OutsideAlerts(self.rules.outside, self.alerts.known, self.clock)
+        self.judge = SloJudge(
+            self.rules.slos,
+            self.memory,
+            self.rules.known,
+            self.version_of,
+            self.vitals,
+            self.clock,
+            outside=self.outside.verdicts,
+        )
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -247,6 +257,7 @@ class Guard:
         if self.cache is not None:
             self.cache.configure(settings)
         self.judge.replace_rules(rules.slos, rules.known)
+        self.outside.replace_rules(rules.outside)
         if self.controller is not None:
             await self.controller.configure(
                 plan=rules.plan,
@@ -289,6 +300,7 @@ class Guard:
         ratio = state.canary_ratio if canary is not None else 0.0
         rollout = f"{self.settings.file.release.salt}{state.canary}"
         self.split.set(stable, canary, ratio, state.cache_epoch, rollout)
+        self.outside.in_traffic(stable.version.release_id, canary.version.release_id if canary is not None else "")
         self.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
         if self.kept_care is not None:
             self.kept_care.care.released()

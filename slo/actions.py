@@ -196,9 +196,10 @@ def _share(reading: Reading) -> float:
 
 
 def _limit_share(verdict: Verdict) -> float | None:
-    """The share of bad events that was the limit in this verdict; None for means, which have no bad events."""
-    indicator = INDICATORS[verdict.slo.indicator]
-    if indicator.kind == "mean":
+    """The share of bad events that was the limit in this verdict; None for means and outside alerts, which have no
+    bad events."""
+    indicator = INDICATORS.get(verdict.slo.indicator)
+    if indicator is None or indicator.kind == "mean":  # an outside alert has no events at all
         return None
     if verdict.fast:
         return verdict.slo.fast.over_ratio if verdict.slo.fast else None

@@ -6,6 +6,7 @@ from slo.artefact import Baseline
 from slo.comparison import PASS_ALPHA, margin_of
 from slo.evaluation import BURN_PAIRS
 from slo.metric_names import INDICATORS
+from slo.outside import OutsideRule
 from slo.spec import SloFile
 from slo.thresholds import Known, Limit, limit_for
 from slo.types import OnBreach, Slo
@@ -38,7 +39,20 @@ def explain(
         forced = f" (forced: {baseline.forced_reason})" if baseline.forced else ""
         size = f"{baseline.exchange_count} exchanges, {baseline.days:.1f} days"
         head += f"\nbaseline {baseline.sha256[:12]}: {size}{forced}"
-    return "\n\n".join([head, *(explain_one(slo, limit_for(slo, known)) for slo in slo_file.objectives)])
+    objectives = (explain_one(slo, limit_for(slo, known)) for slo in slo_file.objectives)
+    return "\n\n".join([head, *objectives, *map(explain_outside, slo_file.outside)])
+
+
+def explain_outside(rule: OutsideRule) -> str:
+    """Return one rule on an outside alert as a paragraph of indented lines."""
+    labels = ", ".join(f"{name}={value}" for name, value in sorted(rule.labels.items()))
+    held = f" and is known to fire for {show_duration(rule.for_s)}" if rule.for_s else ""
+    return "\n    ".join([
+        f"{rule.name}: the alert {rule.alert}{f' with {labels}' if labels else ''}, raised by others",
+        f"breached while Alertmanager says that it fires{held}",
+        f"unknown when nobody repeated it for {show_duration(rule.max_age_s)}",
+        f"a breach {_ACTIONS[rule.action]}",
+    ])  # fmt: skip
 
 
 def explain_one(slo: Slo, limit: Limit) -> str:

@@ -40,41 +40,46 @@ class OutsideRule:
 class OutsideAlert:
     """One alert as it was told. starts_s, ends_s, seen_s: Unix seconds; ends_s None: its end was not announced.
 
-    seen_s: when it was told last, by our clock.
+    seen_s: when it was told last, first_seen_s: when first, by our clock. about: the release that it is held against
+    when it names none itself: the canary that took traffic when we were first told, else stable.
     """
 
     fingerprint: str
     labels: Mapping[str, str]
     starts_s: float
     seen_s: float
+    about: str = ""
     ends_s: float | None = None
     resolved: bool = False
     first_seen_s: float | None = None
 
+    @property
+    def release(self) -> str:
+        """The release that it speaks of."""
+        return self.labels.get("release") or self.about
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A release in traffic. since_s: Unix seconds at which it came into traffic, None: long ago. canary_s, for stable:
-    when the canary beside it came into traffic, None: there is none."""
+    """A release in traffic. since_s: Unix seconds at which it came into traffic; None: long ago, or not known."""
 
     release: str
     since_s: float | None = None
-    canary_s: float | None = None
 
 
 def judge_outside(rule: OutsideRule, arm: Arm, alerts: Iterable[OutsideAlert], wall_s: float) -> Verdict:
     """Return breach while an alert that the rule names fires and speaks of this release, ok when none does.
 
-    An alert with a label `release` speaks of that release only. One without it speaks of the newest release that was
-    in traffic when it began: of the canary if it began after that came, else of stable. What began before a canary
-    came is not its fault. An alert that was not repeated for `max_age_s`, or whose announced end is past without a
-    word that it ended, is unknown: it neither acts nor proves health.
+    An alert with a label `release` speaks of that release only, one without it of the release that was newest when we
+    were first told (`OutsideAlert.about`). What began before the release came into traffic is not its fault. An alert
+    that was not repeated for `max_age_s`, or whose announced end is past without a word that it ended, is unknown: it
+    neither acts nor proves health.
 
     >>> rule = OutsideRule("errors", "HighErrorRate", {}, action=OnBreach.ROLLBACK)
-    >>> alert = OutsideAlert("f1", {"alertname": "HighErrorRate"}, starts_s=100.0, seen_s=110.0)
-    >>> judge_outside(rule, Arm("canary", since_s=90.0), [alert], 120.0).state.value
+    >>> alert = OutsideAlert("f1", {"alertname": "HighErrorRate"}, starts_s=100.0, seen_s=110.0, about="r2")
+    >>> judge_outside(rule, Arm("r2", since_s=90.0), [alert], 120.0).state.value
     'breach'
-    >>> judge_outside(rule, Arm("stable", canary_s=90.0), [alert], 120.0).state.value
+    >>> judge_outside(rule, Arm("r1"), [alert], 120.0).state.value
     'ok'
     """
     slo = as_slo(rule)
@@ -121,13 +126,7 @@ def _known_since(alert: OutsideAlert) -> float:
 
 
 def _speaks_of(alert: OutsideAlert, arm: Arm) -> bool:
-    named = alert.labels.get("release")
-    if named:
-        # A release that was started again is not blamed for an alert of its former life.
-        return named == arm.release and (arm.since_s is None or alert.starts_s >= arm.since_s)
-    if arm.since_s is not None:
-        return alert.starts_s >= arm.since_s
-    return arm.canary_s is None or alert.starts_s < arm.canary_s
+    return alert.release == arm.release and (arm.since_s is None or alert.starts_s >= arm.since_s)
 
 
 def _why_stale(rule: OutsideRule, alert: OutsideAlert, wall_s: float) -> str:

@@ -21,6 +21,7 @@ from slo.codec import text_hash
 from slo.errors import ConfigError
 from slo.indicators import AVAILABILITY, COST
 from slo.metric_names import INDICATORS, Indicator
+from slo.outside import OutsideRule
 from slo.spec_fields import StrictModel as _Model
 from slo.spec_fields import is_off
 from slo.spec_fields import number as _number
@@ -240,6 +241,30 @@ class Objective(_Model):
         return value
 
 
+class OutsideAlertForm(_Model):
+    """A rule on an alert that somebody else raises and Alertmanager sends to the guard."""
+
+    name: Name
+    alert: str = Field(
+        pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:.-]{0,99}$", description="Its `alertname`, as Alertmanager sends it."
+    )
+    labels: dict[str, str] = Field({}, max_length=16, description="Labels that it must carry besides, word for word.")
+    for_: Seconds = Field(0.0, alias="for", le=86_400, description="It must be known to fire this long.")
+    max_age: Seconds = Field(
+        3600.0, ge=60, le=86_400, description="Not repeated for so long, it is unknown whether it still fires."
+    )
+    action: Literal["track", "page", "shed", "rollback"] = Field(
+        "track", description="What a firing alert asks for; as for objectives."
+    )
+
+    @field_validator("alert")
+    @classmethod
+    def _not_our_own(cls, value: str) -> str:
+        if value.startswith("SftGuard"):
+            raise ValueError("this alert is raised by the guard itself; a rule on it would feed on its own word")
+        return value
+
+
 class SloYaml(_Model):
     """slo.yaml: what the service promises and what happens when it does not keep it."""
 
@@ -250,6 +275,9 @@ class SloYaml(_Model):
         json_schema_extra={"enum": [*PRESETS, None]},
     )
     objectives: tuple[Objective, ...] = Field((), max_length=100)
+    outside_alerts: tuple[OutsideAlertForm, ...] = Field(
+        (), max_length=50, description="Alerts of others that act here; one that no rule names never does."
+    )
     canary: FileCanaryOrOff = Field(
         FileCanaryForm(), description="How canaries are compared with stable: {factor, margin, alpha}, or off."
     )
@@ -273,8 +301,12 @@ class SloYaml(_Model):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> SloYaml:
-        if not self.objectives and self.preset is None:
+        if not self.objectives and not self.outside_alerts and self.preset is None:
             raise ValueError("write at least one objective, or a preset")
+        names = [*(o.name for o in self.objectives), *(rule.name for rule in self.outside_alerts)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rules are called `{twice[0]}`; give each its own name")
         return self
 
 
@@ -286,6 +318,7 @@ class SloFile:
     preset: str | None
     objectives: tuple[Slo, ...]
     text_hash: str
+    outside: tuple[OutsideRule, ...] = ()
 
 
 def load_slo_file(path: Path | str) -> SloFile:
@@ -336,7 +369,15 @@ def _checked(document: dict[str, Any], text: str, place: str) -> SloFile:
             *(own.get(slo.name, slo) for slo in given),
             *(slo for slo in own.values() if slo.name not in {g.name for g in given}),
         )
-    return SloFile(parsed.service, parsed.preset, share_alpha(objectives), text_hash(text))
+    outside = tuple(
+        OutsideRule(o.name, o.alert, o.labels, o.for_, o.max_age, OnBreach(o.action)) for o in parsed.outside_alerts
+    )
+    taken = {slo.name for slo in objectives}
+    for place_number, rule in enumerate(outside):
+        if rule.name in taken:  # the preset's names are known only here
+            at = f"{place}: outside_alerts[{place_number}].name"
+            raise ConfigError(at, rule.name, "an objective of the preset has this name; choose another")
+    return SloFile(parsed.service, parsed.preset, share_alpha(objectives), text_hash(text), outside)
 
 
 def _objectives(parsed: SloYaml, place: str, canary: object) -> tuple[Slo, ...]:

@@ -29,6 +29,8 @@ objectives:
   - {name: availability, indicator: sft_availability_success_rate, window: 30d, threshold: {tier: general}, action: rollback, burn_rate: true}
   - {name: p95-before, indicator: sft_perf_latency_p95_ms, window: 1h, threshold: {previous: p95, factor: 1.2}, action: page}
   - {name: errors, indicator: sft_availability_http_error_rate, window: 5m, threshold: {absolute: 1%}, action: page, routes: [chat]}
+outside_alerts:
+  - {name: gpu, alert: GpuMemory, labels: {cluster: bots, note: 'say "hi" \\ there'}, action: rollback}
 """  # noqa: E501 - one objective a line
 
 

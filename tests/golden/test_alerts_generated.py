@@ -115,3 +115,14 @@ def test_an_objective_without_a_limit_is_told_and_never_left_out_silently() -> N
     assert "similarity: NOT COVERED: no baseline" in files[RULES]
     assert not any(r.get("alert") == "SftSloSimilarity" for r in rules)
     assert any(r.get("alert") == "SftSloNotCovered" for r in rules)
+
+
+@needs("amtool", "prometheus-alertmanager")
+def test_alerts_that_a_rule_names_reach_the_guard_as_well(tmp_path: Path) -> None:
+    write(tmp_path, built(EIGHT_FORMS, with_baselines()))
+    assert run(tmp_path, "amtool", "check-config", ALERTMANAGER)[0] == 0
+    command = ("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", "alertname=GpuMemory")
+    named = run(tmp_path, *command, "cluster=bots", r'note="say \"hi\" \\ there"')[1]
+    other = run(tmp_path, *command, "cluster=web")[1]
+    assert "guard,tickets" in named
+    assert "guard" not in other
