@@ -30,7 +30,8 @@ def alertmanager_document(service: str, options: Options, outside: tuple[Outside
             "routes": [
                 *(_to_the_guard(matchers) for matchers in wanted),
                 {"matchers": ['severity=~"page|critical"'], "receiver": PAGER},
-                {"matchers": ['severity=~"ticket|info"'], "receiver": TICKETS},
+                # Everything else; without it an alert that only the guard's route matched would reach nobody else.
+                {"receiver": TICKETS},
             ],
         },
         "receivers": [
