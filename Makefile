@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-proxy scenarios sim debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-proxy bench-baseline scenarios sim debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -57,6 +57,9 @@ sim: setup  ## rollbacks in a simulated fleet: SEEDS random schedules, every one
 	$(BIN)/python -m tests.sim --mutants
 	$(BIN)/python -m tests.sim --replay 1000
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --jobs $(JOBS)
+
+bench-baseline: setup  ## baseline collect against size, up to ROWS (default 100 million, 6 GB of disk while it runs)
+	$(BIN)/python -m bench.baseline $(if $(ROWS),--rows $(ROWS))
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh

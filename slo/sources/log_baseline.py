@@ -91,8 +91,8 @@ def sample_words(table: LogTable, terms: Terms, gathered: Gathered, count: int) 
         return []
     span = f"wall_s >= {number(gathered.first_wall_s)} AND wall_s <= {number(gathered.last_wall_s)}"
     sql = (
-        f"SELECT wall_s, text FROM exchanges WHERE text IS NOT NULL AND {span} AND {_left_out_sql(terms)} = '' "
-        f"ORDER BY hash(exchange_id), wall_s LIMIT {count}"
+        f"SELECT wall_s, text FROM worded WHERE text IS NOT NULL AND {USABLE} AND {span} "
+        f"AND {_left_out_sql(terms)} = '' ORDER BY pick, wall_s LIMIT {count}"
     )
     return [(wall_s, json.loads(text)) for wall_s, text in table.rows(sql)]
 

@@ -9,6 +9,7 @@ Views of the connection `table.db`, made once, read lazily (nothing is loaded be
 
     lines       every line, damaged ones too: `missing` is true where a required field cannot be read
     numbers     `lines` without its texts and lists; after `stage` read from columns, some ten times faster than JSON
+    worded      `numbers` with `text`, of a share of the exchanges after `stage`, and `pick`, a hash to draw them by
     exchanges   the usable ones, same columns: those of `Exchange` (findings as a list of structs), and
                 grounding, zero_hit, similarity     result of that check, NULL when it did not speak
                 similarity_score                    its score
@@ -42,6 +43,9 @@ MEMORY_BYTES = 600 * 2**20
 """What the engine may hold; beyond it spills to disk. The process needs some 150 MB besides."""
 PROGRESS_EVERY_S = 1.0
 FETCH_ROWS = 20_000
+LONG_LINE_BYTES = 2_000
+KEPT_TEXTS = 20_000
+"""Of longer logs about so many texts stay at hand after `stage`, more where lines are shorter."""
 
 REQUIRED = ("wall_s", "route", "release", "arm", "outcome", "status")
 _CHECKS = ("grounding", "zero_hit", "similarity")
@@ -75,6 +79,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 """Columns of one exchange beside its findings and its text."""
 
 _WORDY = "exchange_id, traceparent, findings, text"
+_PICKED = "* EXCLUDE (exchange_id, traceparent, findings) REPLACE (text AS text), hash(exchange_id) AS pick"
 FINDINGS_TYPE = f"STRUCT({_FINDING})[]"
 FLAT_COLUMNS = {**dict.fromkeys(_CHECKS, "VARCHAR"), "similarity_score": "DOUBLE"}
 """What the checks said, out of the list of findings."""
@@ -140,6 +145,7 @@ class LogTable:
             self.db.execute(f"CREATE VIEW lines AS {self._lines()}")
             self.db.execute(f"CREATE VIEW exchanges AS SELECT * EXCLUDE (missing) FROM lines WHERE {USABLE}")
             self.db.execute(f"CREATE VIEW numbers AS SELECT * EXCLUDE ({_WORDY}) FROM lines")
+            self.db.execute(f"CREATE VIEW worded AS SELECT {_PICKED} FROM lines")
         except BaseException:
             self.close()
             raise
@@ -184,19 +190,22 @@ class LogTable:
     def stage(self, on_progress: Callable[[float], None] | None = None) -> None:
         """Read JSON lines once and keep their numbers as columns in the spill directory; `numbers` then reads those.
 
-        Worth it before anything that reads the log more than once; some 30 bytes an exchange. Raises DataError as
-        `run` does.
+        Worth it before anything that reads the log more than once; some 30 bytes an exchange. Of the words an even
+        share is kept, a few ten thousand texts, for `worded`. Raises DataError as `run` does.
         """
         if not self._json:
             return
         staged = self.spill / "numbers.parquet"
         quoted = str(staged).replace("'", "''")
-        light = f"SELECT * EXCLUDE ({_WORDY}) FROM"
-        self.run(f"COPY ({light} ({self._json_lines()})) TO '{quoted}' (FORMAT parquet)", on_progress)
+        share = max(1, sum(path.stat().st_size for path in self._json) // (LONG_LINE_BYTES * KEPT_TEXTS))
+        kept = f"CASE WHEN hash(exchange_id) % {share} = 0 THEN text END AS text"
+        picked = _PICKED.replace("REPLACE (text AS text)", f"REPLACE ({kept})")
+        self.run(f"COPY (SELECT {picked} FROM ({self._json_lines()})) TO '{quoted}' (FORMAT parquet)", on_progress)
         source = f"SELECT * FROM read_parquet({_list([staged])}, hive_partitioning=false)"
         if self._parquet:
-            source += f" UNION ALL BY NAME {light} ({self._parquet_lines()})"
-        self.run(f"CREATE OR REPLACE VIEW numbers AS {source}")
+            source += f" UNION ALL BY NAME SELECT {_PICKED} FROM ({self._parquet_lines()})"
+        self.run(f"CREATE OR REPLACE VIEW worded AS {source}")
+        self.run("CREATE OR REPLACE VIEW numbers AS SELECT * EXCLUDE (pick, text) FROM worded")
 
     def rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """Rows of a query, fetched in pieces. Raises DataError as `run` does."""
