@@ -23,7 +23,10 @@ of the number of bad answers 1.6 times the binomial one: sessions of three quest
 
 @dataclass(slots=True)
 class Counts:
-    """What came out of one step of one arm. `over`: objective -> answers slower than its limit."""
+    """What came out of one step of one arm. `over`: objective -> answers slower than its limit.
+
+    sessions: of the bad answers, how many sessions they were in: `failed`, `hallucinated`, `zero_hits`.
+    """
 
     questions: int = 0
     client_errors: int = 0
@@ -43,6 +46,7 @@ class Counts:
     thumbs: int = 0
     thumbs_down: int = 0
     over: dict[str, int] = field(default_factory=dict)
+    sessions: dict[str, int] = field(default_factory=dict)
 
 
 def arrivals(chance: Generator, expected: float) -> int:
@@ -53,15 +57,18 @@ def arrivals(chance: Generator, expected: float) -> int:
     return int(chance.poisson(chance.gamma(expected / spread, spread)))
 
 
-def bad_of(chance: Generator, count: int, ratio: float) -> int:
-    """Return how many of `count` are bad at a true share `ratio`, varying as sessions make them vary."""
+def bad_of(chance: Generator, count: int, ratio: float) -> tuple[int, int]:
+    """Return how many of `count` are bad at a true share `ratio`, varying as sessions make them vary, and in how many
+    sessions they are."""
     if count <= 0 or ratio <= 0.0:
-        return 0
-    if ratio >= 1.0:
-        return count
+        return 0, 0
     triples = min(count // 3, int(count * TRIPLE_RATIO / 3.0 + chance.random()))
-    bad = chance.binomial(count - 3 * triples, ratio)
-    return int(bad + 3 * chance.binomial(triples, ratio) if triples else bad)
+    singles = count - 3 * triples
+    if ratio >= 1.0:
+        return count, singles + triples
+    bad = int(chance.binomial(singles, ratio))
+    together = int(chance.binomial(triples, ratio)) if triples else 0
+    return bad + 3 * together, bad + together
 
 
 def draw(
@@ -84,7 +91,8 @@ def draw(
     found.client_errors = int(chance.binomial(found.questions - found.cancelled, b.client_error_ratio))
     carried = found.questions - found.cancelled - found.client_errors
     found.hits = int(chance.binomial(carried, b.cache_hit_ratio)) if b.cache_hit_ratio else 0
-    found.failed = bad_of(chance, carried - found.hits, min(1.0, b.failed_ratio * disturbance.failed_factor * noise))
+    failed_ratio = min(1.0, b.failed_ratio * disturbance.failed_factor * noise)
+    found.failed, found.sessions["failed"] = bad_of(chance, carried - found.hits, failed_ratio)
     found.fresh = carried - found.hits - found.failed
     _latencies(chance, found, behaviour, limits, disturbance.latency_factor * noise)
     _quality(chance, found, behaviour, disturbance.hallucination_factor * noise)
@@ -109,8 +117,9 @@ def _quality(chance: Generator, found: Counts, b: Behaviour, factor: float) -> N
     empty = int(chance.binomial(judged, b.empty_ratio)) if b.empty_ratio else 0
     # An empty answer claims nothing, so neither grounding nor similarity can judge it.
     found.judged = judged - empty
-    found.hallucinated = bad_of(chance, found.judged, min(1.0, b.hallucination_ratio * factor))
-    found.zero_hits = bad_of(chance, found.fresh, b.zero_hit_ratio)
+    ratio = min(1.0, b.hallucination_ratio * factor)
+    found.hallucinated, found.sessions["hallucinated"] = bad_of(chance, found.judged, ratio)
+    found.zero_hits, found.sessions["zero_hits"] = bad_of(chance, found.fresh, b.zero_hit_ratio)
     found.similarity_count = found.judged
     mean = b.similarity_mean + b.similarity_sd * chance.normal() / max(1, found.judged) ** 0.5
     found.similarity_sum = found.judged * mean

@@ -63,10 +63,12 @@ def test_counts_are_as_many_and_as_bad_as_asked_and_vary_more_than_independent_o
     asked = numpy.array([arrivals(chance, 20.0) for _ in range(4000)])
     assert asked.mean() == pytest.approx(20.0, rel=0.02)
     assert asked.var() / asked.mean() == pytest.approx(1.5, rel=0.1)
-    bad = numpy.array([bad_of(chance, 200, 0.05) for _ in range(4000)])
+    drawn = [bad_of(chance, 200, 0.05) for _ in range(4000)]
+    bad = numpy.array([count for count, _ in drawn])
     assert bad.mean() == pytest.approx(10.0, rel=0.02)
     assert bad.var() / (200 * 0.05 * 0.95) == pytest.approx(1.6, rel=0.1)
-    assert (bad_of(chance, 0, 0.5), bad_of(chance, 7, 0.0), bad_of(chance, 7, 1.0)) == (0, 0, 7)
+    assert sum(sessions for _, sessions in drawn) == pytest.approx(0.8 * bad.sum(), rel=0.02)
+    assert (bad_of(chance, 0, 0.5), bad_of(chance, 7, 0.0), bad_of(chance, 7, 1.0)[0]) == ((0, 0), (0, 0), 7)
 
 
 def test_counts_and_exchanges_say_the_same_to_the_source() -> None:

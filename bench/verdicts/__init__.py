@@ -1,0 +1,1 @@
+"""How right the verdicts are: figures with seeds, by simulation."""
