@@ -6,13 +6,12 @@ of the whole time, with probability at most `alpha`: they are what no e-value ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, log, log1p
+from math import exp, inf, log, log1p
 
 from slo.betas import log_beta
 
-_HALVINGS = 60
+_STEPS = 60
 _PRIOR = 0.5
 """Jeffreys' prior: tightest where rare harms are, at 0 and 1."""
 
@@ -48,29 +47,30 @@ def share_bounds(bad: float, count: float, alpha: float) -> Bounds:
     good = max(0.0, count - bad)
     mixed = log_beta(bad + _PRIOR, good + _PRIOR) - log_beta(_PRIOR, _PRIOR)
     wanted = mixed + log(alpha)  # kept while bad log p + good log (1-p) > this
-    seen = min(1.0, bad / count)
-
-    def is_kept(p: float) -> bool:
-        said = (bad * log(p) if bad else 0.0) + (good * log1p(-p) if good else 0.0)
-        return said > wanted
-
-    low = 0.0 if not bad else _border(is_kept, seen, 0.0)
-    high = 1.0 if not good else _border(is_kept, seen, 1.0)
-    return Bounds(low, high)
+    return Bounds(_lowest(bad, good, wanted), 1.0 - _lowest(good, bad, wanted))
 
 
-def _border(is_kept: Callable[[float], bool], kept: float, end: float) -> float:
-    """The last kept value between `kept`, which is, and `end`, which is not; on the careful side."""
-    out = end
-    for _ in range(_HALVINGS):
-        middle = (kept + out) / 2.0
-        if middle in (kept, out):
+def _lowest(hits: float, others: float, wanted: float) -> float:
+    """Return the smallest p with hits log p + others log (1-p) >= `wanted`, which some p fulfil.
+
+    Newton's steps: the curve is concave, so from a p below they climb towards the border and never pass it. They begin
+    where `hits` alone would be.
+    """
+    if hits <= 0.0:
+        return 0.0
+    p = exp(wanted / hits)
+    if p <= 0.0:  # a fraction of an event: the border is beyond floats
+        return 0.0
+    for _ in range(_STEPS):
+        below = wanted - hits * log(p) - (others * log1p(-p) if others > 0.0 else 0.0)
+        slope = hits / p - (others / (1.0 - p) if others > 0.0 else 0.0)
+        if below <= 0.0 or slope <= 0.0:
             break
-        if is_kept(middle):
-            kept = middle
-        else:
-            out = middle
-    return out
+        nearer = p + below / slope
+        if nearer - p <= 1e-12 * p:
+            break
+        p = nearer
+    return p
 
 
 @dataclass(frozen=True, slots=True)

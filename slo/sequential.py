@@ -44,7 +44,8 @@ def log_e_above(bad: float, good: float, limit: float, *, a: float = 1.0, b: flo
         return 0.0
     if limit <= 0.0:
         return inf if bad > 0.0 else log_upper_beta(a, b + good, 0.0) - log_upper_beta(a, b, 0.0)
-    averaged = log_upper_beta(a + bad, b + good, limit) - log_upper_beta(a, b, limit)
+    whole = log1p(-limit) if a == b == 1.0 else log_upper_beta(a, b, limit)  # the flat density: 1 over its length
+    averaged = log_upper_beta(a + bad, b + good, limit) - whole
     return averaged - bad * log(limit) - good * log1p(-limit)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.traffic.counting import Counts
 from slo.clock import Clock
+from slo.confidence import guess
 from slo.indicators import (
     AVAILABILITY,
     CACHE_HITS,
@@ -24,6 +25,7 @@ from slo.indicators import (
     ZERO_HIT,
 )  # fmt: skip
 from slo.sources.memory import MemorySource
+from slo.sources.trial import Cell
 from slo.types import Reading, Slo
 from slo.windows import FINE_S, RINGS
 
@@ -136,6 +138,7 @@ class CountedSource(MemorySource):
         for name, events, bad, total, squares in rows:
             if events > 0:
                 _summed(book.windows, name).add_sums(now_s, events, bad, total, squares)
+        self._compare(release, found)
         unjudged = found.fresh - found.judged
         if unjudged > 0:
             for name in (HALLUCINATION, SIMILARITY):
@@ -143,6 +146,44 @@ class CountedSource(MemorySource):
         for objective, over in found.over.items():
             if objective in book.over:
                 _over(book.over, objective).add_sums(now_s, carried, over)
+
+    def _compare(self, release: str, found: Counts) -> None:
+        """Beside the windows, what the rollout under comparison counts: without cache hits, bad sessions once."""
+        trial = self.trial
+        arm = trial.arm_of(release) if trial is not None else None
+        if trial is None or arm is None:
+            return
+        made = found.fresh + found.failed
+        errors = found.client_errors + found.failed
+        failed, n = found.sessions.get("failed", 0), found.judged
+        rows: tuple[tuple[str, float, float, float, float, float], ...] = (
+            (HTTP_ERRORS, made + found.client_errors, errors, found.client_errors + failed, 0.0, 0.0),
+            (AVAILABILITY, made, found.failed, failed, 0.0, 0.0),
+            (LLM_ERRORS, made, found.failed, failed, 0.0, 0.0),
+            (HALLUCINATION, n, found.hallucinated, found.sessions.get("hallucinated", 0), 0.0, 0.0),
+            (ZERO_HIT, found.fresh, found.zero_hits, found.sessions.get("zero_hits", 0), 0.0, 0.0),
+            (SIMILARITY, n, 0, 0, found.similarity_sum, found.similarity_squares),
+        )
+        for name, *sums in rows:
+            for ledger in trial._by_indicator.get(((), name), ()):
+                _add(ledger.cells[arm], *sums)
+        for objective, over in found.over.items():
+            ledger_of = trial._ledgers.get(objective)
+            if ledger_of is not None:
+                _add(ledger_of.cells[arm], made, over, over, 0.0, 0.0)
+
+
+def _add(cell: Cell, events: float, bad: float, bad_sessions: float, total: float, squares: float) -> None:
+    """Count many events as `Cell.add` counts one; the guess of a score is that of the beginning of the step."""
+    cell.count += events
+    cell.bad += bad
+    cell.bad_sessions += bad_sessions
+    if total:
+        expected = guess(cell.seen_total, cell.seen_count)
+        cell.spread += max(0.0, squares - 2.0 * expected * total + events * expected * expected)
+        cell.total += total
+        cell.seen_count += events
+        cell.seen_total += total
 
 
 def _over(over: dict[str, Any], objective: str) -> SummedWindows:

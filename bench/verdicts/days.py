@@ -160,9 +160,7 @@ def report(results: Sequence[Result], title: str) -> list[str]:
                 at = f"{r.month.preset} seed {r.month.seed} day {deed.t_s / DAY_S:.2f}"
                 lines.append(f"  {at}: {deed.code}: {deed.reason[:200]}")
     else:
-        lines.append(
-            f"at 95 % (rule of three) fewer than {3 / days:.2g} a day, {3 / evaluations:.1e} an evaluation"
-        )
+        lines.append(f"at 95 % (rule of three) fewer than {3 / days:.2g} a day, {3 / evaluations:.1e} an evaluation")
     lines += ["", "why canaries were held, hours in all:"]
     held: Counter[str] = Counter()
     for r in results:
@@ -181,7 +179,10 @@ def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
         print(told, file=sys.stderr, flush=True)
     lines = report(results, "false rollbacks on healthy traffic")
     troubled = live_all(months(30.0 if full else 1.0, outages_per_day=0.5, first_seed=seed + 100)[1::3], workers)
-    lines += ["", *report(list(troubled), "beside: the provider fails a third of the calls for minutes, every other day")]
+    lines += [
+        "",
+        *report(list(troubled), "beside: the provider fails a third of the calls for minutes, every other day"),
+    ]
     return lines
 
 

