@@ -235,6 +235,10 @@ async def _network(settings: Settings) -> list[Diagnosis]:
             findings += await _url(session, "alertmanager", settings.file.alertmanager.url.rstrip("/") + "/-/healthy")
         if settings.file.otel:
             findings.append(await _reachable("otel", settings.file.otel.endpoint))
+        if settings.file.cache and settings.file.cache.enabled and settings.file.cache.redis:
+            from guard.cache.examine import examine_redis
+
+            findings += [Diagnosis(*found) for found in await examine_redis(settings)]
         for webhook in settings.file.webhooks:
             findings.append(await _reachable(f"webhook {webhook.name}", settings.webhook_urls[webhook.name]))
     return findings

@@ -66,6 +66,7 @@ class Playground:
                 data=f"127.0.0.1:{self._data_port}",
                 admin=f"127.0.0.1:{self._admin_port}",
                 embedder=name,
+                cache=True,
             )
             guard = children.start("guard", ["-m", "guard.cli", "serve", "-c", "guard.yaml"])
             await path.printed(answer_path.READY, self._clock, within_s=START_S)

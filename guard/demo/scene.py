@@ -90,8 +90,12 @@ def write_guard_yaml(
     enforce: bool = False,
     token: bool = False,
     baseline: bool = False,
+    cache: bool = False,
 ) -> None:
-    """Write guard.yaml for these releases; the first one is stable."""
+    """Write guard.yaml for these releases; the first one is stable.
+
+    cache: the answers are extracts of the knowledge base, so one question has one answer.
+    """
     lines = [
         f"service: {SERVICE}",
         f"listen: {{data: '{data}', admin: '{admin}'}}",
@@ -118,6 +122,7 @@ def write_guard_yaml(
         "  evaluate_every: 1s" if enforce else "",
         f"checks: {{embedder: {embedder}}}",
         "prices: prices.yaml",
+        "cache: {routes: {chat: {assume_deterministic: true}, ask: {assume_deterministic: true}}}" if cache else "",
     ]
     if webhook_port is not None:
         lines += [
