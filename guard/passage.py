@@ -17,7 +17,7 @@ from guard.ports import Capture, Reason, Route
 from guard.replay import replay
 from guard.split import session_key, session_label
 from guard.streaming import BodyCapture, ByteRelay, EventRelay, PackedEventRelay
-from guard.usage import read_answer, usage_of
+from guard.usage import cost_of, read_answer, usage_of
 from guard.wire import http1
 from guard.wire.dialect import Dialect, StreamWatcher
 from guard.wire.replies import STATUS_OF, error_body, reply
@@ -413,12 +413,7 @@ class Passage:
             input_tokens, output_tokens, usage = usage_of(
                 self._dialect, self._route, self._request, self._watcher, self._capture
             )
-        cost_usd = None
-        if input_tokens is not None and output_tokens is not None:
-            cost_usd = path.pricer.cost_usd(model, input_tokens, output_tokens)
-            if cost_usd is None and model != (known := self._plan.target.version.model):
-                # Bots ask for aliases; what the release is made of is what is paid for.
-                cost_usd = path.pricer.cost_usd(known, input_tokens, output_tokens)
+        cost_usd = cost_of(path.pricer, (model, self._plan.target.version.model), input_tokens, output_tokens)
         notes = self._method.notes
         exchange = Exchange(
             exchange_id=self.exchange_id.decode("ascii"),

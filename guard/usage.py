@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guard.ports import Route
+from guard.ports import Pricer, Route
 from guard.streaming import BodyCapture
 from guard.wire.dialect import AnswerFacts, Dialect, StreamWatcher
 from guard.wire.http1 import ResponseHead
@@ -38,3 +38,17 @@ def usage_of(
     else:  # Nothing could be looked into: its length is all that is known.
         answered = len(capture.body()) / LATIN_CHARS_PER_TOKEN if capture is not None else 0.0
     return asked, round(answered), "estimated"
+
+
+def cost_of(
+    pricer: Pricer, models: tuple[str, str], input_tokens: int | None, output_tokens: int | None
+) -> float | None:
+    """Price of a usage by the first of the models that has one; None when nothing is known.
+
+    models: as asked for, and what the release is made of. Bots ask for aliases; the release is what is paid for.
+    """
+    if input_tokens is None or output_tokens is None:
+        return None
+    asked, known = models
+    cost_usd = pricer.cost_usd(asked, input_tokens, output_tokens)
+    return cost_usd if cost_usd is not None or asked == known else pricer.cost_usd(known, input_tokens, output_tokens)

@@ -156,7 +156,7 @@ def create_app(
             # The first event is made before the status is sent: a model that is down is a 502, not a broken 200.
             first = await anext(events)
             return StreamingResponse(
-                _chain(first, events), media_type="text/event-stream", headers={"cache-control": "no-store"}
+                _chain(first, events), media_type="text/event-stream", headers={"cache-control": "no-cache"}
             )
         answer = await _path(request).answer(retrieval, options)
         message = {"role": "assistant", "content": answer.text, "refusal": None}

@@ -56,6 +56,7 @@ def cache_config(settings: Settings) -> CacheConfig:
                 cache.max_entry,
                 cache.admit,
                 tuple(phrase.casefold() for phrase in cache.refusals),
+                own.ignore_cache_control,
             )
     return CacheConfig(rules, policies, cache.wait)
 

@@ -49,12 +49,23 @@ class Turn:
     def ask(self, asker: Asker) -> None:
         """Have `asker` told; within the lookup budget or `wait_s`."""
         self._asker = asker
-        self._cache.board(self)
+        try:
+            self._cache.board(self)
+        except Exception:
+            if self._asker is None:
+                raise  # It was told, and what went wrong is its own affair.
+            self._cache.broken()
+            if self.flight is not None:
+                self._cache.arrived(self.flight)
+            self.miss()
 
     def finished(self, exchange: Exchange, capture: Capture | None) -> None:
         """The upstream's answer has come to its end; capture None: it is nothing to be kept."""
         self._stop_waiting()
-        self._cache.landed(self, exchange, capture)
+        try:
+            self._cache.landed(self, exchange, capture)
+        except Exception:  # The answer has gone out; a fault of the cache must not become one of the data path.
+            self._cache.broken()
 
     def left(self) -> None:
         """The exchange ended without an answer, or its client has gone."""

@@ -24,7 +24,8 @@ _FORBIDDING = frozenset({b"no-store", b"private", b"no-cache"})
 class StorePolicy:
     """ttl_s, negative_ttl_s: life of an answer, of a refusal. jitter_ratio: lives are shortened by up to this share,
     so that what was stored together does not expire together. admit: `checked` needs findings without a failure,
-    `complete` takes any whole answer that no check failed. refusals: phrases that mark a refusal, lower case."""
+    `complete` takes any whole answer that no check failed. refusals: phrases that mark a refusal, lower case.
+    ignore_cache_control: the upstream's Cache-Control is about browsers and proxies, says the operator."""
 
     ttl_s: float = 3600.0
     negative_ttl_s: float = 60.0
@@ -32,6 +33,7 @@ class StorePolicy:
     max_entry_bytes: int = 256 * 1024
     admit: Literal["checked", "complete"] = "checked"
     refusals: tuple[str, ...] = ()
+    ignore_cache_control: bool = False
 
 
 def repeatable(
@@ -40,20 +42,22 @@ def repeatable(
     headers: Iterable[tuple[bytes, bytes]],
     *,
     truncated: bool,
-    max_entry_bytes: int,
+    policy: StorePolicy,
 ) -> NotStored | None:
     """Why the bytes of an answer may not be given to anybody else; None when they may."""
     if exchange.outcome is not Outcome.OK or exchange.status != 200 or exchange.reason:
         return NotStored.NOT_OK
     if truncated:
         return NotStored.TRUNCATED
-    if len(body) > max_entry_bytes:
+    if len(body) > policy.max_entry_bytes:
         return NotStored.TOO_LARGE
     for name, value in headers:
         if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
             return NotStored.CODED
         if name in (b"set-cookie", b"vary") and not (name == b"vary" and _harmless_vary(value)):
             return NotStored.FORBIDDEN
+        if policy.ignore_cache_control:
+            continue
         if name == b"cache-control" and not _FORBIDDING.isdisjoint(_words(value)):
             # Event streams say no-cache to keep proxies from buffering them; of them it forbids nothing.
             if exchange.stream and not {b"no-store", b"private"} & _words(value):

@@ -143,11 +143,17 @@ class AnswerCache:
         rules = self._config.rules.get(route.name)
         if rules is None or not rules.enabled:
             return None
-        request = request_key(
-            head, body, route, rules, release=release, epoch=epoch, mark=mark, replaced=replaced, pepper=self._secret
-        )
+        try:
+            request = request_key(
+                head, body, route, rules, release=release, epoch=epoch, mark=mark, replaced=replaced,
+                pepper=self._secret,
+            )  # fmt: skip
+        except Exception:  # Whatever it was, the request goes on without the cache.
+            self.broken()
+            return None
         if isinstance(request, Bypass):
             self._bypassed[request.value] += 1
+            self._counters.inc("sft_cache_bypassed_total", {"reason": request.value})
             return None
         return Turn(self, request, self.revocations.sequence)
 
@@ -243,7 +249,7 @@ class AnswerCache:
         if policy is not None and capture is not None and capture.stream == request.stream:
             reason = repeatable(
                 exchange, capture.response, capture.response_headers, truncated=capture.truncated,
-                max_entry_bytes=policy.max_entry_bytes,
+                policy=policy,
             )  # fmt: skip
         if reason is not None or capture is None:
             self._refuse(reason or NotStored.NOT_OK)
@@ -386,12 +392,16 @@ class AnswerCache:
         self._counters.inc("sft_cache_removed_total", {"reason": reason.value})
         self._tell(lambda listener: listener.removed(key, reason))
 
+    def broken(self) -> None:
+        """A defect of this package or of a listener: an answer goes past it."""
+        self._counters.inc("sft_guard_failopen_total", {"dep": "cache", "reason": "error"})
+
     def _tell(self, event: Callable[[Listener], None]) -> None:
         for listener in self._listeners:
             try:
                 event(listener)
             except Exception:  # A listener is foreign code on the path of an answer.
-                self._counters.inc("sft_guard_failopen_total", {"dep": "cache", "reason": "error"})
+                self.broken()
 
     def stats(self) -> CacheStats:
         """Counts of now and since the start."""

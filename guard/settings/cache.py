@@ -64,6 +64,11 @@ class RouteCacheSettings(Model):
         (), description="Top-level members of the request that never change an answer, for example user."
     )
     ignore_headers: tuple[str, ...] = Field((), description="Request headers that never change an answer.")
+    ignore_cache_control: bool = Field(
+        False,
+        description="Keep answers although the upstream says Cache-Control: no-store, as some servers do on streams, "
+        "only to keep proxies from buffering them.",
+    )
 
 
 class CacheSettings(Model):

@@ -12,7 +12,7 @@ import pytest
 
 from guard.cache.service import AnswerCache
 from slo.types import CacheStatus, Version
-from tests.cache_kit import BLIND, FAILED, PASSED, CheckedBy, memory_cache
+from tests.cache_kit import BLIND, FAILED, PASSED, CheckedBy, Counted, memory_cache
 from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http
 from tests.faults.path_kit import (
     BOTH_LOOPS,
@@ -238,7 +238,7 @@ async def test_a_leader_that_fails_takes_nobody_with_it():
     def answer(_: Seen) -> Script:
         nonlocal count
         count += 1
-        return Script(http(b"{}", status="500 Oops") if count == 1 else OK, pause_s=0.2, drip_bytes=20)
+        return Script(http(b"{}", status="500 Oops") if count == 1 else OK, pause_s=0.02, drip_bytes=20)
 
     async with cached(answer, memory_cache(wait_s=60.0)) as (guard, upstream, _):
         answers = await asyncio.gather(*(ask(guard.port, asked()) for _ in range(20)))
@@ -342,3 +342,38 @@ async def test_json_routes_are_cached_when_their_operator_vouches_for_them():
         async with cached(http(reply), cache) as (guard, _, _):
             got = [await ask(guard.port, {"question": "How many days?"}, path="/ask") for _ in range(2)]
         assert [answer.header("x-guard-cache") for answer in got] == expected
+
+
+class Broken:
+    """A store that raises whatever it is asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name}: defect")
+
+
+async def test_a_defect_of_the_cache_costs_no_answer():
+    counters = Counted()
+    cache = memory_cache(counters=counters)
+    cache.store = Broken()  # type: ignore[assignment]
+    async with cached(cache=cache, findings=None) as (guard, upstream, _):
+        for _ in range(3):
+            assert (await ask(guard.port, asked())).body == completion()
+    assert len(upstream.requests) == 3
+    assert counters.sums["sft_guard_failopen_total", "cache", "error"] >= 3
+
+
+async def test_a_listener_that_raises_is_counted_and_the_others_hear_all_the_same():
+    heard: list[str] = []
+
+    class Hears:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: heard.append(name)
+
+    counters = Counted()
+    cache = memory_cache(counters=counters)
+    cache.subscribe(Broken())  # type: ignore[arg-type]
+    cache.subscribe(Hears())  # type: ignore[arg-type]
+    async with cached(cache=cache) as (guard, _, _):
+        assert await states(guard, [asked()], [asked()]) == ["miss", "hit"]
+    assert heard == ["missed", "stored", "hit"]
+    assert counters.sums["sft_guard_failopen_total", "cache", "error"] == 3

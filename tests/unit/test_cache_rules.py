@@ -236,12 +236,19 @@ FRESH = Exchange("e1", 1000.0, "chat", "r1", "stable", Outcome.OK, 200)
     ],
 )
 def test_which_bytes_may_be_repeated(exchange: Exchange, body: bytes, headers: Any, truncated: bool, reason: Any):
-    assert repeatable(exchange, body, headers, truncated=truncated, max_entry_bytes=10) is reason
+    assert repeatable(exchange, body, headers, truncated=truncated, policy=StorePolicy(max_entry_bytes=10)) is reason
 
 
 def test_a_filtered_answer_is_not_repeated():
     body = b'{"choices":[{"finish_reason": "content_filter"}]}'
-    assert repeatable(FRESH, body, (), truncated=False, max_entry_bytes=999) is NotStored.CUT_SHORT
+    assert repeatable(FRESH, body, (), truncated=False, policy=StorePolicy()) is NotStored.CUT_SHORT
+
+
+def test_the_operator_may_say_that_cache_control_is_about_browsers():
+    policy, no_store = StorePolicy(ignore_cache_control=True), (b"cache-control", b"no-store")
+    assert repeatable(FRESH, b"{}", (no_store,), truncated=False, policy=policy) is None
+    cookie = (no_store, (b"set-cookie", b"a=1"))
+    assert repeatable(FRESH, b"{}", cookie, truncated=False, policy=policy) is NotStored.FORBIDDEN
 
 
 NO_HITS = (*PASSED, Finding("zero_hit", CheckResult.FAIL))
