@@ -128,8 +128,14 @@ def moments_of(life: Life, every_s: float, tick_s: float) -> range:
 def run_lane(traffic: Traffic, rule: Rule, life: Life, every_s: float = 10.0) -> Lane:
     """Judge one rule on one life."""
     track = traffic.track(life.release, rule.quantity)
-    moments = moments_of(life, every_s, traffic.tick_s)
-    marks = _marks(rule, track, moments, traffic.tick_s)
+    return run_track(track, rule, life, moments_of(life, every_s, traffic.tick_s), every_s, traffic.tick_s)
+
+
+def run_track(
+    track: Track, rule: Rule, life: Life, moments: range, every_s: float, tick_s: float, *, first_only: bool = False
+) -> Lane:
+    """Judge one rule on one track at these moments. first_only: stop as the first firing begins."""
+    marks = _marks(rule, track, moments, tick_s)
     lane = Lane(rule, life)
     held, place, end = NOT_HELD, 0, len(moments)
     begun: _Open | None = None
@@ -144,14 +150,16 @@ def run_lane(traffic: Traffic, rule: Rule, life: Life, every_s: float = 10.0) ->
             if place >= end:
                 break
         moment = moments[place]
-        now_s = moment * traffic.tick_s
+        now_s = moment * tick_s
         was = held
-        held, verdict = advance(held, verdict_at(traffic.tick_s, rule, life.release, track, moment), now_s)
+        held, verdict = advance(held, verdict_at(tick_s, rule, life.release, track, moment), now_s)
         lane.judged_count += 1
         _count_state(lane, verdict, every_s)
         if verdict.firing and begun is None:
             since_s = was.since_s if was.since_s is not None else now_s
             begun = _Open(since_s, now_s, verdict, verdict)
+            if first_only:
+                break
         elif verdict.firing and begun is not None:
             begun.see(verdict)
         elif begun is not None:

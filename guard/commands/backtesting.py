@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from guard.commands.common import Groups, add_command, emit, progress
 from guard.commands.times import time_range
@@ -15,14 +15,26 @@ from slo.clock import SystemClock
 from slo.errors import ConfigError, DataError, RefusedError
 from slo.spec import SloFile, load_slo_file, parse_duration_s
 from slo.traffic import Traffic, tick_of
+from slo.windows import MAX_LENGTH_S
 
 if TYPE_CHECKING:
+    from slo.artefact import Baseline
     from slo.backtest import Incident, Report
     from slo.replay import Rule
+    from slo.traffic import Quantity
+    from slo.tuning import Grid, Tried
+    from slo.types import Slo
+
+T = TypeVar("T")
 
 REPLAY_EXAMPLE = (
     "sft-guard slo replay --slo slo.yaml --log state/exchanges \\\n"
     "      --mark 2026-05-01T23:45/2026-05-02T02:00 --plot plots"
+)
+
+
+TUNE_EXAMPLE = (
+    "sft-guard slo tune --slo slo.yaml --log state/exchanges --rule hallucination \\\n      --false-alarms-per-month 1"
 )
 
 
@@ -33,6 +45,18 @@ def register(slo: Groups) -> None:
     replay.add_argument("--plot", type=Path, metavar="DIR", help="write one PNG per rule")
     replay.add_argument("--rule", action="append", default=[], metavar="NAME", help="only this rule (repeatable)")
     _add_sources(replay)
+    about = "propose factor, window and min_events for a wanted rate of false alarms, with the delay that each costs"
+    tune = add_command(slo, "tune", run_tune, about, TUNE_EXAMPLE)
+    tune.add_argument("--rule", required=True, metavar="NAME", help="the objective to tune")
+    tune.add_argument("--false-alarms-per-month", type=float, required=True, metavar="X", dest="wanted")
+    tune.add_argument("--factors", metavar="LIST", help="1.2,1.5,2: factors to try; default around the present one")
+    tune.add_argument("--windows", metavar="LIST", help="15m,1h: windows to try; default half, present and double")
+    tune.add_argument("--min-events", metavar="LIST", help="100,400: to try; default a quarter to double the present")
+    tune.add_argument("--step", type=float, default=2.0, metavar="M", help="how much worse the injected step is: 2 x")
+    tune.add_argument("--onsets", type=int, default=40, help="moments at which it is injected (default 40)")
+    tune.add_argument("--seed", type=int, default=1, help="of the moments and of what is injected (default 1)")
+    tune.add_argument("--plot", type=Path, metavar="FILE", help="write false alarms against delay as PNG")
+    _add_sources(tune)
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +83,7 @@ def run_replay(args: argparse.Namespace) -> int:
     every_s = _every(args.every)
     slo_file, rules, notes = _rules(args, args.rule)
     incidents = _incidents(args)
-    traffic = _traffic(args, rules, every_s)
+    traffic = _traffic(args, [rule.quantity for rule in rules], every_s)
     found = report(traffic, replay(traffic, rules, every_s), incidents, [*notes, *_overlaps(args, traffic)])
     result = as_json(found)
     text = as_text(found, slo_file.service)
@@ -69,6 +93,79 @@ def run_replay(args: argparse.Namespace) -> int:
         text += f"\nwrote {len(paths)} pictures to {args.plot}" if paths else ""
     emit(args, result, text)
     return 1 if found.missed else 0
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    """Try, show, draw. Exit 1 when no candidate does what is wanted."""
+    from slo import tuning, tuning_report
+    from slo.backtest import healthy_days_of
+
+    every_s = _every(args.every)
+    if args.wanted < 0:
+        raise ConfigError("--false-alarms-per-month", args.wanted, "write 0 or more")
+    if not 1.0 < args.step <= 100.0:
+        raise ConfigError("--step", args.step, "write a factor over 1, such as 2")
+    if not 5 <= args.onsets <= 1000:
+        raise ConfigError("--onsets", args.onsets, "write a number from 5 to 1000")
+    slo_file, rules, _ = _rules(args, [args.rule])
+    slo = rules[0].slo
+    candidates, reasons = tuning.candidates_of(slo, _grid(args, slo), *_baselines(args))
+    if not candidates:
+        raise ConfigError(f"{args.slo}: {slo.name}", slo.threshold.form, f"no candidate has a limit: {reasons[0]}")
+    incidents = _incidents(args)
+    traffic = _traffic(args, tuning.quantities_of(candidates, args.step), every_s)
+    progress(f"{len(candidates)} candidates of {slo.name}")
+    tried = tuning.tune(
+        traffic, candidates, incidents, step_ratio=args.step, onset_count=args.onsets, seed=args.seed, every_s=every_s,
+        on_progress=lambda done: progress(f"  {done} of {len(candidates)} tried") if done % 10 == 0 else None,
+    )  # fmt: skip
+    days = healthy_days_of(traffic, incidents)
+    notes = [f"left out: {reason}" for reason in reasons] + [*traffic.notes, *_overlaps(args, traffic)]
+    if not incidents:
+        notes.append("no incident is marked: a firing in an unmarked one counts as a false alarm")
+    text = tuning_report.as_text(slo, tried, args.wanted, args.step, days)
+    text += "".join(f"\nnote: {note}" for note in notes)
+    result = tuning_report.as_json(slo, tried, args.wanted, days, notes)
+    if args.plot and _draw_tuning(slo_file.service, slo.name, tried, args):
+        result["plot"] = str(args.plot)
+    emit(args, result, text)
+    return 0 if result["proposal"] else 1
+
+
+def _grid(args: argparse.Namespace, slo: Slo) -> Grid:
+    from slo.tuning import Grid, default_grid
+
+    usual = default_grid(slo)
+    events = _list("--min-events", args.min_events, int)
+    factors, windows = _list("--factors", args.factors, float), _list("--windows", args.windows, parse_duration_s)
+    if any(f <= 0 for f in factors):
+        raise ConfigError("--factors", args.factors, "write factors above 0")
+    if any(not 60.0 <= w <= MAX_LENGTH_S for w in windows):
+        raise ConfigError("--windows", args.windows, "write windows from 1m to 30d")
+    if any(e < 1 for e in events):
+        raise ConfigError("--min-events", args.min_events, "write counts from 1")
+    return Grid(factors or usual.factors, windows or usual.windows_s, events or usual.min_events)
+
+
+def _list(place: str, text: str | None, read: Callable[[str], T]) -> tuple[T, ...]:
+    """Values between commas, in order and each once; () when none were given."""
+    if text is None:
+        return ()
+    try:
+        return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(place, text, "write values between commas, as the help shows") from error
+
+
+def _draw_tuning(service: str, name: str, tried: Sequence[Tried], args: argparse.Namespace) -> bool:
+    from guard.tuning_plot import plot_tuning
+
+    try:
+        plot_tuning(f"{service}: {name}", tried, args.wanted, args.step, args.plot)
+    except RefusedError as error:
+        progress(f"sft-guard: {error}")
+        return False
+    return True
 
 
 def _every(text: str) -> float:
@@ -90,15 +187,20 @@ def _rules(args: argparse.Namespace, names: Sequence[str]) -> tuple[SloFile, tup
         if name not in known:
             raise ConfigError("--rule", name, f"{args.slo} has {', '.join(known)}")
     chosen = [o for o in slo_file.objectives if not names or o.name in names]
-    baseline = load_baseline(args.baseline) if args.baseline else None
-    previous = load_baseline(args.previous) if args.previous else None
-    rules = rules_of(chosen, baseline, previous)
+    rules = rules_of(chosen, *_baselines(args))
     notes = [
         f"{rule.slo.name} has no limit, so it is unknown throughout: {rule.limits[0].reason}"
         for rule in rules
         if rule.limits[0].value is None
     ]
     return slo_file, rules, notes
+
+
+def _baselines(args: argparse.Namespace) -> tuple[Baseline | None, Baseline | None]:
+    """The baseline, and that of the previous release."""
+    given = (args.baseline, args.previous)
+    baseline, previous = (load_baseline(path) if path else None for path in given)
+    return baseline, previous
 
 
 def _overlaps(args: argparse.Namespace, traffic: Traffic) -> list[str]:
@@ -136,13 +238,13 @@ def _incidents(args: argparse.Namespace) -> list[Incident]:
     return sorted(found, key=lambda incident: incident.from_s)
 
 
-def _traffic(args: argparse.Namespace, rules: Sequence[Rule], every_s: float) -> Traffic:
+def _traffic(args: argparse.Namespace, quantities: Sequence[Quantity], every_s: float) -> Traffic:
     from slo.sources.log_table import open_log
     from slo.sources.log_ticks import read_traffic
 
     with open_log(args.log) as table:
         traffic = read_traffic(
-            table, [rule.quantity for rule in rules], tick_of(every_s),
+            table, quantities, tick_of(every_s),
             on_progress=lambda share: progress(f"  {share:.0%} of the log read"),
         )  # fmt: skip
         for problem in table.problems:

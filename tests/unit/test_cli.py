@@ -15,10 +15,10 @@ from slo.types import Exchange, Outcome
 
 SUBCOMMANDS = [
     ["init"], ["serve"], ["demo"], ["doctor"], ["check"], ["grade"], ["baseline", "collect"], ["baseline", "show"],
-    ["baseline", "capacity"], ["slo", "explain"], ["slo", "replay"], ["release", "status"], ["release", "start"],
-    ["release", "promote"], ["release", "abort"], ["release", "rollback"], ["release", "drill"], ["incident", "list"],
-    ["incident", "show"], ["incident", "postmortem"], ["kb", "init"], ["kb", "add"], ["kb", "search"],
-    ["kb", "serve"], ["registry", "serve"],
+    ["baseline", "capacity"], ["slo", "explain"], ["slo", "replay"], ["slo", "tune"], ["release", "status"],
+    ["release", "start"], ["release", "promote"], ["release", "abort"], ["release", "rollback"], ["release", "drill"],
+    ["incident", "list"], ["incident", "show"], ["incident", "postmortem"], ["kb", "init"], ["kb", "add"],
+    ["kb", "search"], ["kb", "serve"], ["registry", "serve"],
 ]  # fmt: skip
 
 
