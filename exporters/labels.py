@@ -27,7 +27,7 @@ FAILOPEN_REASONS = frozenset({
     "garbage", "reset", "closed",
     # which recorder or loop of our own failed
     "prometheus", "windows", "recent", "cache", "cache_care", "cache_figures",
-    "exchange_log", "otel", "release", "outbox", "lag", "alertmanager",
+    "exchange_log", "otel", "fleet_windows", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
 CLOSED: dict[str, frozenset[str]] = {

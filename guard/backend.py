@@ -146,6 +146,9 @@ class GuardBackend:
             parts.append(Part("cache", "degraded" if conditions else "ok", "; ".join(conditions)))
         status = self._controller.status()
         parts.append(Part("registry", "ok" if status.registry in ("ok", "none") else "degraded", status.registry))
+        if guard.fleet is not None:
+            problem = guard.fleet.fleet.problem
+            parts.append(Part("windows", "degraded" if problem else "ok", problem or "of the fleet, from Prometheus"))
         parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))
         parts += [Part(f"loop {name}", "degraded", "ended; see the log, then restart") for name in guard.dead_loops()]
         if self._controller.failed_ticks_count:

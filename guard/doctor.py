@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
+from guard.fleet_windows import examine_prometheus
 from guard.ports import Endpoint
 from guard.settings import Settings, split_host_port
 from slo.clock import SystemClock
@@ -231,6 +232,9 @@ async def _network(settings: Settings) -> list[Diagnosis]:
                 findings += await _endpoint(session, f"upstream {name}", endpoint)
         if settings.file.registry.url:
             findings += await _url(session, "registry", settings.file.registry.url.rstrip("/") + "/healthz")
+        if settings.file.windows.source == "prometheus":
+            state, text, cure = await examine_prometheus(settings)
+            findings.append(Diagnosis(state, "windows", text, cure))
         if settings.file.alertmanager:
             findings += await _url(session, "alertmanager", settings.file.alertmanager.url.rstrip("/") + "/-/healthy")
         if settings.file.otel:

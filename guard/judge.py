@@ -6,21 +6,23 @@ last said, whether we ourselves are well. It knows no traffic split and no journ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from guard.comparing import comparisons, trial_setup
+from guard.comparing import TrialSource, comparisons, trial_setup
 from guard.outside import OutsideVerdicts, no_outside
-from guard.promotion_watch import PromotionWatch
+from guard.promotion_watch import PromotionWatch, WatchSource
 from guard.release.outbox import Offload, in_thread
 from guard.release.state import Phase, ReleaseState, events_satisfied, hold_satisfied, unknown_for_s
 from slo.actions import ReleaseSnapshot, decide
 from slo.clock import Clock
+from slo.errors import SourceError
 from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge, suspend
 from slo.metric_names import INDICATORS
-from slo.sources.memory import MemorySource
+from slo.sources.trial import TrialSetup
 from slo.thresholds import Known, limit_for
-from slo.types import Action, Reading, Slo, Verdict, Version
+from slo.types import Action, Reading, Slo, State, Verdict, Version
 
 CLOCK_JUMP_S = 5.0
 LOOP_LAG_S = 0.1
@@ -71,6 +73,19 @@ class Judgement:
     judged: tuple[Judged, ...]
 
 
+class ReadingSource(TrialSource, WatchSource, Protocol):
+    """Where readings come from: this process (`slo.sources.memory`) or a fleet (`guard.fleet_windows`).
+
+    Readings may be asked for from another thread. Raises (reading, objective_value): SourceError: not known now.
+    """
+
+    def reading(self, slo: Slo, release: str, length_s: float | None = None) -> Reading: ...
+    def objective_value(self, slo: Slo, release: str) -> float | None: ...
+    def forget(self, release: str) -> None: ...
+    def set_limits(self, limits: Mapping[str, float | None]) -> None: ...
+    def compare(self, setup: TrialSetup | None) -> None: ...
+
+
 class SloJudge:
     """Implements the judge that the release controller asks. One per process; not thread-safe.
 
@@ -80,7 +95,7 @@ class SloJudge:
     def __init__(
         self,
         slos: tuple[Slo, ...],
-        source: MemorySource,
+        source: ReadingSource,
         known: Callable[[], Known],
         versions: Callable[[str], Version | None],
         vitals: Vitals,
@@ -143,12 +158,18 @@ class SloJudge:
 
     def _one(self, slo: Slo, arm: str, release: str, known: Known, sick: str) -> Judged:
         limit = limit_for(slo, known)
-        value = self._source.objective_value(slo, release)
 
         def read(length_s: float) -> Reading:
             return self._source.reading(slo, release, length_s)
 
-        verdict = judge(slo, release, read, limit, value)
+        value: float | None = None
+        try:
+            value = self._source.objective_value(slo, release)
+            verdict = judge(slo, release, read, limit, value)
+        except SourceError as error:
+            # Blind for this objective, as we are when we are sick: nothing is forgotten and nothing is counted on.
+            verdict = Verdict(slo, release, State.UNKNOWN, None, limit.value, "")
+            sick = str(error)
         key = (slo.name, arm, release)
         held, now_s = self._held.get(key, NOT_HELD), self._clock.now_s()
         if sick:

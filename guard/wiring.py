@@ -27,6 +27,7 @@ from guard.cache_backend import CacheBackend
 from guard.checks.spec import CheckSpec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
+from guard.fleet_windows import fleet_source
 from guard.judge import LOOP_LAG_S, SloJudge, Vitals
 from guard.outside import OutsideAlerts
 from guard.pipeline import PipelineLimits, WorkerPipeline
@@ -137,9 +138,12 @@ class Guard:
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
         self.alerts = AlertStore(settings.state_dir, self.clock.wall_s())
         self.outside = OutsideAlerts(self.rules.outside, self.alerts.known, self.clock)
+        self.fleet = fleet_source(
+            settings, self.rules.slos, self.memory, self.clock, lambda why: self.exporter.fail_open("windows", why)
+        )
         self.judge = SloJudge(
             self.rules.slos,
-            self.memory,
+            self.fleet or self.memory,
             self.rules.known,
             self.version_of,
             self.vitals,
@@ -191,6 +195,8 @@ class Guard:
         )
         self._admin = await serve_admin(app, admin_host, admin_port)
         self.addresses = (f"{host}:{data_port}", f"{admin_host}:{self._admin.port}")
+        if self.fleet is not None:
+            self._background("fleet_windows", self.fleet.run())
         self._background("release", self.controller.run())
         self._background("outbox", self.outbox.run())
         self._background("windows", self._save_windows())
@@ -253,6 +259,8 @@ class Guard:
         )
         if rules.slos != self.rules.slos:
             self.memory.replace_objectives(rules.slos)
+            if self.fleet is not None:
+                self.fleet.replace_objectives(rules.slos)
         self.settings, self.rules = settings, rules
         if self.cache is not None:
             self.cache.configure(settings)
@@ -521,6 +529,7 @@ class Guard:
             "admin": lambda f: f.admin,
             "state_dir": lambda f: f.state_dir,
             "registry": lambda f: f.registry,
+            "windows": lambda f: f.windows,
             "checks": lambda f: f.checks,
             "exchange_log": lambda f: f.exchange_log,
             "webhooks": lambda f: f.webhooks,

@@ -21,6 +21,7 @@ from guard.settings.traffic import (
     VersionSettings,
     version_of,
 )
+from guard.settings.windows import WindowSettings
 
 
 class GuardFile(Model):
@@ -41,6 +42,7 @@ class GuardFile(Model):
     release: ReleaseSettings
     registry: RegistrySettings = RegistrySettings()
     cache: CacheSettings | None = Field(None, description="Answer cache; without this section nothing is cached.")
+    windows: WindowSettings = WindowSettings()
     checks: CheckSettings = CheckSettings()
     exchange_log: LogSettings = LogSettings()
     webhooks: tuple[WebhookSettings, ...] = ()

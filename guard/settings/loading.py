@@ -30,6 +30,7 @@ class Settings:
         self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks) if w.secret_env}
         self.webhook_urls = {w.name: self._webhook_url(i, w) for i, w in enumerate(file.webhooks)}
         self.registry_token = self._env("registry.token_env", file.registry.token_env)
+        self.prometheus_token = self._env("windows.token_env", file.windows.token_env)
         self.otel_headers = self._otel_headers()
         redis = file.cache.redis if file.cache is not None and file.cache.enabled else None
         self.redis_password = self._env("cache.redis.password_env", redis.password_env) if redis else None
