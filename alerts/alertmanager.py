@@ -53,7 +53,7 @@ def alertmanager_document(service: str, options: Options, outside: tuple[Outside
             },
         ],
         "inhibit_rules": [
-            # What a rollback is for need not be told while it goes on. Shorter than alerts are kept: see IN_PROGRESS.
+            # What a rollback is for need not be told while it goes on: see `guard_rules.quiet_s`.
             {
                 "source_matchers": [f'alertname="{IN_PROGRESS}"'],
                 "target_matchers": ['kind="symptom"'],
@@ -100,7 +100,7 @@ def prometheus_document(service: str, options: Options, rule_name: str) -> dict[
     return {
         "global": {"scrape_interval": every, "evaluation_interval": every},
         "rule_files": [rule_name],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [options.alertmanager]}]}]},
         "scrape_configs": [
             {
                 "job_name": options.job,

@@ -35,7 +35,7 @@ def share_cases(
         ),
         Case(
             "takes no traffic", steps * options.scrape_s,
-            _traffic(service, rule, per_step, bad, steps, arm="canary", weight=0),
+            _traffic(service, rule, per_step, bad, steps, judged=False),
         ),
     ]  # fmt: skip
     if min_events > 1 and rule.slo.fast is None:
@@ -100,8 +100,10 @@ def _past(share: float) -> float:
     return 0.05 if share <= 0 else min(3 * share, (1.0 + share) / 2.0)
 
 
-def _weight(service: str, arm: str, weight: float) -> Series:
-    return flat(selector("sft_release_weight", {"service": service, "release": RELEASE, "arm": arm}), weight)
+def _judged(service: str, judged: bool = True) -> tuple[Series, ...]:
+    """The release takes traffic, or it does not."""
+    series_name = selector("sft_release_judged", {"service": service, "release": RELEASE})
+    return (flat(series_name, 1),) if judged else ()
 
 
 def _counter(name: str, service: str, rule: Rule, per_step: float, steps: int) -> Series:
@@ -110,11 +112,10 @@ def _counter(name: str, service: str, rule: Rule, per_step: float, steps: int) -
 
 
 def _traffic(
-    service: str, rule: Rule, per_step: int, bad: int, steps: int, *, unjudged: int = 0, arm: str = "stable",
-    weight: float = 1,
+    service: str, rule: Rule, per_step: int, bad: int, steps: int, *, unjudged: int = 0, judged: bool = True,
 ) -> tuple[Series, ...]:  # fmt: skip
     found = [
-        _weight(service, arm, weight),
+        *_judged(service, judged),
         _counter(series.EVENTS, service, rule, per_step, steps),
         _counter(series.BAD, service, rule, bad, steps),
     ]
@@ -127,7 +128,7 @@ def _burst(service: str, rule: Rule, count: int, steps: int) -> tuple[Series, ..
     """All of them bad, all at once, and then silence."""
     labels = {"service": service, "release": RELEASE, "slo": rule.slo.name}
     values = f"0 {count}+0x{steps + 4}"
-    found = [_weight(service, "stable", 1)]
+    found = [*_judged(service)]
     found += [Series(selector(name, labels), values) for name in (series.EVENTS, series.BAD)]
     if series.has_unjudged(rule.slo):
         found.append(_counter(series.UNJUDGED, service, rule, 0, steps))
@@ -137,7 +138,7 @@ def _burst(service: str, rule: Rule, count: int, steps: int) -> tuple[Series, ..
 def _values(service: str, rule: Rule, per_step: int, mean: float, steps: int, unjudged: int = 0) -> tuple[Series, ...]:
     """Values with a spread of a tenth of their mean."""
     found = [
-        _weight(service, "stable", 1),
+        *_judged(service),
         _counter(series.EVENTS, service, rule, per_step, steps),
         _counter(series.VALUES, service, rule, per_step * mean, steps),
         _counter(series.SQUARES, service, rule, per_step * mean * mean * 1.01, steps),

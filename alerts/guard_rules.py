@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from alerts.cases import flat
 from alerts.model import INFO, PAGE, TICKET, Alert, Case, Group, Options, Runbook, Series
@@ -14,9 +14,7 @@ from slo.metric_names import INDICATORS
 IN_PROGRESS = "SftReleaseRollbackInProgress"
 DOWN = "SftGuardDown"
 ABSENT = "SftGuardAbsent"
-QUIET_S = 120.0
-"""How long after a rollback the symptoms of the bad release stay unsaid; shorter than they are kept, so that
-Alertmanager still tells their end."""
+MAX_QUIET_S = 120.0
 
 _CONDITIONS = {
     "rollback_suppressed": (
@@ -48,12 +46,22 @@ _CONDITIONS = {
 }  # fmt: skip
 
 
+def quiet_s(rules: Iterable[Rule]) -> float:
+    """Return how long after a rollback the symptoms of the bad release stay unsaid, seconds.
+
+    Half as long as the alert that is kept the shortest: Alertmanager says nothing of an inhibited alert, its end
+    included, so the silence must be over before the first symptom ends.
+    """
+    return min([MAX_QUIET_S, *(rule.slo.keep_firing_for_s / 2.0 for rule in rules)])
+
+
 def guard_group(service: str, rules: tuple[Rule, ...], options: Options) -> Group:
     """Return the alerts about the guard of one service."""
     compared = [r for r in rules if r.limit.value is not None and r.slo.threshold.form != "previous"]
     alerts = (
         _down(service, options), _absent(service), _stale(service, options), _checks_down(service), _coverage(service),
-        _baseline(service), _reload(service), _outbox(service), *_standing(service), _in_progress(service),
+        _baseline(service), _reload(service), _outbox(service), *_standing(service),
+        *_in_progress(service, quiet_s(rules)),
         _unknown(service), *(_outdated(service, rule) for rule in compared[:1]),
     )  # fmt: skip
     return Group(f"sft-{service}-guard", options.scrape_s, alerts, "the guard itself")
@@ -235,25 +243,35 @@ def _standing(service: str) -> tuple[Alert, ...]:
     return tuple(made)
 
 
-def _in_progress(service: str) -> Alert:
+def _in_progress(service: str, quiet: float) -> tuple[Alert, ...]:
+    """The alert that keeps symptoms quiet; none when symptoms are not kept long enough for it."""
+    if quiet <= 0:
+        return ()
     when = _series("sft_release_last_rollback_timestamp_seconds", service)
     book = Runbook(
         "A release was rolled back a moment ago. While this fires Alertmanager keeps the symptoms of that release to "
         "itself: they are what the rollback is for.",
-        (f"`time() - {when}` is below {QUIET_S:g} s",),
+        (f"`time() - {when}` is below {number(quiet)} s",),
         (INCIDENTS, STATUS),
         "It has set the weight to 0 and is finishing: pointer, cache epoch, webhooks, proof.",
     )
     labels = _labels(INFO)
     fired = selector("sft_release_last_rollback_timestamp_seconds", {"service": service, "release": "r1"})
-    return Alert(
-        IN_PROGRESS, f"time() - {when} < {QUIET_S:g}", labels,
-        f"{service}: {{{{ $labels.release }}}} was rolled back", "Its symptoms are not told meanwhile.", book,
-        (
-            Case("fires", 60.0, (flat(fired, 0),), ({**labels, "service": service, "release": "r1"},)),
-            Case("is over", 300.0, (flat(fired, 0),)),
+    samples = (flat(fired, 120.0 - quiet / 2.0),)
+    return (
+        Alert(
+            IN_PROGRESS,
+            f"time() - {when} < {number(quiet)}",
+            labels,
+            f"{service}: {{{{ $labels.release }}}} was rolled back",
+            "Its symptoms are not told meanwhile.",
+            book,
+            (
+                Case("fires", 120.0, samples, ({**labels, "service": service, "release": "r1"},)),
+                Case("is over", 300.0, samples),
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _unknown(service: str) -> Alert:

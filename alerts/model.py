@@ -14,6 +14,7 @@ class Options:
 
     scrape_s: how often Prometheus scrapes the guard and evaluates the rules. job: name of the scrape job. guard_url:
     admin listener. token_file: its bearer token, as Alertmanager sees the file. pager_url, ticket_url: webhooks.
+    alertmanager: where Prometheus finds it.
     runbook_url: what a runbook's file name is put behind.
     """
 
@@ -23,6 +24,7 @@ class Options:
     token_file: str = "guard-token"  # noqa: S105 - the name of a file
     pager_url: str = "http://127.0.0.1:9911/pager"
     ticket_url: str = "http://127.0.0.1:9911/ticket"
+    alertmanager: str = "127.0.0.1:9093"
     runbook_url: str = "runbooks/"
 
     @property

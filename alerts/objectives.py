@@ -57,7 +57,7 @@ def _enough(own: dict[str, str], rule: Rule, w: str, min_events: int) -> Iterato
     yield f"{events} >= {number(max(1, min_events))}"
     if has_unjudged(rule.slo):
         yield f"{events} >= {selector(f'sft:slo_unjudged:sum{w}', own)}"  # at least half could be judged
-    yield f"on (service, release) {selector('sft:release_judged', {'service': own['service']})}"
+    yield f"on (service, release, life) {selector('sft:release_judged', {'service': own['service']})}"
 
 
 def _of_rule(service: str, rule: Rule, options: Options) -> Iterator[Record | Alert]:

@@ -138,7 +138,7 @@ def _enough(rule: Rule, w: str, min_events: int) -> list[str]:
     if has_unjudged(rule.slo):
         share = show_ratio(MIN_COVERAGE_RATIO)
         found.append(f"at least {share} of the answers could be judged (`sft:slo_unjudged:sum{w}` is not larger)")
-    found.append("the release takes traffic (`sft:release_judged`)")
+    found.append("the release takes traffic, in its present life (`sft:release_judged`)")
     return found
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from slo.statistics import Z_95
 
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
-BY = "service, release, slo"
+BY = "service, release, slo, life"
 GAP_S = 300.0
 """A scrape may be missing this long before what was counted meanwhile is given up: the staleness of Prometheus."""
 

@@ -72,10 +72,7 @@ def shared_groups(service: str, rules: Iterable[Rule], options: Options) -> tupl
         Record(f"sft:{what}:step", step(selector(counter, own), options.scrape_s, options.late_s))
         for what, counter in _counters(every)
     ]
-    judged = (
-        f"max by (service, release) (\n  {selector('sft_release_weight', own | {'arm': 'stable'})}\n"
-        f"  or {selector('sft_release_weight', own | {'arm': 'canary'})} > 0\n)"
-    )
+    judged = f"max by (service, release, life) ({selector('sft_release_judged', own)})"
     lengths = sorted({length_s for rule in every for length_s in rule.windows_s()})
     quick = [s for s in lengths if s <= SLOW_FROM_S]
     slow = [s for s in lengths if s > SLOW_FROM_S]
@@ -84,7 +81,7 @@ def shared_groups(service: str, rules: Iterable[Rule], options: Options) -> tupl
         fast_rules += _window(own, every, length_s, options)
     groups = [
         Group(f"sft-{service}-windows", options.scrape_s, tuple(fast_rules),
-              "steps, windows up to an hour; sft:release_judged: releases that take traffic, and stable"),
+              "steps, and windows up to an hour"),
     ]  # fmt: skip
     if slow:
         rows = tuple(record for length_s in slow for record in _window(own, every, length_s, options))

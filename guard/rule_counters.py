@@ -21,8 +21,9 @@ def objective_rows(slos: Iterable[Slo], releases: Iterable[str], memory: MemoryS
     """Counters of every objective and release, those of the first releases first: a full scrape drops the last."""
     every = tuple(slos)
     for release in dict.fromkeys(releases):
+        life = life_of(release, memory)
         for slo in every:
-            labels = {"release": release, "slo": slo.name}
+            labels = {"release": release, "slo": slo.name, "life": life}
             tally = memory.tally(slo, release)
             yield "sft_slo_events_total", labels, tally.count
             if INDICATORS[slo.indicator].kind == "mean":
@@ -32,6 +33,11 @@ def objective_rows(slos: Iterable[Slo], releases: Iterable[str], memory: MemoryS
                 yield "sft_slo_bad_events_total", labels, tally.bad
             if has_unjudged(slo):
                 yield "sft_slo_unjudged_events_total", labels, tally.unjudged
+
+
+def life_of(release: str, memory: MemorySource) -> str:
+    """Label `life`: empty, and so absent, until a release is started again."""
+    return str(memory.lives.get(release) or "")
 
 
 def state_rows(state: ReleaseState, rollbacks: Mapping[str, float]) -> Iterator[GaugeRow]:
@@ -47,6 +53,8 @@ def state_rows(state: ReleaseState, rollbacks: Mapping[str, float]) -> Iterator[
 def guard_rows(guard: Any) -> Iterator[GaugeRow]:
     """Whether the guard can do its work. guard: a `guard.wiring.Guard`."""
     last = guard.judge.last
+    for release in {judged.verdict.release for judged in last.judged} if last else ():
+        yield "sft_release_judged", {"release": release, "life": life_of(release, guard.memory)}, 1.0
     yield "sft_guard_last_evaluation_timestamp_seconds", {}, last.wall_s if last else None
     baseline = guard.rules.baseline
     yield "sft_guard_baseline_expiry_timestamp_seconds", {}, baseline.expires_wall_s if baseline else None

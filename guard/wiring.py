@@ -208,6 +208,8 @@ class Guard:
                 self.clock,
                 self.controller.open_incidents,
                 repost_s=file.alertmanager.repost,
+                runbook_url=file.alertmanager.runbook_url,
+                on_result=self._posted,
             )
             self._background("alertmanager", self._poster.run())
 
@@ -452,6 +454,11 @@ class Guard:
 
     def _spans_dropped(self, reason: str, count: int) -> None:
         self.exporter.inc("sft_guard_spans_dropped_total", {"reason": reason}, count)
+
+    def _posted(self, result: str) -> None:
+        """Whether an Alertmanager took our open incidents."""
+        if result != "ok":
+            self.exporter.fail_open("alertmanager", "error")
 
     def _disk_fault(self, reason: str) -> None:
         """The journal could not write. What it would have said is in the log line of the event itself."""

@@ -39,6 +39,8 @@ def register(groups: Groups) -> None:
     made.add_argument("--guard-token-file", default=defaults.token_file, metavar="FILE",
                       help="its bearer token, as Alertmanager sees it (default %(default)s)")  # fmt: skip
     made.add_argument("--pager-url", default=defaults.pager_url, help="webhook that pages (default %(default)s)")
+    made.add_argument("--alertmanager", default=defaults.alertmanager, metavar="HOST:PORT",
+                      help="where Prometheus finds Alertmanager (default %(default)s)")  # fmt: skip
     made.add_argument("--ticket-url", default=defaults.ticket_url, help="webhook for tickets (default %(default)s)")
 
 
@@ -92,5 +94,12 @@ def _options(args: argparse.Namespace) -> Options:
         if not getattr(args, name).startswith(("http://", "https://")):
             raise ConfigError(f"--{name.replace('_', '-')}", getattr(args, name), "write http(s)://host:port")
     return Options(
-        scrape_s, args.job, args.guard_url, args.guard_token_file, args.pager_url, args.ticket_url, args.runbook_url
+        scrape_s,
+        args.job,
+        args.guard_url,
+        args.guard_token_file,
+        args.pager_url,
+        args.ticket_url,
+        args.alertmanager,
+        args.runbook_url,
     )

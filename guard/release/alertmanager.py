@@ -32,9 +32,17 @@ _NAMES: dict[IncidentKind, str] = {
 
 
 def alerts_of(
-    incidents: Iterable[Incident], wall_s: float, generator_url: str = "", *, end_after_s: float = END_AFTER_S
+    incidents: Iterable[Incident],
+    wall_s: float,
+    generator_url: str = "",
+    *,
+    end_after_s: float = END_AFTER_S,
+    runbook_url: str = "",
 ) -> list[dict[str, Any]]:
-    """Return the body of POST /api/v2/alerts: open incidents renewed, those closed lately as resolved."""
+    """Return the body of POST /api/v2/alerts: open incidents renewed, those closed lately as resolved.
+
+    runbook_url: what stands before the name of a page written by `sft-guard alerts build`.
+    """
     alerts = []
     for incident in incidents:
         ends_s = wall_s + end_after_s if incident.closed_s is None else incident.closed_s
@@ -55,6 +63,8 @@ def alerts_of(
         }
         if generator_url:
             alert["generatorURL"] = generator_url
+        if runbook_url:
+            alert["annotations"]["runbook_url"] = f"{runbook_url}{_NAMES[incident.kind]}.md"
         alerts.append(alert)
     return alerts
 
@@ -76,6 +86,7 @@ class AlertmanagerPoster:
         on_result: Callable[[str], None] = lambda _result: None,
         generator_url: str = "",
         repost_s: float = REPOST_S,
+        runbook_url: str = "",
     ) -> None:
         self._urls = tuple(url.rstrip("/") + "/api/v2/alerts" for url in urls)
         for url in self._urls:
@@ -83,6 +94,7 @@ class AlertmanagerPoster:
                 raise ConfigError("alertmanager.urls", url, "write http(s)://host:9093")
         self._session, self._clock, self._open = session, clock, open_incidents
         self._on_result, self._generator_url, self._repost_s = on_result, generator_url, repost_s
+        self._runbook_url = runbook_url
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -103,7 +115,13 @@ class AlertmanagerPoster:
     async def post_once(self) -> bool:
         """Post what is open now; True when every Alertmanager took it. Never raises for a receiver's fault."""
         end_after_s = max(END_AFTER_S, 5 * self._repost_s)
-        alerts = alerts_of(await self._open(), self._clock.wall_s(), self._generator_url, end_after_s=end_after_s)
+        alerts = alerts_of(
+            await self._open(),
+            self._clock.wall_s(),
+            self._generator_url,
+            end_after_s=end_after_s,
+            runbook_url=self._runbook_url,
+        )
         if not alerts:
             return True
         taken = True

@@ -78,6 +78,9 @@ class AlertmanagerSettings(Model):
 
     url: str
     repost: Seconds = 60.0
+    runbook_url: str = Field(
+        "", max_length=500, description="What stands before the name of a runbook page; see `alerts build`."
+    )
 
     @field_validator("url")
     @classmethod

@@ -35,6 +35,7 @@ GAUGE_WINDOW_S = 3600.0
 GAUGE_MIN_EVENTS = 20
 GAUGE_MIN_COVERAGE_RATIO = 0.5
 DUMP_VERSION = 1
+LIVES = 20
 
 _HIT = CacheStatus.HIT
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
@@ -60,6 +61,7 @@ class MemorySource:
         self._cap_ratio = tenant_cap_ratio
         self._latency_limits = _written_limits(slos)
         self._releases: dict[str, ReleaseBooks] = {}
+        self.lives: dict[str, int] = {}  # release -> how often it began anew; after LIVES the count begins again
         self.trial: Trial | None = None
         self.set_limits(limits or {})
 
@@ -152,7 +154,9 @@ class MemorySource:
 
     def forget(self, release: str) -> None:
         """Drop all that was counted of a release: a canary started again is not judged by its previous life."""
-        self._releases.pop(release, None)
+        if self._releases.pop(release, None) is not None:
+            # Whoever keeps our counters elsewhere cannot drop its windows: they go on under another name.
+            self.lives[release] = self.lives.get(release, 0) % LIVES + 1
         if self.trial is not None and self.trial.arm_of(release) is not None:
             self.trial = None
 
@@ -315,7 +319,7 @@ class MemorySource:
         in between, and what is counted meanwhile may be in it or not. Releases come in the order they were counted.
         """
         now_s = self._clock.now_s()
-        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s()}
+        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s(), "lives": dict(self.lives)}
         piece_count = 0
         for name, release in sorted(self._releases.items(), key=lambda item: item[1].counted_s):
             for book in list(release.books.values()):
@@ -367,9 +371,10 @@ class MemorySource:
                     book.limit(limits[routes])
                 loaded[str(name)] = release
             trial = Trial.load(dump.get("trial", ()), now_s, away_s)
+            lives = {str(name): int(life) for name, life in dump.get("lives", {}).items()}
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a dump of windows ({type(error).__name__}: {error})") from error
-        self._releases, self.trial = loaded, trial
+        self._releases, self.trial, self.lives = loaded, trial, lives
         if trial is not None:
             trial.objectives(self.slos, self._latency_limits)
 
@@ -390,7 +395,7 @@ def _joined(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         raise ValueError("no dump of windows: empty")
     if "releases" in head:
         return dict(head)
-    dump: dict[str, Any] = {"v": head["v"], "wall_s": head["wall_s"], "releases": {}}
+    dump: dict[str, Any] = {"v": head["v"], "wall_s": head["wall_s"], "lives": head.get("lives", {}), "releases": {}}
     if dump["v"] != DUMP_VERSION:
         return dump  # whoever loads it says so; its pieces may be of any form
     parts: dict[tuple[str, Routes, str, str], list[Mapping[str, Any]]] = {}

@@ -40,7 +40,7 @@ def test_the_sidecar_and_prometheus_say_the_same_of_the_same_events(tmp_path: Pa
     every = [w for seed in range(FIRST_SEED, FIRST_SEED + STREAMS) for w in watch(slo_file.objectives, seed, LENGTH_S)]
     inputs = [one for watched in every for one in _series(watched)]
     inputs += [
-        {"series": f'sft_release_weight{{service="faq-bot",release="{r}",arm="stable"}}', "values": "1+0x1000"}
+        {"series": f'sft_release_judged{{service="faq-bot",release="{r}"}}', "values": "1+0x1000"}
         for r in sorted({w.release for w in every})
     ]
     asked, compared, firing, moments = [], 0, 0, 0
