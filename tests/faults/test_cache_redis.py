@@ -12,12 +12,15 @@ import random
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guard.cache.envelope import Crosstalk, InvalidValue, seal
+from guard.cache.examine import examine_redis
 from guard.cache.types import Entry, Namespace, key_in
+from guard.settings import load_settings
 from tests.cache_kit import REDIS_SECRET, CheckedBy, RedisCache, RedisServer, redis_cache, redis_server
 from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
 from tests.faults.path_kit import Answer, Running, ask, chat, post, running, settled, take_apart, target, tell
@@ -340,3 +343,37 @@ async def test_a_line_that_nobody_of_us_wrote_takes_nothing_back(redis: RedisSer
         assert not cached.store.breaker.open
         assert len(cached.cache.revocations) == 0
         assert cached.counted("sft_cache_invalid_total") == 2
+
+
+GUARD = """\
+service: test
+slo: null
+routes: [{{name: chat, path: /v1/chat/completions, adapter: openai-chat}}]
+versions: {{v1: {{upstreams: ["http://127.0.0.1:1"]}}}}
+release: {{stable: v1}}
+cache:
+  store: redis
+  redis: {{url: "redis://127.0.0.1:{port}", username: doctor, password_env: PW, hmac_key_env: KEY}}
+"""
+
+
+async def test_the_doctor_tries_every_command_and_names_the_cure(redis: RedisServer, tmp_path: Path):
+    async def found(port: int, password: str = "pw") -> list[tuple[str, ...]]:
+        (tmp_path / "guard.yaml").write_text(GUARD.format(port=port))
+        settings = load_settings(tmp_path / "guard.yaml", {"PW": password, "KEY": "sixteen bytes or more"})
+        return list(await examine_redis(settings))
+
+    redis.tell("ACL", "SETUSER", "doctor", *ACL, "-xadd")
+    [fault, note] = await found(redis.port)
+    assert fault[0] == "fault"
+    assert "+xadd on sft:test:*" in fault[3]
+    assert note[0] == "ok"
+    redis.tell("ACL", "SETUSER", "doctor", "+xadd")
+    assert [line[0] for line in await found(redis.port)] == ["ok", "ok"]
+    redis.tell("ACL", "SETUSER", "doctor", "+config|get")
+    assert (await found(redis.port))[-1][0] == "warn"  # noeviction without a limit
+    [denied] = await found(redis.port, "wrong")
+    assert "password_env" in denied[3]
+    [refused] = await found(unused_port())
+    assert refused[3] == "start Redis, or correct the address"
+    assert redis.tell("DBSIZE") == b":0\r\n"  # it leaves nothing behind
