@@ -19,6 +19,7 @@ from guard.admin.backend import (
     Gate,
     GateData,
     Health,
+    History,
     IncidentDetail,
     IncidentList,
     Part,
@@ -28,8 +29,10 @@ from guard.admin.backend import (
     SloReport,
     Stats,
     VersionView,
+    Words,
 )
-from guard.admin.views import exchange_row, incident_detail, incident_row, slo_row, version_view
+from guard.admin.views import course, exchange_row, incident_detail, incident_row, slo_row, version_view
+from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio, told_by, told_unless_passed
 from guard.release.controller import Controller
@@ -38,8 +41,9 @@ from guard.release.plan import parse_plan
 from guard.rule_counters import guard_rows, objective_rows, state_rows
 from slo.errors import RefusedError
 from slo.evaluation import is_ticket
+from slo.history import Point
 from slo.metric_names import INDICATORS
-from slo.types import ActionKind, Compared, OnBreach, State, Version
+from slo.types import ActionKind, Compared, OnBreach, State, Verdict, Version
 
 if TYPE_CHECKING:
     from guard.wiring import Guard
@@ -48,6 +52,7 @@ GaugeRow = tuple[str, Mapping[str, str], float | None]
 _STATE_NUMBER = {State.OK: 0.0, State.BREACH: 1.0, State.UNKNOWN: 2.0}
 INCIDENTS_COUNT = 200
 STALE_TICKS = 3.0
+HISTORY_S = 3600.0
 
 
 class GuardBackend:
@@ -291,6 +296,26 @@ class GuardBackend:
         if self._guard.pipeline is not None:
             values["check_queue_length"] = float(self._guard.pipeline.stats().queue_length)
         return Stats(values)
+
+    def history(self) -> History:
+        """Every objective of the releases in traffic over the last hour, thinned to what a small picture shows."""
+        last = self._guard.judge.last
+        return History(tuple(course(j.verdict, j.arm, self._points(j.verdict)) for j in (last.judged if last else ())))
+
+    def _points(self, verdict: Verdict) -> tuple[Point, ...]:
+        return self._guard.memory.history(verdict.slo, verdict.release, HISTORY_S)
+
+    def exchange_words(self, exchange_id: str) -> Words | None:
+        """As the exchange log may hold them."""
+        found = self._guard.recent.words(exchange_id)
+        return Words(*found) if found else None
+
+    async def saved_usd(self) -> float | None:
+        """Of today, by the cache's own books."""
+        cache = self._guard.cache
+        if cache is None:
+            return None
+        return sum(row.saved_usd for row in CacheBackend(self._guard).cache_report(1).savings)
 
     # -- changing -------------------------------------------------------------------------------------------------
 

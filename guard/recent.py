@@ -1,4 +1,7 @@
-"""The last exchanges, for the admin API, feedback and exemplars of an incident. Bounded; numbers only, no words."""
+"""The last exchanges, for the admin API, feedback and exemplars of an incident. Bounded.
+
+Words are those that the exchange log may hold (redacted, or none), of the last few exchanges, shown to the token only.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from slo.types import FAILURES, CheckResult, Exchange, Finding
 KEPT_COUNT = 1_000
 RELEASE_OF_COUNT = 20_000  # thumbs come minutes later than answers
 BAD_PER_RELEASE_COUNT = 20
+WORDS_COUNT, WORDS_CHARS = 200, 2_000
 RELEASES_COUNT = 16
 
 
@@ -23,6 +27,7 @@ class RecentExchanges:
         self._release_of: OrderedDict[str, str] = OrderedDict()
         self._bad: dict[str, deque[Exemplar]] = {}
         self._drift: dict[str, Finding] = {}
+        self._words: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self.event_count: Counter[str] = Counter()  # exchanges of each release since the start
 
     def served(self, exchange: Exchange) -> None:
@@ -41,6 +46,11 @@ class RecentExchanges:
         """Its checks are done."""
         if exchange.exchange_id in self._kept:
             self._kept[exchange.exchange_id] = exchange
+        if text is not None and (text.get("question") or text.get("answer")):
+            words = (str(text.get("question", ""))[:WORDS_CHARS], str(text.get("answer", ""))[:WORDS_CHARS])
+            self._words[exchange.exchange_id] = words
+            if len(self._words) > WORDS_COUNT:
+                self._words.popitem(last=False)
         for finding in exchange.findings:
             if finding.check == "grounding":
                 if finding.result is CheckResult.FAIL:
@@ -60,6 +70,10 @@ class RecentExchanges:
                 break
             found.append(exchange)
         return tuple(found)
+
+    def words(self, exchange_id: str) -> tuple[str, str] | None:
+        """(question, answer) of a recent exchange, as far as they are kept."""
+        return self._words.get(exchange_id)
 
     def exemplars(self, release: str) -> tuple[Exemplar, ...]:
         """Bad answers of a release to look at, newest first."""

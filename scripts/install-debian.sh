@@ -3,7 +3,7 @@
 # the bench.
 # Debian or Ubuntu, as root. Without them those tests skip and say which package is missing.
 set -eu
-packages="redis-server prometheus prometheus-alertmanager postgresql chromium nginx-light libnginx-mod-http-lua"
+packages="redis-server prometheus prometheus-alertmanager postgresql chromium fonts-wqy-microhei nginx-light libnginx-mod-http-lua"
 missing=""
 for package in $packages; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"

@@ -41,6 +41,7 @@ from guard.admin.backend import (
     Stats,
 )
 from guard.admin.cache_routes import CacheAdmin, add_cache_routes
+from guard.admin.console import add_console
 from guard.admin.hooks import add_flagger_hooks
 from guard.admin.pages import docs_page, status_page
 from guard.admin.shield import Shield, error_body
@@ -116,6 +117,7 @@ def create_admin_app(
     _errors(app)
     _pages(app, backend)
     _reading(app, backend)
+    add_console(app, backend, clock or SystemClock(), writable=token is not None)
     if cache is not None:
         add_cache_routes(app, cache, writable=token is not None)
     if token is not None:
@@ -142,7 +144,7 @@ def _pages(app: FastAPI, backend: AdminBackend) -> None:
         ready = backend.ready()
         return _json(ready, 200 if ready.ready else 503)
 
-    @app.get("/", include_in_schema=False)
+    @app.get("/status", include_in_schema=False)
     async def status() -> Response:
         return _html(
             status_page(

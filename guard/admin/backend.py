@@ -345,6 +345,35 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """One objective of one release over the last hour. points: (Unix seconds, value), shares of bad events or means.
+
+    limit: what the points are held against; None while unknown.
+    """
+
+    slo: str
+    release: str
+    arm: str
+    limit: float | None
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All objectives of the releases in traffic."""
+
+    courses: tuple[Course, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What was said in one exchange, redacted as in the exchange log."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Sizes of what is bounded, for people who look for the tight one."""
 
@@ -392,3 +421,15 @@ class AdminBackend(Protocol):
         ...
 
     def stats(self) -> Stats: ...
+
+    def history(self) -> History:
+        """May take some milliseconds: call it beside the loop."""
+        ...
+
+    def exchange_words(self, exchange_id: str) -> Words | None:
+        """None: too long ago, or no words are kept."""
+        ...
+
+    async def saved_usd(self) -> float | None:
+        """What the cache saved today; None without a cache."""
+        ...

@@ -1,6 +1,6 @@
-"""Two static HTML pages, made here and escaped here: the status page at `/` and the API reference at `/docs`.
+"""Two HTML pages without scripts, made here and escaped here: `/status` and the API reference at `/docs`.
 
-No script, no image, no font, no request to anywhere: the one style sheet is inline and named by its hash in the
+No script, no image, no font, no request to anywhere: their one style sheet is inline and named by its hash in the
 content security policy. Everything that came from outside goes through `text()`.
 """
 
@@ -32,10 +32,11 @@ code,pre{font-family:ui-monospace,monospace;font-size:.9em}pre{overflow:auto;pad
 """
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'sha256-"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self'; style-src 'self' 'sha256-"
     + base64.b64encode(sha256(STYLE.encode()).digest()).decode()
-    + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    + "'; require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""Scripts and styles come from this listener's own files only, and no script may make HTML out of a string."""
 
 _SHOWN = {"ratio": "{:.4g}", "seconds": "{:.3f} s", "usd": "{:.6f} USD"}
 
@@ -52,7 +53,7 @@ def text(value: object) -> str:
 def status_page(
     health: Health, ready: Readiness, slo: SloReport, release: ReleaseStatus, exchanges: Sequence[ExchangeRow]
 ) -> str:
-    """The page at `/`: health, objectives, release, recent exchanges."""
+    """The page at `/status`: health, objectives, release, recent exchanges."""
     parts = "".join(
         f"<tr><td>{text(p.name)}</td><td>{_state(p.status)}</td><td>{text(p.detail)}</td></tr>" for p in health.parts
     )

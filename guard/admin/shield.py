@@ -34,6 +34,7 @@ OPEN_POSTS = frozenset({"/api/v1/gate"}) | hooks.PATHS
 BODY_BYTES = 64 * 1024
 ALERTS_BYTES = 5 * 1024 * 1024
 BODY_S = 10.0
+PAGES = frozenset({"/", "/status", "/docs", "/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OFF = "changing state is off: name a token with admin.token_env or admin.token_file in guard.yaml"
@@ -143,7 +144,7 @@ class Shield:
         path, reading = scope["path"], scope["method"] in READING
         if scope["method"] == "POST" and path in OPEN_POSTS:
             reading = True
-        private = self._protect_reads and (path.startswith("/api/v1/") or path in ("/", "/docs", "/openapi.json"))
+        private = self._protect_reads and (path.startswith("/api/v1/") or path in PAGES)
         if reading and not private:
             return
         if self._token is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from guard.admin.backend import (
     ComparisonRow,
+    Course,
     ExchangeRow,
     FindingRow,
     IncidentDetail,
@@ -12,8 +15,12 @@ from guard.admin.backend import (
     VersionView,
 )
 from guard.release.incident import Incident
+from slo.evaluation import allowed_share
+from slo.history import Point, thinned
 from slo.metric_names import INDICATORS
 from slo.types import Comparison, Exchange, Verdict, Version
+
+COURSE_POINTS = 60
 
 
 def version_view(version: Version) -> VersionView:
@@ -60,6 +67,16 @@ def comparison_row(comparison: Comparison) -> ComparisonRow:
         comparison.harm_high,
         dict(comparison.evidence),
     )
+
+
+def course(verdict: Verdict, arm: str, points: Sequence[Point]) -> Course:
+    """An objective over time for a small picture: shares of bad events, or means."""
+    indicator = INDICATORS.get(verdict.slo.indicator)
+    limit = verdict.threshold
+    if limit is not None and indicator is not None and indicator.kind != "mean":
+        limit = allowed_share(indicator, limit)
+    shown = tuple((p.wall_s, p.value) for p in thinned([p for p in points if p.count], COURSE_POINTS))
+    return Course(verdict.slo.name, verdict.release, arm, limit, shown)
 
 
 def exchange_row(exchange: Exchange) -> ExchangeRow:

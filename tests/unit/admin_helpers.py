@@ -112,6 +112,16 @@ class FakeBackend:
     def gate(self, release: str) -> shapes.Gate:
         return shapes.Gate(shapes.GateData(self.verdict, release=release))  # type: ignore[arg-type]
 
+    def history(self) -> shapes.History:
+        points = ((1_750_000_000.0, 0.02), (1_750_000_060.0, 0.08))
+        return shapes.History((shapes.Course(self.words, self.words, "canary", 0.045, points),))
+
+    def exchange_words(self, exchange_id: str) -> shapes.Words | None:
+        return shapes.Words(self.words, self.words) if exchange_id == "e1" else None
+
+    async def saved_usd(self) -> float | None:
+        return None
+
     def stats(self) -> shapes.Stats:
         return shapes.Stats({"queue_length": 3})
 

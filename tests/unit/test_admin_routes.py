@@ -23,7 +23,7 @@ from tests.unit.admin_helpers import TOKEN, Answer, Site, call
 pytestmark = pytest.mark.anyio
 
 READ = (
-    "/", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json", "/api/v1/slo", "/api/v1/release",
+    "/", "/status", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json", "/api/v1/slo", "/api/v1/release",
     "/api/v1/exchanges", "/api/v1/incidents", "/api/v1/incidents/inc1", "/api/v1/incidents/inc1/postmortem",
     "/api/v1/drift", "/api/v1/baseline", "/api/v1/config", "/api/v1/stats", "/api/v1/gate",
 )  # fmt: skip
@@ -429,7 +429,7 @@ class Elements(HTMLParser):
 
 @pytest.mark.parametrize("words", XSS)
 async def test_hostile_text_is_shown_as_text_on_the_status_page(words: str) -> None:
-    page = (await Site(words=words).ask("GET", "/")).body.decode()
+    page = (await Site(words=words).ask("GET", "/status")).body.decode()
     seen = Elements(page)
     assert {tag for tag, _ in seen.tags} <= ALLOWED_TAGS
     for tag, attributes in seen.tags:
@@ -443,7 +443,7 @@ async def test_hostile_text_is_shown_as_text_on_the_status_page(words: str) -> N
 
 async def test_the_pages_ask_nobody_else_for_anything() -> None:
     site = Site()
-    for path in ("/", "/docs"):
+    for path in ("/status", "/docs"):
         page = (await site.ask("GET", path)).body.decode()
         for tag, attributes in Elements(page).tags:
             assert tag not in {"script", "link", "img", "iframe", "object", "form"}
@@ -461,7 +461,7 @@ async def test_the_reference_names_every_route_with_its_token_and_answer() -> No
     spec = (await site.ask("GET", "/openapi.json")).json
     page = (await site.ask("GET", "/docs")).body.decode()
     for path in (*READ, *WRITE):
-        if path in ("/", "/docs", "/openapi.json"):
+        if path in ("/", "/status", "/docs", "/openapi.json"):
             continue
         template = path.replace("inc1", "{incident_id}")
         assert template in spec["paths"]

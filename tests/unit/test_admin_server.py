@@ -164,7 +164,7 @@ async def test_a_real_browser_runs_nothing_of_what_the_model_said() -> None:
         async with serving(site) as handle:
             command = [
                 "chromium", "--headless", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
-                *(["--no-sandbox"] if os.geteuid() == 0 else []), "--dump-dom", f"{handle.url}/",
+                *(["--no-sandbox"] if os.geteuid() == 0 else []), "--dump-dom", f"{handle.url}/status",
             ]  # fmt: skip
             found = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=90, check=False)
     page = found.stdout.decode()

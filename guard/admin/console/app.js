@@ -1,0 +1,185 @@
+// The loop of the page: live snapshots in, panels out; actions with the token and a typed word.
+import { el, plain } from "/console/draw.js";
+import * as panels from "/console/panels.js";
+import { choose, chosen, t } from "/console/words.js";
+
+const $ = id => document.getElementById(id);
+const COURSE_EVERY_MS = 30000, STALE_MS = 10000, PAGE = 50, MOST = 1000;
+const THEMES = ["auto", "light", "dark"];
+let snapshot = null, seenAt = 0, paused = false, wanted = PAGE, more = null, source = null;
+const courses = new Map();
+
+function show() {
+  if (!snapshot) return;
+  panels.health(snapshot);
+  panels.release(snapshot);
+  panels.objectives(snapshot, courses);
+  panels.incidents(snapshot);
+  panels.drift(snapshot);
+  panels.cost(snapshot);
+  panels.exchanges(wanted > PAGE && more ? more : snapshot.exchanges);
+  $("more").hidden = wanted >= MOST || snapshot.exchanges.length < PAGE;
+  $("main").dataset.ready = "yes";
+}
+
+function connect() {
+  source = new EventSource("/api/v1/stream");
+  source.addEventListener("snapshot", event => {
+    seenAt = Date.now();
+    if (paused) return;
+    snapshot = JSON.parse(event.data);
+    say("");
+    show();
+  });
+}
+
+function say(text) {
+  $("link").hidden = !text;
+  $("link").textContent = text;
+}
+
+function watch() {
+  const age = Date.now() - seenAt;
+  if (paused) say(t("paused"));
+  else if (age > STALE_MS) say(t("lost", { age: `${Math.round(age / 1000)} s` }));
+}
+
+async function read(path, options = {}) {
+  const answer = await fetch(path, { cache: "no-store", ...options });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.error ? body.error.message : `${answer.status}`);
+  return body;
+}
+
+async function readCourses() {
+  try {
+    for (const course of (await read("/api/v1/history")).courses) courses.set(`${course.slo} ${course.release}`, course);
+  } catch { return; } // the stream says when the guard is gone
+  if (!paused) show();
+}
+
+async function showMore() {
+  wanted = Math.min(MOST, wanted * 4);
+  more = (await read(`/api/v1/exchanges?limit=${wanted}`)).exchanges;
+  show();
+}
+
+function ask(action) {
+  if (!$("token").value) {
+    $("said").textContent = t("no-token");
+    $("token").focus();
+    return;
+  }
+  const release = snapshot.release;
+  const word = action === "drill" ? "drill" : (release.canary ?? release.stable).name;
+  const epoch = release.epoch;
+  $("c-title").textContent = t(`a-${action}`);
+  $("c-about").textContent = t(`about-${action}`);
+  $("c-label").textContent = plain(t("type", { word }));
+  $("c-word").value = "";
+  $("c-go").disabled = true;
+  $("c-word").oninput = () => { $("c-go").disabled = $("c-word").value !== word; };
+  $("confirm").onclose = () => { if ($("confirm").returnValue === "go" && $("c-word").value === word) carryOut(action, epoch); };
+  $("confirm").returnValue = "cancel";
+  $("confirm").showModal();
+  $("c-word").focus();
+}
+
+async function carryOut(action, epoch) {
+  $("said").textContent = t("doing");
+  try {
+    const body = { actor: "console", reason: "console", expected_epoch: epoch };
+    const result = await post(`/api/v1/release/${action}`, body);
+    $("said").textContent = plain(result.message);
+  } catch (error) {
+    $("said").textContent = plain(error.message);
+  }
+}
+
+function post(path, body) {
+  return read(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json", authorization: `Bearer ${$("token").value}` } });
+}
+
+function open(title, body) {
+  $("d-title").textContent = plain(title);
+  $("d-body").replaceChildren(...body);
+  $("detail").showModal();
+}
+
+async function openIncident(id) {
+  const [title, body] = panels.incidentDetail(await read(`/api/v1/incidents/${encodeURIComponent(id)}`));
+  open(title, body);
+}
+
+async function openExchange(id) {
+  if (!$("token").value) return open(id, [el("p", {}, t("words-why"))]);
+  try {
+    const words = await post("/api/v1/exchanges/words", { exchange_id: id });
+    const parts = [["question", words.question], ["answer", words.answer]].filter(p => p[1]);
+    open(id, parts.length ? parts.flatMap(([name, text]) => [el("h3", {}, t(name)), el("pre", {}, text)]) : [el("p", {}, t("no-words"))]);
+  } catch (error) {
+    open(id, [el("p", {}, error.message)]);
+  }
+  return undefined;
+}
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  $("theme").textContent = `${t("theme")}: ${name}`;
+  remember("theme", name);
+}
+
+function remember(name, value) { try { localStorage.setItem(`sft-guard-${name}`, value); } catch { /* private windows have none */ } }
+function remembered(name) { try { return localStorage.getItem(`sft-guard-${name}`); } catch { return null; } }
+
+function setLanguage(name) {
+  choose(name);
+  setTheme(document.documentElement.dataset.theme);
+  $("pause").textContent = t(paused ? "resume" : "pause");
+  remember("language", name);
+  show();
+}
+
+function togglePause() {
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  $("pause").textContent = t(paused ? "resume" : "pause");
+  say(paused ? t("paused") : "");
+}
+
+function nextTheme() { setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]); }
+
+const SECTIONS = ["health", "release", "slo", "incidents", "drift", "cost", "exchanges"];
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input,textarea") || document.querySelector("dialog[open]")) return;
+  if (/^[1-7]$/.test(event.key)) {
+    const section = $(`s-${SECTIONS[event.key - 1]}`);
+    section.setAttribute("tabindex", "-1");
+    section.focus();
+    section.scrollIntoView();
+  } else if (event.key === "p") togglePause();
+  else if (event.key === "t") nextTheme();
+  else if (event.key === "l") setLanguage(chosen() === "en" ? "zh-TW" : "en");
+  else if (event.key === "?") open(t("keys"), [el("p", {}, t("keys-about"))]);
+});
+document.addEventListener("click", event => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.action) ask(button.dataset.action);
+  else if (button.dataset.incident) openIncident(button.dataset.incident);
+  else if (button.dataset.exchange) openExchange(button.dataset.exchange);
+});
+$("pause").onclick = togglePause;
+$("theme").onclick = nextTheme;
+$("language").onclick = () => setLanguage(chosen() === "en" ? "zh-TW" : "en");
+$("help").onclick = () => open(t("keys"), [el("p", {}, t("keys-about"))]);
+$("more").onclick = showMore;
+
+const asked = new URLSearchParams(location.search);
+document.documentElement.dataset.theme = THEMES.includes(asked.get("theme")) ? asked.get("theme") : remembered("theme") ?? "auto";
+setLanguage(asked.get("lang") ?? remembered("language") ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh-TW" : "en"));
+seenAt = Date.now();
+connect();
+readCourses();
+setInterval(readCourses, COURSE_EVERY_MS);
+setInterval(watch, 1000);
