@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from guard.cache.hot import HotGroups
+from guard.cache.hot import Hot, HotGroups
 from guard.cache.ports import Counters, Found
 from guard.cache.types import CacheKey, CacheRequest, Entry, Namespace, key_in
 from guard.cache.warming import Candidate, Ledger, Situation, Wait, WarmLimits, choose, sent, settled
@@ -23,7 +23,9 @@ from slo.types import Exchange, Outcome
 log = logging.getLogger("guard.cache")
 
 NAMESPACES_COUNT = 8
-TRIED_COUNT = 4096
+TRIED_COUNT = 16_384
+CHOICE_COUNT = 64
+"""Hottest missing keys that are weighed against the budget at a time."""
 
 
 class Asked(Protocol):
@@ -94,10 +96,10 @@ class Warmer:
         counters: Counters,
         clock: Clock,
         *,
-        key_count: int = 128,
-        group_count: int = 16,
-        body_bytes: int = 16 * 1024,
-        half_life_s: float = 3600.0,
+        key_count: int = 512,
+        group_count: int = 8,
+        body_bytes: int = 8 * 1024,
+        half_life_s: float = 6 * 3600.0,
     ) -> None:
         self._limits, self._ask, self._in_traffic, self._mark_of = limits, ask, in_traffic, mark_of
         self._lookup, self._keep = lookup, keep
@@ -132,10 +134,15 @@ class Warmer:
     def tick(self) -> None:
         """Look at what takes traffic now; send at most what the budget and the number under way allow."""
         self.released()
-        for name, space in self._spaces.items():
-            if space.fresh:
-                while self._step(name, space):
-                    pass
+        now_s = self._clock.now_s()
+        filling = [(n, s) for n, s in self._spaces.items() if s.fresh and now_s - s.began_s < self._limits.for_s]
+        if not filling:
+            return
+        hottest = self.hot.hottest(now_s, least_count=self._limits.least_count)
+        for name, space in filling:
+            missing = [(key, h) for h in hottest if (key := _key_of(h)) not in space.done][:CHOICE_COUNT]
+            while self._step(name, space, dict(missing)):
+                pass
 
     def released(self) -> None:
         """The split may have changed: begin what is new, give up what is gone. Cheap; call it at once on a rollback."""
@@ -163,19 +170,17 @@ class Warmer:
     def _release(assignment: Assignment) -> str:
         return assignment.target.version.release_id
 
-    def _step(self, name: tuple[str, int], space: _Space) -> bool:
+    def _step(self, name: tuple[str, int], space: _Space, missing: dict[str, Hot[bytes, Hotness]]) -> bool:
         now_s = self._clock.now_s()
         situation = Situation(now_s, space.began_s, space.done, self._shedding(), self._sick())
-        hottest = self.hot.hottest(now_s, least_count=self._limits.least_count)
-        hot = {self._request_in(h.value.request, space).key.text: h for h in hottest}
-        candidates = [Candidate(key, h.count, h.value.cost_usd) for key, h in hot.items()]
+        candidates = [Candidate(key, h.count, h.value.cost_usd) for key, h in missing.items()]
         chosen, space.wait = choose(candidates, self.ledger, self._limits, situation)
         if chosen is None:
             return False
         space.done[chosen.key] = None
         if len(space.done) > TRIED_COUNT:
             space.done.popitem(last=False)
-        request = self._request_in(hot[chosen.key].value.request, space)
+        request = self._request_in(missing[chosen.key].value.request, space)
         self.ledger = sent(self.ledger, chosen, now_s)
         self._busy = False
         self._lookup(request.key, lambda entry, failure: self._looked_up(name, space, chosen, request, entry))
@@ -241,3 +246,8 @@ class Warmer:
             SpaceStats(s.release, epoch, s.assignment.arm, s.sent, s.stored, s.wait.value if s.fresh else "steady")
             for (_, epoch), s in self._spaces.items()
         )
+
+
+def _key_of(hot: Hot[bytes, Hotness]) -> str:
+    """Tells hot keys of all groups apart, and costs no hash: it is asked for every key at every look."""
+    return f"{hot.key.hex()}{hot.value.request.key.namespace.tenant}"

@@ -193,6 +193,9 @@ def advance(state: ReleaseState, now_s: float) -> ReleaseState:
 def promote(state: ReleaseState, now_s: float) -> ReleaseState:
     """Make the canary stable; the old stable is kept as `previous`, to return to.
 
+    The cache epoch stays: what answers has another release, so nothing of the old one can be reached, and what was
+    warmed while it was a canary is of use to everybody now. A rollback moves it.
+
     Raises:
         RefusedError: no_rollout.
     """
@@ -206,7 +209,6 @@ def promote(state: ReleaseState, now_s: float) -> ReleaseState:
         canary_ratio=0.0,
         phase=Phase.PROMOTED,
         stage_started_s=now_s,  # from here on: how long ago the promotion was
-        cache_epoch=moved.epoch,
         unknown_since_s=None,
         conditions=lasting(state),
         recommendation="",

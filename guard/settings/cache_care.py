@@ -19,8 +19,8 @@ class WarmingSettings(Model):
     usd_per_hour: float = Field(2.0, ge=0, le=10_000, description="Never more in any hour, by the price table.")
     in_flight: int = Field(2, ge=1, le=64, description="Warm-up requests under way at once.")
     span: Seconds = Field(1800.0, description="How long after its first traffic a release is warmed.")
-    keys: int = Field(128, ge=1, le=4096, description="Hottest keys remembered per tenant and route.")
-    least_count: float = Field(2.0, ge=1.0, description="How often a key must have been asked within about an hour.")
+    keys: int = Field(512, ge=1, le=8192, description="Hottest keys remembered per tenant and route, eight of those.")
+    least_count: float = Field(2.0, ge=1.0, description="How often a key must have been asked within some hours (half-life six).")
 
 
 class SemanticSettings(Model):

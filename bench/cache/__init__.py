@@ -1,0 +1,1 @@
+"""Figures of the answer cache: `python -m bench.cache`, or `make bench-cache`."""
