@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-proxy bench-baseline scenarios sim debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-baseline scenarios sim debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -41,6 +41,9 @@ golden: setup  ## rewrite the files that tests compare with (review the diff)
 
 cache-model: setup  ## random histories against the cache: every hit held against the truth (STEPS=1000000)
 	$(BIN)/python -m bench.cache_model --steps $(or $(STEPS),1000000) --redis-steps $(or $(REDIS_STEPS),50000)
+
+bench-cache: setup  ## the answer cache: money saved, a release with and without warming, the gate, hits against direct
+	$(BIN)/python -m bench.cache
 
 bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
 	$(BIN)/python -m bench.proxy

@@ -1,4 +1,4 @@
-"""`python -m bench.cache [--workload] [--release] [--semantic] [--stampede] [--zipf]`; without a choice, all of them."""
+"""`python -m bench.cache [--workload] [--release] [--semantic] [--stampede] [--zipf]`; without a choice, all."""
 
 from __future__ import annotations
 

@@ -104,9 +104,7 @@ def main(seed: int, out: Path | None) -> dict[str, Any]:
         "no_release_usd": round(base_usd, 2),
         "warm_requests": row.warm_requests, "warm_usd": round(row.warm_usd, 2), "misses_avoided": row.misses_avoided,
     }  # fmt: skip
-    print(
-        f"\nA knowledge release: canary 10 % for 1 h, then all; {RATE_PER_HOUR} questions/h, hit ratio before {before:.3f}"
-    )
+    print(f"\nA knowledge release: canary 10 % for 1 h, then all; {RATE_PER_HOUR}/h, hit ratio before {before:.3f}")
     print(f"{'':<22}{'worst 10 min':>13}{'first hour':>12}{'second hour':>13}{'cost of 6 h':>13}{'extra':>10} USD")
     for name, world in (("without warming", cold), ("with warming", warm)):
         worst = min(ratio for hour, ratio in ratios(world) if hour >= CANARY_S / HOUR_S)
@@ -119,8 +117,8 @@ def main(seed: int, out: Path | None) -> dict[str, Any]:
         }  # fmt: skip
     counterfactual = row.usd_without_warming - row.usd_with_warming
     print(
-        f"warm-ups: {row.warm_requests} for {row.warm_usd:.2f} USD; {row.misses_avoided} misses avoided; the guard's own "
-        f"comparison: without warming {counterfactual:+.2f} USD"
+        f"warm-ups: {row.warm_requests} for {row.warm_usd:.2f} USD; {row.misses_avoided} misses avoided; "
+        f"the guard's own comparison: without warming {counterfactual:+.2f} USD"
     )
     if out is not None:
         draw(cold, warm, before, out)

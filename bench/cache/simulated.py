@@ -212,8 +212,8 @@ class World:
     ) -> Exchange:
         asked = cost_usd is not None
         return Exchange(
-            exchange_id, self.wall_s + began_s, "chat", assignment.target.version.release_id, assignment.arm, Outcome.OK,
-            200, duration_s=self.clock.at_s - began_s, cache=status, cost_usd=cost_usd,
+            exchange_id, self.wall_s + began_s, "chat", assignment.target.version.release_id, assignment.arm,
+            Outcome.OK, 200, duration_s=self.clock.at_s - began_s, cache=status, cost_usd=cost_usd,
             input_tokens=INPUT_TOKENS if asked else None, output_tokens=OUTPUT_TOKENS if asked else None,
         )  # fmt: skip
 
