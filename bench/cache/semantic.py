@@ -1,4 +1,7 @@
-"""Precision and recall of semantic hits with and without the near-miss gate, per set, half and threshold."""
+"""Precision and recall of semantic hits with and without the near-miss gate, per set, half and threshold.
+
+Pairs of the same text but for case are left out: the exact cache serves them, whatever their label says.
+"""
 
 from __future__ import annotations
 
@@ -59,14 +62,13 @@ def _rows(name: str, half: str, found: list[Pair]) -> dict[str, Any]:
     rows = {}
     passed = {id(p): refusal(p.one, p.other) is None for p in found if p.cosine >= THRESHOLDS[0]}
     for threshold in THRESHOLDS:
-        near = [p for p in found if p.cosine >= threshold]
+        near = [p for p in found if p.cosine >= threshold and not p.identical]
         base, gated = Counter(p.label for p in near), Counter(p.label for p in near if passed[id(p)])
         row = {
             "true": base[True], "false": base[False], "precision": _ratio(base[True], base[True] + base[False]),
             "gate_true": gated[True], "gate_false": gated[False],
             "gate_precision": _ratio(gated[True], gated[True] + gated[False]),
             "kept": _ratio(gated[True], base[True]), "cut": base[False] / gated[False] if gated[False] else None,
-            "identical": sum(1 for p in near if p.label and p.identical),
             "unlabelled": base[None], "gate_unlabelled": gated[None],
         }  # fmt: skip
         rows[f"{name} | {half} | {threshold}"] = row

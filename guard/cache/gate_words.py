@@ -144,6 +144,33 @@ internet online web
 microsoft ms
 option setting preference
 tv television
+choose select pick
+assist help support
+gather collect
+combine merge join
+convert transform
+customize customise personalize personalise
+duplicate clone
+fetch retrieve
+erase wipe clear
+log-in login sign-in signin log-on logon
+log-out logout sign-out signout log-off logoff
+sign-up signup register enrol enroll
+undo revert
+schedule plan
+follow track
+commence launch start
+halt stop pause
+teach train
+purchase order
+parcel package shipment delivery
+error bug fault
+colour color
+favourite favorite
+licence license
+programme program
+cheque check
+centre center
 uk britain
 us usa america
 """

@@ -20,7 +20,9 @@ class WarmingSettings(Model):
     in_flight: int = Field(2, ge=1, le=64, description="Warm-up requests under way at once.")
     span: Seconds = Field(1800.0, description="How long after its first traffic a release is warmed.")
     keys: int = Field(512, ge=1, le=8192, description="Hottest keys remembered per tenant and route, eight of those.")
-    least_count: float = Field(2.0, ge=1.0, description="How often a key must have been asked within some hours (half-life six).")
+    least_count: float = Field(
+        2.0, ge=1.0, description="How often a key must have been asked within some hours (half-life six)."
+    )
 
 
 class SemanticSettings(Model):
