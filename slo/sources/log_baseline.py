@@ -6,7 +6,7 @@ The same decisions as `slo.collecting.collect` makes one exchange at a time; a t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import gcd
 from typing import Any
 
@@ -33,10 +33,10 @@ from slo.indicators import CACHE_HITS, LATENCY
 from slo.metric_names import INDICATORS
 from slo.sources.log_table import USABLE, LogTable
 from slo.sources.log_votes import BALLOTS, SERVED, bin_sql, bucket, number, profiles, tally_sql
+from slo.windows import quantile_of_bins
 
 HOUR_S = 3600
 _CHECKED = tuple(b.indicator for b in BALLOTS if b.indicator.startswith("sft_quality_"))
-_OF_LATENCY = tuple(LATENCIES)
 
 Progress = Callable[[float], None]
 
@@ -66,17 +66,17 @@ def gather(table: LogTable, terms: Terms, on_progress: Progress | None = None) -
         exchange_count=count,
         day_count=day_count,
         excluded=dict(table.rows("SELECT left_out, sum(n)::BIGINT FROM kinds WHERE left_out <> '' GROUP BY ALL")),
-        releases=tuple(
-            release
-            for (release,) in table.rows(
-                f"SELECT DISTINCT release FROM kinds WHERE left_out = '' ORDER BY release LIMIT {RELEASE_COUNT}"
-            )
-        ),
         hours=_hours(table, width_s),
         notes=notes,
     )
     if count:
         gathered.first_wall_s, gathered.last_wall_s = first_s, last_s
+        # Not a key of the counts: five thousand releases would make five thousand times the rows.
+        named = table.rows(
+            f"SELECT DISTINCT release FROM numbers WHERE {USABLE} AND {_left_out_sql(terms)} = '' AND "
+            f"{_between(first_s, last_s)} ORDER BY release LIMIT {RELEASE_COUNT}"
+        )
+        gathered.releases = tuple(release for (release,) in named)
     _values(table, terms, width_s, gathered)
     return gathered
 
@@ -89,7 +89,7 @@ def sample_words(table: LogTable, terms: Terms, gathered: Gathered, count: int) 
     """
     if not table.has_text or not gathered.exchange_count:
         return []
-    span = f"wall_s >= {number(gathered.first_wall_s)} AND wall_s <= {number(gathered.last_wall_s)}"
+    span = _between(gathered.first_wall_s, gathered.last_wall_s)
     sql = (
         f"SELECT wall_s, text FROM worded WHERE text IS NOT NULL AND {USABLE} AND {span} "
         f"AND {_left_out_sql(terms)} = '' ORDER BY pick, wall_s LIMIT {count}"
@@ -132,12 +132,17 @@ def _within(ranges: tuple[TimeRange, ...]) -> str:
     return f"({' OR '.join(parts)})" if parts else "false"
 
 
+def _between(first_s: float, last_s: float) -> str:
+    """SQL: the exchange lies in the span, both ends included."""
+    return f"wall_s >= {number(first_s)} AND wall_s <= {number(last_s)}"
+
+
 def _leave_old_out(table: LogTable, terms: Terms, width_s: int) -> tuple[str, ...]:
     """Of more than `terms.max_days` keep the latest, by whole hours, and say so."""
     taken = "left_out IN ('', '" + HITS + "')"
     first_s, last_s = next(table.rows("SELECT min(first_s), max(last_s) FROM kinds WHERE left_out = ''"))
     hours = round(terms.max_days * 24)
-    if first_s is None or last_s // HOUR_S - first_s // HOUR_S + 1 <= hours:
+    if first_s is None or last_s - first_s <= terms.max_days * DAY_S:
         return ()
     cut = (int(last_s // HOUR_S) - hours + 1) * HOUR_S // width_s
     table.run(f"UPDATE kinds SET left_out = '{TOO_OLD}' WHERE {taken} AND bucket < {cut}")
@@ -184,33 +189,33 @@ def _values(table: LogTable, terms: Terms, width_s: int, gathered: Gathered) -> 
             value = value_of(name, count, bad, total, {})
             if value is not None:
                 gathered.values.setdefault((name, float(window_s)), []).append((float(at * window_s), value))
-        for at, counts in _grouped(table, f"SELECT {place}, key, sum(n)::BIGINT FROM latencies GROUP BY ALL"):
-            found: dict[str, tuple[int, float]] = {}
-            if sum(counts.values()) >= MIN_WINDOW_EVENTS:
-                _latency_values(found, counts)
-            for name, (_, value) in found.items():
+        for at, *keys in table.rows(_quantiles_sql(place)):
+            for name, key in zip(LATENCIES, keys, strict=True):
+                value = quantile_of_bins({key: 1.0}, 0.5)
+                assert value is not None
                 gathered.values.setdefault((name, float(window_s)), []).append((float(at * window_s), value))
 
 
 def _latency_values(into: dict[str, tuple[int, float]], bins: dict[int, int]) -> None:
     count = sum(bins.values())
-    for name in _OF_LATENCY:
+    for name in LATENCIES:
         value = value_of(name, count, 0, 0.0, bins)
         if value is not None:
             into[name] = (count, value)
 
 
-def _grouped(table: LogTable, sql: str) -> Iterator[tuple[int, dict[int, int]]]:
-    """(window number, its bins) one at a time, in order."""
-    at, bins = None, {}
-    for place, key, count in table.rows(f"{sql} ORDER BY place, key"):
-        if place != at and at is not None:
-            yield at, bins
-            bins = {}
-        at = place
-        bins[key] = count
-    if at is not None:
-        yield at, bins
+def _quantiles_sql(place: str) -> str:
+    """SQL: the bin of each latency quantile per window, as `quantile_of_bins` finds it; windows with enough events."""
+    found = ", ".join(
+        f"min(key) FILTER (seen > {number(q)} * CAST(total - 1 AS DOUBLE)) AS bin{n}"
+        for n, q in enumerate(LATENCIES.values())
+    )
+    return (
+        f"WITH bins AS (SELECT {place}, key, sum(n)::BIGINT AS n FROM latencies GROUP BY ALL), "
+        "run AS (SELECT place, key, sum(n) OVER (PARTITION BY place ORDER BY key) AS seen, "
+        "sum(n) OVER (PARTITION BY place) AS total FROM bins) "
+        f"SELECT place, {found} FROM run WHERE total >= {MIN_WINDOW_EVENTS} GROUP BY place ORDER BY place"
+    )
 
 
 assert set(_CHECKED) <= set(INDICATORS)

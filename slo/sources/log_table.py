@@ -130,7 +130,7 @@ class LogTable:
     """
 
     def __init__(self, files: tuple[Path, ...], memory_bytes: int, threads: int | None, spill: Path | None) -> None:
-        self._own_spill = tempfile.mkdtemp(prefix="sft-guard-") if spill is None else None
+        self._own_spill = tempfile.mkdtemp(prefix="sft-guard-log-") if spill is None else None
         self.spill = Path(self._own_spill or str(spill))
         self.problems: list[str] = []
         self.bad_count = 0

@@ -86,6 +86,7 @@ def test_of_more_than_two_weeks_the_latest_are_used_and_it_says_so(tmp_path: Pat
     assert success is not None
     assert p95 is not None
     assert (success.window_count, p95.window_count, p95.event_count) == (336, 336, 336 * 20)
+    assert by_engine(path, Terms(now, max_days=17)).notes == ()
     everything = by_engine(path, Terms(now, max_days=30))
     assert (everything.days, everything.notes) == (17.0, ())
 
