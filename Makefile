@@ -61,8 +61,9 @@ sim: setup  ## rollbacks in a simulated fleet: SEEDS random schedules, every one
 	$(BIN)/python -m tests.sim --replay 1000
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --jobs $(JOBS)
 
-bench-baseline: setup  ## baseline collect against size, up to ROWS (default 100 million, 6 GB of disk while it runs)
+bench-baseline: setup  ## baseline collect and slo replay against size, up to ROWS (default 100 million, 6 GB of disk while it runs)
 	$(BIN)/python -m bench.baseline $(if $(ROWS),--rows $(ROWS))
+	$(BIN)/python -m bench.replay $(if $(ROWS),--rows $(ROWS))
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh

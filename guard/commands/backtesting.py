@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from guard import rollouts as rollouts_module
 from guard.commands.common import Groups, add_command, emit, progress
 from guard.commands.times import time_range
 from slo.baselines import load_baseline
@@ -18,9 +19,11 @@ from slo.traffic import Traffic, tick_of
 from slo.windows import MAX_LENGTH_S
 
 if TYPE_CHECKING:
+    from guard.rollouts import Rollout
     from slo.artefact import Baseline
     from slo.backtest import Incident, Report
     from slo.replay import Rule
+    from slo.sources.log_table import LogTable
     from slo.traffic import Quantity
     from slo.tuning import Grid, Tried
     from slo.types import Slo
@@ -42,6 +45,9 @@ def register(slo: Groups) -> None:
     """Add the commands to the group `slo`."""
     about = "run the rules over recorded traffic in virtual time: when each would have fired, and how often falsely"
     replay = add_command(slo, "replay", run_replay, about, REPLAY_EXAMPLE)
+    replay.add_argument(
+        "--rollouts", action="store_true", help="also decide on each canary again, compared with stable (slower)"
+    )
     replay.add_argument("--plot", type=Path, metavar="DIR", help="write one PNG per rule")
     replay.add_argument("--rule", action="append", default=[], metavar="NAME", help="only this rule (repeatable)")
     _add_sources(replay)
@@ -83,10 +89,15 @@ def run_replay(args: argparse.Namespace) -> int:
     every_s = _every(args.every)
     slo_file, rules, notes = _rules(args, args.rule)
     incidents = _incidents(args)
-    traffic = _traffic(args, [rule.quantity for rule in rules], every_s)
+    with _opened(args) as table:
+        traffic = _traffic(table, [rule.quantity for rule in rules], every_s)
+        rollouts = _rollouts(table, traffic, rules, every_s) if args.rollouts else None
     found = report(traffic, replay(traffic, rules, every_s), incidents, [*notes, *_overlaps(args, traffic)])
     result = as_json(found)
     text = as_text(found, slo_file.service)
+    if rollouts is not None:
+        result["rollouts"] = rollouts_module.as_json(rollouts)
+        text += "\n" + rollouts_module.as_text(rollouts)
     if args.plot:
         paths = _draw(found, traffic, args.plot, every_s)
         result["plots"] = [str(path) for path in paths]
@@ -113,7 +124,8 @@ def run_tune(args: argparse.Namespace) -> int:
     if not candidates:
         raise ConfigError(f"{args.slo}: {slo.name}", slo.threshold.form, f"no candidate has a limit: {reasons[0]}")
     incidents = _incidents(args)
-    traffic = _traffic(args, tuning.quantities_of(candidates, args.step), every_s)
+    with _opened(args) as table:
+        traffic = _traffic(table, tuning.quantities_of(candidates, args.step), every_s)
     progress(f"{len(candidates)} candidates of {slo.name}")
     tried = tuning.tune(
         traffic, candidates, incidents, step_ratio=args.step, onset_count=args.onsets, seed=args.seed, every_s=every_s,
@@ -238,20 +250,41 @@ def _incidents(args: argparse.Namespace) -> list[Incident]:
     return sorted(found, key=lambda incident: incident.from_s)
 
 
-def _traffic(args: argparse.Namespace, quantities: Sequence[Quantity], every_s: float) -> Traffic:
+def _opened(args: argparse.Namespace) -> LogTable:
     from slo.sources.log_table import open_log
+
+    return open_log(args.log)
+
+
+def _traffic(table: LogTable, quantities: Sequence[Quantity], every_s: float) -> Traffic:
     from slo.sources.log_ticks import read_traffic
 
-    with open_log(args.log) as table:
-        traffic = read_traffic(
-            table, quantities, tick_of(every_s),
-            on_progress=lambda share: progress(f"  {share:.0%} of the log read"),
-        )  # fmt: skip
-        for problem in table.problems:
-            progress(f"sft-guard: {problem}")
-        if table.bad_count > len(table.problems):
-            progress(f"sft-guard: {table.bad_count} unusable lines in all")
+    traffic = read_traffic(
+        table, quantities, tick_of(every_s), on_progress=lambda share: progress(f"  {share:.0%} of the log read")
+    )
+    for problem in table.problems:
+        progress(f"sft-guard: {problem}")
+    if table.bad_count > len(table.problems):
+        progress(f"sft-guard: {table.bad_count} unusable lines in all")
     return traffic
+
+
+def _rollouts(table: LogTable, traffic: Traffic, rules: Sequence[Rule], every_s: float) -> list[Rollout]:
+    from slo.sources.log_stream import exchanges_between, hourly_shares
+
+    found = []
+    for canary, stable in rollouts_module.pairs_of(traffic):
+        begin_s, end_s = canary.first * traffic.tick_s, (canary.last + 1) * traffic.tick_s
+        releases = (canary.release, stable.release)
+        progress(f"rollout of {canary.release} beside {stable.release}")
+        found.append(
+            rollouts_module.decide_rollout(
+                traffic, rules, canary, stable, exchanges_between(table, releases, begin_s, end_s),
+                hourly_shares(table, *releases, begin_s, end_s), every_s,
+                on_exchange=lambda count: progress(f"  {count} exchanges compared"),
+            )
+        )  # fmt: skip
+    return found
 
 
 def _draw(found: Report, traffic: Traffic, directory: Path, every_s: float) -> list[Path]:

@@ -84,7 +84,7 @@ def _check_span(first_tick: int, last_tick: int, tick_s: float) -> None:
 
 
 def _sums_sql(wanted: Sequence[Quantity], tick_s: float) -> str:
-    columns = [column for quantity in wanted for column in _columns(quantity)]
+    columns = [column for quantity in wanted for column in _columns(quantity) if column]
     tick = f"CAST(floor({_END_S} / {number(tick_s)}) AS BIGINT)"
     return (
         f"SELECT {USABLE} AS usable, release, arm, {tick} AS tick, count(*){''.join(', ' + c for c in columns)} "
@@ -93,21 +93,21 @@ def _sums_sql(wanted: Sequence[Quantity], tick_s: float) -> str:
 
 
 def _columns(quantity: Quantity) -> list[str]:
-    """bad, count, unjudged, total, squares of one quantity; what is 0 anyway costs nothing."""
+    """bad, count, unjudged, total, squares of one quantity; "" where it is 0 anyway and need not be asked for."""
     ballot = _ballot(quantity.indicator)
     if ballot is None:
-        return ["0"] * _CELLS
+        return [""] * _CELLS
     due = _due(ballot, quantity)
     judged, bad = f"{due} AND ({ballot.judged})", _bad(ballot, quantity)
     columns = [
-        "0" if bad == "false" else f"count(*) FILTER ({judged} AND {bad})",
+        "" if bad == "false" else f"count(*) FILTER ({judged} AND {bad})",
         f"count(*) FILTER ({judged})",
-        "0" if ballot.judged == "true" else f"count(*) FILTER ({due} AND NOT ({ballot.judged}))",
+        "" if ballot.judged == "true" else f"count(*) FILTER ({due} AND NOT ({ballot.judged}))",
     ]
     if ballot.value and INDICATORS.get(quantity.indicator) and INDICATORS[quantity.indicator].kind == "mean":
         columns += [f"sum({v}) FILTER ({judged})" for v in (ballot.value, f"{ballot.value} * {ballot.value}")]
     else:
-        columns += ["0.0", "0.0"]
+        columns += ["", ""]
     return columns
 
 
@@ -183,9 +183,10 @@ def _tracks(
     ticks: tuple[int, ...] = columns[3]
     first = min(ticks)
     size = max(ticks) - first + 1
+    fetched = iter(columns[_KEYS + 1 :])
+    nothing = [0] * size
     for place, quantity in enumerate(wanted):
-        at = _KEYS + 1 + place * _CELLS
-        cells = [_spread(ticks, column, first, size) for column in columns[at : at + _CELLS]]
+        cells = [_spread(ticks, next(fetched), first, size) if asked else nothing[:] for asked in _columns(quantity)]
         for tick, count in repeats.get((release, place), {}).items():
             cells[0][tick - first] -= count
             cells[1][tick - first] -= count
