@@ -1,7 +1,7 @@
 """Rolling windows: rings of small buckets that merge. 10 s buckets up to 1 h, 5 min up to 24 h, 1 h up to 30 d.
 
 An event is added to one open 10 s bucket only; when that closes it is merged into the two coarser rings. So adding
-costs well under a microsecond, whatever the window, and a reading adds at most 721 buckets.
+costs well under a microsecond, whatever the window, and a reading goes on from the one before (`slo.running`).
 
 Latencies keep, beside counts and sums, logarithmic bins (1 % relative accuracy, the key mapping of DDSketch). A plain
 dict of bin counts is used instead of the library's dense store because a ring holds some 1,400 small buckets and a
@@ -19,6 +19,7 @@ from typing import Any
 
 from ddsketch.mapping import LogarithmicMapping
 
+from slo.running import SPARE, Running, Sums
 from slo.types import Reading
 
 FINE_S, MIDDLE_S, COARSE_S = 10.0, 300.0, 3600.0
@@ -62,12 +63,14 @@ class Bucket:
 class Windows:
     """Bad events, events, sums and (on wish) quantiles of one quantity of one release."""
 
-    __slots__ = ("_closed", "_index", "_open", "_quantiles", "_rings", "_until_s")
+    __slots__ = ("_closed", "_index", "_newest", "_open", "_quantiles", "_rings", "_running", "_until_s")
 
     def __init__(self, *, quantiles: bool = False) -> None:
         self._quantiles = quantiles
         # Each ring: bucket number -> closed bucket. Dicts, because silence needs no memory.
         self._rings: tuple[dict[int, Bucket], ...] = ({}, {}, {})
+        self._newest: list[int | None] = [None] * len(RINGS)  # number of the last bucket of each, which may yet grow
+        self._running = tuple(Running() for _ in RINGS)
         self._open = self._new()
         self._index: int | None = None  # number of the open 10 s bucket; None before the first event
         self._until_s = float("-inf")  # end of the open bucket
@@ -102,32 +105,47 @@ class Windows:
             closed, start_s = self._open, self._index * FINE_S
             self._closed.merge(closed)
             self._open = self._new()
-            for ring, (width_s, _) in zip(self._rings, RINGS, strict=True):
-                ring.setdefault(floor(start_s / width_s), self._new()).merge(closed)
+            for place, (width_s, _) in enumerate(RINGS):
+                number = floor(start_s / width_s)
+                self._rings[place].setdefault(number, self._new()).merge(closed)
+                self._newest[place] = number
         self._index = index
         self._until_s = (index + 1) * FINE_S
         for ring, (width_s, longest_s) in zip(self._rings, RINGS, strict=True):
-            oldest = _oldest(now_s, width_s, longest_s)
+            oldest = _oldest(now_s, width_s, longest_s) - SPARE
             while ring and (first := next(iter(ring))) <= oldest:
                 del ring[first]  # insertion order is time order
 
-    def _buckets(self, now_s: float, length_s: float) -> Iterator[Bucket]:
-        """Closed buckets of the ring that fits, then the open one. Changes nothing, so any thread may ask."""
-        if self._index is None:
-            return
+    def _span(self, now_s: float, length_s: float, *, bins: bool) -> tuple[Sums, tuple[Bucket, ...]]:
+        """Sums of what is settled, and the buckets that may yet grow. Any thread may ask.
+
+        When a bucket was closed in between, it is asked again: it would be counted twice or not at all.
+        """
         place = ring_place(length_s)
         width_s, longest_s = RINGS[place]
         first = _oldest(now_s, width_s, min(length_s, longest_s))
-        for number, bucket in list(self._rings[place].items()):
-            if number > first:
-                yield bucket
-        if self._open.count and floor(self._index * FINE_S / width_s) > first:
-            yield self._open
+        ring = self._rings[place]
+        while True:
+            index, still = self._index, self._open
+            if index is None:
+                return Sums(first, first, 0), ()
+            newest = self._newest[place]
+            growing: tuple[Bucket, ...] = ()
+            if newest is None or newest <= first:
+                settled = Sums(first, first, 0)
+            else:
+                settled = self._running[place].sums(ring, length_s, first, newest, bins=bins)
+                growing = (ring[newest],) if newest in ring else ()
+            if still.count and floor(index * FINE_S / width_s) > first:
+                growing = (*growing, still)
+            if index == self._index:
+                return settled, growing
 
     def reading(self, now_s: float, length_s: float, *, coverage_ratio: float = 1.0) -> Reading:
         """Return what happened in the last `length_s` (> 0, at most 30 d). Weighted counts are rounded once, here."""
-        count = bad = total = squares = 0.0
-        for bucket in self._buckets(now_s, length_s):
+        settled, growing = self._span(now_s, length_s, bins=False)
+        count, bad, total, squares = settled.count, settled.bad, settled.total, settled.squares
+        for bucket in growing:
             count += bucket.count
             bad += bucket.bad
             total += bucket.total
@@ -182,8 +200,9 @@ class Windows:
         """
         if not self._quantiles:
             raise ValueError("made without quantiles: use Windows(quantiles=True)")
-        merged = self._new()
-        for bucket in self._buckets(now_s, length_s):
+        settled, growing = self._span(now_s, length_s, bins=True)
+        merged = Bucket(dict(settled.bins or {}))
+        for bucket in growing:
             merged.merge(bucket)
         return quantile_of_bins(merged.bins or {}, q)
 
@@ -200,6 +219,7 @@ class Windows:
         for mine, theirs in zip(self._rings, counted._rings, strict=True):
             theirs.update((number, _plain(bucket, first)) for number, bucket in mine.items())
         counted._open = _plain(self._open, first)
+        counted._newest = list(self._newest)
         counted._begin_totals()
         return counted
 
@@ -285,6 +305,7 @@ class Windows:
                     place = floor(number * FINE_S / width_s)
                     if place > _oldest(now_s, width_s, longest_s):
                         ring.setdefault(place, windows._new()).merge(bucket)
+        windows._newest = [max(ring, default=None) for ring in windows._rings]
         windows._begin_totals()
         return windows
 

@@ -55,7 +55,9 @@ class MemorySource:
         limits: Mapping[str, float | None] | None = None,
         *,
         tenant_cap_ratio: float | None = CAP_RATIO,
+        max_releases: int = MAX_RELEASES,
     ) -> None:
+        self._max_releases = max_releases
         self.slos = slos
         self._clock = clock
         self._cap_ratio = tenant_cap_ratio
@@ -129,7 +131,7 @@ class MemorySource:
     def _release(self, name: str, now_s: float) -> ReleaseBooks:
         found = self._releases.get(name)
         if found is None:
-            if len(self._releases) >= MAX_RELEASES:
+            if len(self._releases) >= self._max_releases:
                 kept = list(self._releases.items())
                 self._releases.pop(min(kept, key=lambda item: item[1].counted_s)[0], None)
             found = self._releases[name] = self._new_release(now_s)
@@ -361,7 +363,7 @@ class MemorySource:
                 raise ValueError(f"windows of version {dump['v']}, this program keeps version {DUMP_VERSION}")
             away_s = max(0.0, self._clock.wall_s() - float(dump["wall_s"]))
             loaded: dict[str, ReleaseBooks] = {}
-            for name, books in list(dump["releases"].items())[-MAX_RELEASES:]:
+            for name, books in list(dump["releases"].items())[-self._max_releases :]:
                 release = ReleaseBooks({routes: Book(routes) for routes in limits}, self._cap_ratio, now_s)
                 for saved in books:
                     book = release.books.get(tuple(saved["routes"]))
