@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-baseline scenarios sim debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-verdicts bench-baseline scenarios sim debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -44,6 +44,9 @@ cache-model: setup  ## random histories against the cache: every hit held agains
 
 bench-cache: setup  ## the answer cache: money saved, a release with and without warming, the gate, hits against direct
 	$(BIN)/python -m bench.cache
+
+bench-verdicts: setup  ## how right verdicts are and what they cost, by simulation with seeds; QUICK=1 for small sizes
+	$(BIN)/python -m bench.verdicts --seed $(or $(SEED),1) $(if $(QUICK),--quick)
 
 bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
 	$(BIN)/python -m bench.proxy

@@ -154,7 +154,8 @@ class SloJudge:
         version = self._versions(name)
         if version is None:
             return ()
-        return tuple(self._one(slo, arm, version.release_id, known, sick) for slo in self._slos)
+        release = version.release_id
+        return tuple(self._one(slo, arm, release, known, sick) for slo in self._slos)
 
     def _one(self, slo: Slo, arm: str, release: str, known: Known, sick: str) -> Judged:
         limit = limit_for(slo, known)

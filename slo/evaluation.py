@@ -94,8 +94,7 @@ def evaluate(
     fast = _fast_breach(slo, release, indicator, fast_reading, limit)
     if fast is not None:
         return fast
-    verdict = _slow(slo, release, indicator, reading, limit, value)
-    return replace(verdict, fast_reading=fast_reading)
+    return _slow(slo, release, indicator, reading, fast_reading, limit, value)
 
 
 def is_ticket(verdict: Verdict) -> bool:
@@ -175,12 +174,17 @@ def _fast_breach(slo: Slo, release: str, indicator: Indicator, reading: Reading 
     )  # fmt: skip
 
 
-def _slow(slo: Slo, release: str, indicator: Indicator, reading: Reading, limit: Limit, value: float | None) -> Verdict:
+def _slow(
+    slo: Slo, release: str, indicator: Indicator, reading: Reading, fast_reading: Reading | None, limit: Limit,
+    value: float | None,
+) -> Verdict:  # fmt: skip
     """The rule itself."""
     span = show_duration(slo.window.length_s)
     unknown = _why_unknown(slo, reading, limit, span)
     if unknown or limit.value is None:
-        return Verdict(slo, release, State.UNKNOWN, None, limit.value, unknown, reading=reading)
+        return Verdict(
+            slo, release, State.UNKNOWN, None, limit.value, unknown, reading=reading, fast_reading=fast_reading
+        )
     if indicator.kind == "mean":
         return _mean(slo, release, indicator, reading, limit.value, limit.source)
     allowed = allowed_share(indicator, limit.value)
@@ -203,7 +207,7 @@ def _slow(slo: Slo, release: str, indicator: Indicator, reading: Reading, limit:
         slo, release, state,
         value=shown, threshold=limit.value, reason=reason,
         bound=None if indicator.kind == "latency" else 1.0 - bound if down else bound,
-        reading=reading,
+        reading=reading, fast_reading=fast_reading,
         evidence=_evidence(reading, slo.window.length_s, bad_ratio, bound, allowed, limit.source),
     )  # fmt: skip
 

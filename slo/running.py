@@ -10,7 +10,8 @@ Entries are replaced, never changed: any thread may ask, and two that ask at onc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 SPARE = 16
 """Buckets a ring keeps beyond its longest window, so that what left a window can still be taken out of its sums."""
@@ -28,7 +29,8 @@ class Counted(Protocol):
     bins: dict[int, float] | None
 
 
-class Sums(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sums:
     """Of the buckets with `first` < number < `newest`. age: readings since they were added up from nothing."""
 
     first: int
@@ -88,10 +90,10 @@ def _added_up(ring: Mapping[int, Counted], first: int, newest: int, bins: bool) 
 
 
 def _moved(kept: Sums, ring: Mapping[int, Counted], first: int, newest: int) -> Sums:
-    _, _, age, count, bad, total, squares, bins = kept
+    count, bad, total, squares = kept.count, kept.bad, kept.total, kept.squares
     gone = (ring.get(number) for number in range(kept.first + 1, min(first, kept.newest - 1) + 1))
     come = (ring.get(number) for number in range(max(kept.newest, first + 1), newest))
-    merged = dict(bins) if bins is not None else None
+    merged = dict(kept.bins) if kept.bins is not None else None
     for sign, buckets in ((-1.0, gone), (1.0, come)):
         for bucket in buckets:
             if bucket is None:
@@ -108,4 +110,4 @@ def _moved(kept: Sums, ring: Mapping[int, Counted], first: int, newest: int) -> 
                     else:
                         merged.pop(key, None)
     # Rounding may leave a hair below 0 where nothing is left.
-    return Sums(first, newest, age + 1, max(0.0, count), max(0.0, bad), total, max(0.0, squares), merged)
+    return Sums(first, newest, kept.age + 1, max(0.0, count), max(0.0, bad), total, max(0.0, squares), merged)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 
 
@@ -101,8 +102,12 @@ class Version:
     @property
     def release_id(self) -> str:
         """Short id: the first 12 hex digits of SHA-256 over the five parts."""
-        parts = (self.model, self.adapter, self.kb, self.prompt, self.policy)
-        return sha256("\x1f".join(parts).encode()).hexdigest()[:12]
+        return _release_id(self.model, self.adapter, self.kb, self.prompt, self.policy)
+
+
+@lru_cache(maxsize=1024)
+def _release_id(*parts: str) -> str:
+    return sha256("\x1f".join(parts).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ up to whole buckets.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from math import ceil, floor, log2
 from typing import Any
 
@@ -121,9 +122,8 @@ class Windows:
 
         When a bucket was closed in between, it is asked again: it would be counted twice or not at all.
         """
-        place = ring_place(length_s)
-        width_s, longest_s = RINGS[place]
-        first = _oldest(now_s, width_s, min(length_s, longest_s))
+        place, width_s, bucket_count = _ring_of(length_s)
+        first = floor(now_s / width_s) - bucket_count
         ring = self._rings[place]
         while True:
             index, still = self._index, self._open
@@ -335,6 +335,14 @@ def ring_place(length_s: float) -> int:
     return next((place for place, (_, longest_s) in enumerate(RINGS) if length_s <= longest_s), len(RINGS) - 1)
 
 
+@lru_cache(maxsize=256)
+def _ring_of(length_s: float) -> tuple[int, float, int]:
+    """(place, bucket width in seconds, buckets that a window of this length reaches back)."""
+    place = ring_place(length_s)
+    width_s, longest_s = RINGS[place]
+    return place, width_s, ceil(min(length_s, longest_s) / width_s)
+
+
 def _oldest(now_s: float, width_s: float, length_s: float) -> int:
     """Number of the youngest bucket that a window of `length_s` no longer reaches."""
     return floor(now_s / width_s) - ceil(length_s / width_s)
@@ -352,14 +360,12 @@ def _plain(bucket: Bucket, first_key: int) -> Bucket:
 def quantile_of_bins(bins: dict[int, float], q: float) -> float | None:
     """Return the q-quantile of binned values (bin key -> count), None when there are none. 1 % accurate."""
     rank = q * max(0.0, sum(bins.values()) - 1.0)
-    seen = 0.0
-    value = None
+    seen, found = 0.0, None
     for key in sorted(bins):
-        seen += bins[key]
-        value = float(_MAPPING.value(key))
+        seen, found = seen + bins[key], key
         if seen > rank:
             break
-    return value
+    return None if found is None else float(_MAPPING.value(found))
 
 
 def bin_key(value: float) -> int:

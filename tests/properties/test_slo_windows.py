@@ -60,6 +60,47 @@ def test_a_reading_is_what_a_list_would_say(
     assert reading.value_sq_sum == pytest.approx(sum(e[2] ** 2 for e in kept))
 
 
+SMALL_STEPS = st.lists(
+    st.tuples(st.one_of(st.floats(0, 30), st.floats(0, 700)), st.booleans(), st.floats(0.001, 100)), max_size=40
+)
+
+
+@given(ORIGINS_S, SMALL_STEPS, st.lists(LENGTHS_S, min_size=1, max_size=3))
+def test_readings_that_go_on_from_the_one_before_say_the_same_as_fresh_ones(
+    origin_s: float, steps: list[Event], lengths_s: list[float]
+) -> None:
+    """Asked after every event, at several lengths, against windows that are asked for the first time."""
+    events = timeline(origin_s, steps)
+    asked = Windows(quantiles=True)
+    for place, (now_s, bad, value) in enumerate(events):
+        asked.add(now_s, bad, 1, value)
+        fresh = filled(events[: place + 1], quantiles=True)
+        for length_s in lengths_s:
+            mine, theirs = asked.reading(now_s, length_s), fresh.reading(now_s, length_s)
+            assert (mine.bad_count, mine.count) == (theirs.bad_count, theirs.count)
+            assert mine.value_sum == pytest.approx(theirs.value_sum)
+            assert mine.value_sq_sum == pytest.approx(theirs.value_sq_sum)
+            assert asked.quantile(now_s, length_s, 0.95) == fresh.quantile(now_s, length_s, 0.95)
+
+
+def test_sums_are_added_up_anew_before_rounding_piles_up() -> None:
+    """One absurd value, and what a running sum loses to it: gone after at most 256 buckets."""
+    windows = Windows()
+    windows.add(0.0, 0, 1, 1e15)
+    for tick in range(1, 720):
+        windows.add(tick * 10.0, 0, 1, 0.3)
+        reading = windows.reading(tick * 10.0, 600.0)
+    assert reading.mean == pytest.approx(0.3)
+    assert reading.value_sq_sum == pytest.approx(60 * 0.09)
+
+
+def test_a_reading_of_the_past_is_no_reading_of_now() -> None:
+    windows = Windows()
+    for tick in range(100):
+        windows.add(tick * 10.0, 0, 1)
+    assert [windows.reading(now_s, 60.0).count for now_s in (990.0, 500.0, 990.0)] == [6, 55, 6]
+
+
 @given(ORIGINS_S, EVENTS, st.floats(0, 100_000), LENGTHS_S)
 def test_a_window_holds_all_that_is_young_and_nothing_that_is_old(
     origin_s: float, steps: list[Event], later_s: float, length_s: float
