@@ -65,10 +65,25 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
     Raises:
         ConfigError: not YAML, not a mapping, duplicate key, alias, too large; `place` is the file's name.
     """
+    documents = parse_documents(text, place)
+    if len(documents) > 1:
+        raise ConfigError(place, f"{len(documents)} documents", "write one (no line with --- between two)")
+    document = documents[0] if documents else None
+    if not isinstance(document, dict):
+        raise ConfigError(place, document, "the file must be a mapping (key: value lines)")
+    return document
+
+
+def parse_documents(text: str, place: str) -> list[Any]:
+    """Parse a stream of documents, whatever they are.
+
+    Raises:
+        ConfigError: not YAML, duplicate key, alias, too large; `place` is the file's name.
+    """
     if len(text) > MAX_BYTES:
         raise ConfigError(place, f"{len(text)} characters", f"a configuration file has at most {MAX_BYTES}")
     try:
-        document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, made stricter
+        return list(yaml.load_all(text, Loader=_StrictLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
@@ -77,9 +92,28 @@ def parse_yaml(text: str, place: str) -> dict[str, Any]:
         raise ConfigError(where, shown, error.problem or "is not YAML") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(place, text[:40], f"is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(document, dict):
-        raise ConfigError(place, document, "the file must be a mapping (key: value lines)")
-    return document
+
+
+def read_config(path: Path) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        ConfigError: unreadable, too large, not UTF-8.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                str(path), f"{path.stat().st_size} bytes", f"a configuration file has at most {MAX_BYTES}"
+            )
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8"
+        ) from error
 
 
 def load_yaml_file(path: Path | str) -> tuple[dict[str, Any], str]:
@@ -89,20 +123,7 @@ def load_yaml_file(path: Path | str) -> tuple[dict[str, Any], str]:
         ConfigError: unreadable, not UTF-8, or anything `parse_yaml` refuses.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(
-                str(path), f"{path.stat().st_size} bytes", f"a configuration file has at most {MAX_BYTES}"
-            )
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8"
-        ) from error
+    text = read_config(path)
     return parse_yaml(text, path.name), text
 
 

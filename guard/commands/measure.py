@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from guard.commands import backtesting, capacity
+from guard.commands import backtesting, capacity, interop
 from guard.commands import baseline as baseline_commands
 from guard.commands.common import Groups, add_command, add_group, emit, to_json
 from slo.clock import SystemClock
@@ -38,6 +38,7 @@ def register(groups: Groups) -> None:
     explain.add_argument("--slo", type=Path, default=Path("slo.yaml"))
     explain.add_argument("--baseline", type=Path)
     backtesting.register(slo)
+    interop.register(slo)
 
 
 def run_grade(args: argparse.Namespace) -> int:
