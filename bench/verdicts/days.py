@@ -37,18 +37,19 @@ from slo.types import Version
 HOUR_S = 3600.0
 RATES = (10.0, 50.0, 250.0)
 """Mean questions a second over the week; the canary's tenth of the quietest night hour is a hundredth of it or so."""
+STEP_S = 30.0
 STUCK_S = 3 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """What to simulate. outages_per_day: 0 is clean traffic."""
+    """What to simulate. tick_s: between two evaluations. outages_per_day: 0 is clean traffic."""
 
     preset: str
     rate: float
     seed: int
     days: float = 30.0
-    tick_s: float = 10.0
+    tick_s: float = 60.0
     outages_per_day: float = 0.0
 
 
@@ -69,12 +70,13 @@ class Result:
     cpu_s: float
 
 
-def months(days: float = 30.0, *, outages_per_day: float = 0.0, first_seed: int = 1) -> list[Month]:
+def months(
+    days: float = 30.0, *, tick_s: float = 60.0, outages_per_day: float = 0.0, first_seed: int = 1
+) -> list[Month]:
     """Nine months: each preset at each rate, each with its own seed."""
     pairs = [(preset, rate) for preset in HEALTHY_BY_PRESET for rate in RATES]
     return [
-        Month(preset, rate, first_seed + n, days, outages_per_day=outages_per_day)
-        for n, (preset, rate) in enumerate(pairs)
+        Month(preset, rate, first_seed + n, days, tick_s, outages_per_day) for n, (preset, rate) in enumerate(pairs)
     ]
 
 
@@ -92,7 +94,8 @@ def live(month: Month) -> Result:
         load,
         Release(Version("v0", kb="0"), Course(healthy)),
         seed=month.seed,
-        step_s=month.tick_s,
+        step_s=min(STEP_S, month.tick_s),
+        tick_s=month.tick_s,
         known=known_from(healthy, load, seed=2000 + month.seed),
         upstream=upstream,
     )
@@ -169,16 +172,17 @@ def report(results: Sequence[Result], title: str) -> list[str]:
     return lines
 
 
-def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
+def run(*, full: bool, workers: int = 2, seed: int = 1, tick_s: float = 60.0) -> list[str]:
     """Return the report; what has come so far goes to stderr."""
     results = []
-    for result in live_all(months(30.0 if full else 1.0, first_seed=seed), workers):
+    for result in live_all(months(30.0 if full else 1.0, tick_s=tick_s, first_seed=seed), workers):
         results.append(result)
         m = result.month
         told = f"{m.preset} {m.rate:g}/s seed {m.seed}: {len(result.false_rollbacks)} rollbacks, {result.cpu_s:.0f} s"
         print(told, file=sys.stderr, flush=True)
-    lines = report(results, "false rollbacks on healthy traffic")
-    troubled = live_all(months(30.0 if full else 1.0, outages_per_day=0.5, first_seed=seed + 100)[1::3], workers)
+    lines = report(results, f"false rollbacks on healthy traffic, an evaluation every {tick_s:g} s")
+    days = 30.0 if full else 1.0
+    troubled = live_all(months(days, tick_s=tick_s, outages_per_day=0.5, first_seed=seed + 100)[1::3], workers)
     lines += [
         "",
         *report(list(troubled), "beside: the provider fails a third of the calls for minutes, every other day"),
@@ -193,8 +197,9 @@ def main() -> int:
     size.add_argument("--quick", action="store_true", help="9 x 1 day (default)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1, help="first of the nine seeds (default 1)")
+    parser.add_argument("--tick", type=float, default=60.0, help="seconds between two evaluations (default 60)")
     args = parser.parse_args()
-    print("\n".join(run(full=args.full, workers=args.workers, seed=args.seed)))
+    print("\n".join(run(full=args.full, workers=args.workers, seed=args.seed, tick_s=args.tick)))
     return 0
 
 
