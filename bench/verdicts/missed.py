@@ -1,7 +1,7 @@
 """Missed breaches, and how long a bad canary answers users.
 
-    python -m bench.verdicts.missed --full      1,000 breaches and 200 histories of each kind of harm; on two cores
-    python -m bench.verdicts.missed --quick     60 and 8
+    python -m bench.verdicts.missed --full      1,000 breaches and 50 histories of each kind of harm; on two cores
+    python -m bench.verdicts.missed --quick     40 and 4
 
 A breach: one rule of a preset (or one relative to a baseline), a healthy canary at 10, 20 or 50 %, and then its figure
 at 1.5 to 4 times the rule's threshold for good. The rate gives the canary 1.5 to 40 times the events that the rule asks
@@ -34,7 +34,8 @@ from slo.thresholds import limit_for
 from slo.types import OnBreach, Slo, Version
 
 WITHIN_S = 12 * 3600.0
-HEALTHY_S = 1800.0
+WARM_S, HEALTHY_S = 300.0, 900.0
+STEP_S = 30.0
 RULES = (
     "hallucination",
     "hallucination-relative",
@@ -92,12 +93,12 @@ def find(breach: Breach) -> Found:
     slo = _rule(breach.preset, breach.rule)
     healthy = HEALTHY_BY_PRESET[breach.preset]
     known = known_from(healthy, flat(breach.rate), seed=breach.seed + 500_000)
-    service = Service((slo,), flat(breach.rate), Release(GOOD, Course(healthy)), seed=breach.seed, step_s=10.0)
+    service = Service((slo,), flat(breach.rate), Release(GOOD, Course(healthy)), seed=breach.seed, step_s=STEP_S)
     service.known = known
-    service.run_until(900.0)
+    service.run_until(WARM_S)
     limit = limit_for(slo, replace(known, wall_s=service.clock.wall_s())).value
     assert limit is not None, breach
-    begins_s = 900.0 + HEALTHY_S + breach.seed % 10
+    begins_s = WARM_S + HEALTHY_S
     worse = Course(healthy, (change(begins_s, **_worse(slo, limit, healthy, breach.factor)),))
     service.start(Release(BAD, worse), Plan((Stage(breach.weight, 1e9),)))
     kinds = ("shed", "rollback") if slo.action is OnBreach.SHED else ("rollback",)
@@ -137,7 +138,7 @@ def _worse(slo: Slo, limit: float, healthy: Behaviour, factor: float) -> dict[st
 
 HARMS: dict[str, dict[str, float]] = {
     "canary fails wholly": {"failed_ratio": 1.0},
-    "half of it fails": {"failed_ratio": 0.5},
+    "canary fails by half": {"failed_ratio": 0.5},
     "latency x 2": {"p50_s": 0.40, "p95_s": 0.70},
     "hallucination x 2 (3 % -> 6 %)": {"hallucination_ratio": 0.06},
     "hallucination 3 % -> 8 %": {"hallucination_ratio": 0.08},
@@ -149,17 +150,22 @@ def exposure(harm: str, rate: float, seed: int) -> tuple[float | None, float]:
     """Return (seconds from the fault to weight 0, answers of the canary meanwhile); None after an hour.
 
     Preset support-faq with the relative rule, canary at 10 % with `rate` questions a second, healthy for 20 minutes.
-    Traffic by the second, evaluations every 5 s, the fault at any moment between two of them.
+    Traffic by the second once the fault is there, evaluations every 5 s, the fault at any second between two of them.
     """
     healthy = HEALTHY_BY_PRESET["support-faq"]
     load = flat(rate * 10.0)
     service = Service(
-        preset_rules("support-faq", relative=True), load, Release(GOOD, Course(healthy)), seed=seed, step_s=1.0,
+        preset_rules("support-faq", relative=True), load, Release(GOOD, Course(healthy)), seed=seed, step_s=5.0,
         tick_s=5.0, known=known_from(healthy, load, seed=seed + 500_000),
     )  # fmt: skip
     service.run_until(300.0)
-    begins_s = 300.0 + 1200.0 + seed % 5
+    calm_s = 300.0 + 1200.0
+    begins_s = calm_s + seed % 5
     service.start(Release(BAD, Course(healthy, (change(begins_s, **HARMS[harm]),))), Plan((Stage(0.1, 1e9),)))
+    service.run_until(calm_s, stop=lambda now: not now.state.in_traffic)
+    service.step_s = 1.0
+    service.run_until(begins_s + 300.0, stop=lambda now: not now.state.in_traffic)
+    service.step_s = 5.0
     service.run_until(begins_s + 3600.0, stop=lambda now: not now.state.in_traffic)
     if service.state.in_traffic:
         return None, 3600.0 * rate
@@ -225,7 +231,7 @@ def report_exposure(map_: Callable[..., object], seeds: Sequence[int]) -> list[s
 
 def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
     """Return both reports."""
-    breaches, histories = (1000, 200) if full else (60, 8)
+    breaches, histories = (1000, 50) if full else (40, 4)
     with ProcessPoolExecutor(workers) as pool:
         cases = [breach_of(seed + n) for n in range(breaches)]
         found = []
@@ -243,8 +249,8 @@ def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.verdicts.missed", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="1,000 breaches and 200 histories a harm")
-    size.add_argument("--quick", action="store_true", help="60 and 8 (default)")
+    size.add_argument("--full", action="store_true", help="1,000 breaches and 50 histories a harm")
+    size.add_argument("--quick", action="store_true", help="40 and 4 (default)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1, help="first seed (default 1)")
     args = parser.parse_args()
