@@ -71,6 +71,7 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
         "full", "readonly", "denied", "timeout", "closed", "refused", "auth", "error", "open", "busy",
     }),
     ("sft_guard_failopen_total", "reason"): FAILOPEN_REASONS,
+    ("sft_guard_alerts_received_total", "result"): frozenset({"stored", "duplicate", "truncated"}),
     ("sft_release_phase", "phase"): frozenset({
         "idle", "rolling_out", "paused", "rolling_back", "rolled_back", "promoted",
     }),

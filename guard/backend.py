@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ from slo.types import ActionKind, Compared, OnBreach, State, Verdict, Version
 
 if TYPE_CHECKING:
     from guard.wiring import Guard
+
+log = logging.getLogger("sft-guard")
 
 GaugeRow = tuple[str, Mapping[str, str], float | None]
 _STATE_NUMBER = {State.OK: 0.0, State.BREACH: 1.0, State.UNKNOWN: 2.0}
@@ -357,10 +360,17 @@ class GuardBackend:
 
     async def alerts_in(self, batch: AlertBatch) -> AlertsStored:
         """Durable before it returns; then it is evidence for the rules that name it."""
-        guard, wall_s = self._guard, self._guard.clock.wall_s()
-        about = guard.outside.newest_release()
-        stored = await asyncio.to_thread(guard.alerts.store, batch, wall_s, about)
-        guard.outside.take(batch.alerts, wall_s, about)
+        stored = await self._guard.intake.take(batch)
+        count = self._guard.exporter.inc
+        for result, n in (
+            ("stored", stored.stored_count),
+            ("duplicate", stored.duplicate_count),
+            ("truncated", stored.truncated_count),
+        ):
+            if n:
+                count("sft_guard_alerts_received_total", {"result": result}, n)
+        if stored.truncated_count:
+            log.warning("alertmanager left %d alerts out of a delivery; set max_alerts: 0", stored.truncated_count)
         return stored
 
     # -- inside ---------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ ALERTS_NAME = "alerts.sqlite"
 ALERTS_KEPT_COUNT = 100_000
 RENEW_S = 30.0
 """An alert told again sooner than this after the last time is not written again."""
+RECENT_COUNT = 50_000
+_Key = tuple[str, str, str]
 _RENEW = "UPDATE alerts SET seen_s = ? WHERE fingerprint = ? AND starts_at = ? AND status = 'firing' AND seen_s < ?"
 
 
@@ -87,6 +90,7 @@ class AlertStore:
 
     def __init__(self, directory: Path, wall_s: float) -> None:
         self._lock = threading.Lock()
+        self._recent: dict[_Key, float] = {}  # written, and when: told again at once, they cost no disk
         path = directory / ALERTS_NAME
         try:
             self._db = _open_alerts(path)
@@ -97,29 +101,52 @@ class AlertStore:
             self._db = _open_alerts(path)
 
     def store(self, batch: AlertBatch, wall_s: float, about: str = "") -> AlertsStored:
-        """Store what is new, and remember of the rest that it was told again.
+        """Store one delivery; see `store_all`."""
+        return self.store_all([(batch, about)], wall_s)[0]
+
+    def store_all(self, deliveries: Sequence[tuple[AlertBatch, str]], wall_s: float) -> list[AlertsStored]:
+        """Store what is new of (delivery, about) pairs, and remember of the rest that it was told again.
 
         about: release that these alerts are held against where they name none; that of the first telling stays.
 
         Raises:
-            OSError: it cannot be stored; the sender then tries again.
+            OSError: it cannot be stored; the senders then try again.
         """
-        rows = [
-            (a.fingerprint, a.starts_at, a.status, wall_s, msgspec.json.encode(a), wall_s, about) for a in batch.alerts
-        ]
-        again = [(wall_s, a.fingerprint, a.starts_at, wall_s - RENEW_S) for a in batch.alerts if a.status == "firing"]
-        try:
-            with self._lock, self._db:  # one transaction: all of a delivery, or none of it and the sender's next try
-                before = self._db.total_changes
-                self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-                stored = self._db.total_changes - before
-                if stored < len(rows):
-                    self._db.executemany(_RENEW, again)
-                oldest = "DELETE FROM alerts WHERE rowid <= (SELECT max(rowid) FROM alerts) - ?"
-                self._db.execute(oldest, (ALERTS_KEPT_COUNT,))
-        except sqlite3.Error as error:
-            raise OSError(f"alerts cannot be stored: {error}") from error
-        return AlertsStored(stored, len(rows) - stored)
+        found: list[AlertsStored] = []
+        fresh: dict[_Key, float] = {}
+        with self._lock:
+            try:
+                for batch, about in deliveries:
+                    unsure = [
+                        a for a in batch.alerts
+                        if a.key not in fresh and self._recent.get(a.key, float("-inf")) <= wall_s - RENEW_S
+                    ]  # fmt: skip
+                    stored = self._write(unsure, wall_s, about) if unsure else 0
+                    fresh.update((a.key, wall_s) for a in unsure)
+                    found.append(AlertsStored(stored, len(batch.alerts) - stored, batch.truncated_count))
+                if fresh:
+                    oldest = "DELETE FROM alerts WHERE rowid <= (SELECT max(rowid) FROM alerts) - ?"
+                    self._db.execute(oldest, (ALERTS_KEPT_COUNT,))
+                    self._db.commit()  # one transaction: all of it, or none and the senders' next try
+            except sqlite3.Error as error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.rollback()
+                raise OSError(f"alerts cannot be stored: {error}") from error
+            if len(self._recent) + len(fresh) > RECENT_COUNT:
+                self._recent.clear()  # they are on the disk; it only takes longer to find that out
+            self._recent.update(fresh)
+        return found
+
+    def _write(self, alerts: Sequence[AlertIn], wall_s: float, about: str) -> int:
+        """Write what is new, renew what is not; how many were new."""
+        rows = [(a.fingerprint, a.starts_at, a.status, wall_s, msgspec.json.encode(a), wall_s, about) for a in alerts]
+        before = self._db.total_changes
+        self._db.executemany("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        stored = self._db.total_changes - before
+        if stored < len(rows):
+            again = (a for a in alerts if a.status == "firing")
+            self._db.executemany(_RENEW, [(wall_s, a.fingerprint, a.starts_at, wall_s - RENEW_S) for a in again])
+        return stored
 
     def known(self, since_wall_s: float) -> list[KnownAlert]:
         """Everything told at or after this Unix second, in the order of the first telling.

@@ -20,6 +20,7 @@ from exporters.parquet import ParquetConverter
 from exporters.prometheus import PrometheusExporter
 from guard.admin.api import create_admin_app
 from guard.admin.server import AdminHandle, serve_admin
+from guard.alert_intake import AlertIntake
 from guard.backend import GuardBackend
 from guard.cache.build import GuardCache, fixed_part
 from guard.cache.care_build import KeptCare
@@ -141,6 +142,7 @@ class Guard:
         self.fleet = fleet_source(
             settings, self.rules.slos, self.memory, self.clock, lambda why: self.exporter.fail_open("windows", why)
         )
+        self.intake = AlertIntake(self.alerts, self.outside, self.clock)
         self.judge = SloJudge(
             self.rules.slos,
             self.fleet or self.memory,

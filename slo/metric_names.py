@@ -165,6 +165,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_check_coverage_ratio", "gauge", "Share of recent answers that were checked"),
         Metric("sft_guard_failopen_total", "counter", "Answers served past a broken dependency", ("dep", "reason")),
         Metric("sft_guard_webhook_deliveries_total", "counter", "Webhook attempts", ("result",)),
+        Metric("sft_guard_alerts_received_total", "counter",
+               "Alerts that Alertmanager sent here; truncated: those it left out of its deliveries", ("result",)),
         Metric("sft_guard_config_info", "gauge", "Hash of the running configuration", ("hash",)),
         Metric("sft_guard_config_last_reload_success", "gauge", "1 when the last reload was accepted"),
         Metric("sft_guard_log_dropped_total", "counter", "Exchange log lines not written", ("reason",)),

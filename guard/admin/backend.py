@@ -322,10 +322,11 @@ class AlertBatch:
 
 @dataclass(frozen=True, slots=True)
 class AlertsStored:
-    """How many of a delivery were new, and how many were known."""
+    """How many of a delivery were new, how many were known, and how many the sender left out (`max_alerts`)."""
 
     stored_count: int
     duplicate_count: int
+    truncated_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

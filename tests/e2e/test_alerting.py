@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from alerts.build import ALERTMANAGER, PROMETHEUS
 from alerts.model import Options
+from bench import alerts_intake
+from guard.release.alertmanager import AlertmanagerPoster
+from guard.release.incident import Incident, IncidentKind
+from slo.clock import SystemClock
+from slo.types import Version
 from tests.alerts_kit import built, needs, write
 from tests.e2e.test_serve import TOKEN, Model, Sidecar
 from tests.monitoring_kit import Program, Receiver, alertmanager, free_port, prometheus
@@ -196,3 +204,71 @@ def test_a_breach_pages_and_rolls_back_through_alertmanager_and_everything_resol
         "nothing fires any more", lambda: not scene.firing() & {"SftSloHttpErrors", "SftGuardRollback", "SftGuardPage"}
     )
     assert scene.release()["phase"] == "rolling_out", "the old alert is not held against the new rollout"
+
+
+def test_alertmanagers_that_send_everything_several_times_have_each_alert_stored_once() -> None:
+    result = alerts_intake.run(300, managers=2, group_size=50)
+    assert result["statuses"].keys() == {200}
+    assert result["acked"] >= 600
+    assert (result["stored"], result["rows_on_disk"], result["distinct_on_disk"]) == (300, 300, 300)
+
+
+CONFIG = """\
+route: {receiver: page, group_by: [alertname], group_wait: 0s, group_interval: 1s}
+receivers: [{name: page, webhook_configs: [{url: "%s/pager"}]}]
+"""
+
+
+@pytest.mark.anyio
+async def test_an_open_incident_is_told_again_to_an_alertmanager_that_was_away(tmp_path: Path) -> None:
+    receiver = Receiver()
+    (tmp_path / "am.yml").write_text(CONFIG % receiver.url)
+    server = alertmanager(tmp_path, "am.yml")
+    opened_s = SystemClock().wall_s()
+    incident = Incident(
+        "inc-1", IncidentKind.ROLLBACK, "faq-bot", opened_s, "errors", "9 % of 500", Version("v2"), Version("v1"), 3
+    )
+    current = [incident]
+    results: list[str] = []
+
+    async def open_incidents() -> list[Incident]:
+        return current
+
+    def held() -> list[dict[str, Any]]:
+        return [a for a in server.get("/api/v2/alerts") if a["labels"]["alertname"] == "SftGuardRollback"]
+
+    async def until(condition: Callable[[], Any]) -> Any:
+        end_s = time.monotonic() + 60
+        while not (found := condition()):
+            assert time.monotonic() < end_s
+            await asyncio.sleep(0.1)
+        return found
+
+    session = aiohttp.ClientSession()
+    poster = AlertmanagerPoster(
+        [server.url], session, SystemClock(), open_incidents, on_result=results.append, repost_s=0.5,
+        runbook_url="https://wiki.example/",
+    )  # fmt: skip
+    server.start()
+    loop = asyncio.create_task(poster.run())
+    try:
+        await until(server.is_ready)
+        (first,) = await until(held)
+        assert first["annotations"]["runbook_url"] == "https://wiki.example/SftGuardRollback.md"
+        await until(lambda: held() and held()[0]["endsAt"] > first["endsAt"])  # renewed
+        server.stop()
+        results.clear()
+        await until(lambda: "error" in results)
+        server.start()  # it remembers no alert
+        await until(server.is_ready)
+        await until(held)
+        closed_s = SystemClock().wall_s()
+        current[0] = replace(incident, closed_s=closed_s)
+        await until(lambda: receiver.told("/pager", "SftGuardRollback", "resolved"))
+        assert not held()
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        await session.close()
+        server.stop()
+        receiver.close()

@@ -358,6 +358,7 @@ async def test_alerts_are_stored_once_however_often_they_come() -> None:
     assert (await site.ask("POST", ALERTS_PATH, DELIVERY, token=TOKEN)).json == {
         "stored_count": 1,
         "duplicate_count": 0,
+        "truncated_count": 0,
     }
     assert (await site.ask("POST", ALERTS_PATH, DELIVERY, token=TOKEN)).json["duplicate_count"] == 1
     (alert,) = site.backend.batches[0].alerts
