@@ -48,6 +48,7 @@ def examine(settings: Settings, *, token_present: bool) -> list[Diagnosis]:
     findings += _admin(settings, token_present)
     findings += _clock()
     findings += _embedder(settings)
+    findings += _semantic_cache(settings)
     findings += asyncio.run(_network(settings))
     return findings
 
@@ -221,6 +222,21 @@ def _embedder(settings: Settings) -> Iterator[Diagnosis]:
         text,
         "" if ok else "pip install 'sft-guard[embeddings]', or checks: {embedder: none}",
     )
+
+
+def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:
+    cache = settings.file.cache
+    if cache is None or not cache.enabled or cache.semantic is None:
+        return
+    from rag.embedding import embedder_status
+
+    ok, text = embedder_status(cache.semantic.embedder)
+    chinese = "Chinese: near-identical wording; other languages: refused"
+    if ok:
+        yield Diagnosis("ok", "semantic cache", f"English: {text}; {chinese}")
+    else:
+        cure = "pip install 'sft-guard[embeddings]'; until then only Chinese questions have neighbours"
+        yield Diagnosis("warn", "semantic cache", f"English: refused ({text}); {chinese}", cure)
 
 
 async def _network(settings: Settings) -> list[Diagnosis]:

@@ -23,6 +23,9 @@ from slo.clock import Clock
 
 ANY_TENANT = "*"
 PENDING_COUNT = 256
+OUTSTANDING_COUNT = 8
+"""Lookups that the worker has not answered, late ones included; one more would be late for certain."""
+
 COMPARING_COUNT = 64
 
 
@@ -35,7 +38,7 @@ class NearConfig:
     routes: frozenset[str]
     tenants: frozenset[str]
     threshold: float = 0.92
-    budget_s: float = 0.015
+    budget_s: float = 0.05
     recheck_ratio: float = 0.05
     false_hit_budget: float = 0.01
     embedder: str = "all-MiniLM-L6-v2"
@@ -105,7 +108,7 @@ class NearCache:
         self._waiting: dict[int, _Waiting] = {}
         self._comparing: dict[int, tuple[str, Callable[[bool | None], None]]] = {}
         self._asked: OrderedDict[bytes, Question] = OrderedDict()
-        self._next_id = 0
+        self._next_id = self._outstanding = 0
         self._lookups = self._hits = self._late = 0
         self._refused: Counter[str] = Counter()
         self._latin = self._han = ""
@@ -137,13 +140,14 @@ class NearCache:
         question = self._question(request)
         if question is None:
             return False
-        if len(self._waiting) >= PENDING_COUNT:
+        if self._outstanding >= OUTSTANDING_COUNT:
             return self._pass("queue_full")
         job_id = self._next_id
         self._next_id += 1
         threshold = self.strict[request.key.namespace.route].threshold
         if not self._link.send(Find(job_id, question.space, question.text, threshold)):
             return self._pass("unavailable")
+        self._outstanding += 1
         self._lookups += 1
         timer = asyncio.get_running_loop().call_later(self._config.budget_s, self._out_of_time, job_id)
         self._waiting[job_id] = _Waiting(found, timer, request)
@@ -184,6 +188,7 @@ class NearCache:
 
     def _said(self, message: FromWorker) -> None:
         if isinstance(message, Answer):
+            self._outstanding = max(0, self._outstanding - 1)
             self._answered(message)
         elif isinstance(message, Compared):
             told = self._comparing.pop(message.job_id, None)
@@ -259,6 +264,7 @@ class NearCache:
 
     def _started(self) -> None:
         self._latin = self._han = ""
+        self._outstanding = 0
         self._link.send(Setup(self._config.embedder, self._config.entry_count))
         self._teach()
 

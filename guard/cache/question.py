@@ -7,7 +7,6 @@ parameters, headers and retrieved contexts are in the hash, and so in the space 
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -46,11 +45,8 @@ def question_of(request: CacheRequest) -> Question | None:
     question, frame = _without_contexts(text, request.route.contexts)
     if not question.strip():
         return None
-    rest = deepcopy(asked)
-    found = _place(rest, request)
-    assert found is not None
-    found[0][found[1]] = frame
-    written = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    holder[name] = frame  # the object is ours: it was read from the body just now
+    written = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return Question(question.strip(), _space(request.key.namespace, request, written))
 
 

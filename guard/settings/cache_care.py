@@ -31,7 +31,7 @@ class SemanticSettings(Model):
     routes: tuple[Name, ...] = Field(min_length=1, description="Routes that may be answered so.")
     tenants: tuple[str, ...] = Field(min_length=1, description='Names as in x-guard-tenant; "*" for everybody.')
     threshold: float = Field(0.92, ge=0.8, le=0.999, description="Least cosine; the gate is asked above it.")
-    budget: Milli = Field(0.015, description="Longest wait of a request; later it is a miss.")
+    budget: Milli = Field(0.05, description="Longest wait of a request; later it is a miss.")
     recheck: Ratio = Field(0.05, description="Share of the semantic hits that is asked again and compared.")
     false_hits: Ratio = Field(0.01, description="Share of wrong hits above which the route becomes stricter, then off.")
     embedder: str = Field("all-MiniLM-L6-v2", description="For English; `none` refuses English questions.")

@@ -19,6 +19,7 @@ SUBCOMMANDS = [
     ["release", "start"], ["release", "promote"], ["release", "abort"], ["release", "rollback"], ["release", "drill"],
     ["incident", "list"], ["incident", "show"], ["incident", "postmortem"], ["kb", "init"], ["kb", "add"],
     ["kb", "search"], ["kb", "serve"], ["registry", "serve"],
+    ["cache", "stats"], ["cache", "inspect"], ["cache", "purge"],
 ]  # fmt: skip
 
 
@@ -88,6 +89,37 @@ def test_doctor_names_the_fault_and_the_cure(tmp_path: Path, capsys: pytest.Capt
     assert "start it" in found["upstream v1.0.0"]["cure"]
     assert found["guard.yaml"]["state"] == "ok"
     assert found["embedder"]["state"] in ("ok", "warn")
+
+
+def test_doctor_says_which_languages_the_semantic_cache_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    guard = tmp_path / "guard.yaml"
+    text = guard.read_text()
+    assert "\ncache:\n" in text
+    section = '\ncache:\n  semantic: {routes: [chat], tenants: ["*"], embedder: none}\n'
+    guard.write_text(text.replace("\ncache:\n", section))
+    capsys.readouterr()
+    main(["doctor", "-c", str(guard), "--json"])
+    found = {f["subject"]: f for f in json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]}
+    assert found["semantic cache"]["state"] == "warn"
+    assert "English: refused" in found["semantic cache"]["text"]
+    assert "other languages: refused" in found["semantic cache"]["text"]
+    guard.write_text(guard.read_text().replace("routes: [chat], tenants", "routes: [chatt], tenants"))
+    assert main(["check", str(guard)]) == 2
+    assert "cache.semantic.routes: `chatt`" in capsys.readouterr().out
+
+
+def test_cache_commands_without_a_guard_are_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["stats"], ["inspect", "3fa1c09b"], ["purge", "--all"]):
+        assert main(["cache", *words, "--admin", "http://127.0.0.1:9"]) == 2
+        error = capsys.readouterr().err
+        assert "http://127.0.0.1:9" in error
+        assert "Traceback" not in error
+    with pytest.raises(SystemExit):
+        main(["cache", "purge", "--admin", "http://127.0.0.1:9"])
+    assert "--document" in capsys.readouterr().err
 
 
 def test_a_release_command_without_a_guard_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:
