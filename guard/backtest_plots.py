@@ -13,7 +13,7 @@ from guard.plotting import GOOD, INCIDENT, LIMIT, MUTED, WARN, figure_of, save
 from slo.backtest import Report, RuleResult, incident_of
 from slo.curves import Point, curve
 from slo.metric_names import INDICATORS
-from slo.traffic import Traffic
+from slo.traffic import Life, Traffic
 from slo.types import Slo, State
 from slo.wording import show_duration, show_ratio, show_value
 
@@ -38,16 +38,67 @@ def plot_rules(report: Report, traffic: Traffic, directory: Path, every_s: float
 
 
 def plot_rule(result: RuleResult, report: Report, traffic: Traffic, path: Path, every_s: float) -> None:
-    """Write the picture of one rule."""
+    """Write the picture of one rule: all of the log, and beside it the first firing or incident from near."""
     slo = result.rule.slo
-    figure = figure_of(12.0, 6.6)
-    above, strip, below = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.8, 1.6))
-    scale = _scale(slo)
+    near = _near(result, report, traffic)
+    columns = 2 if near else 1
+    figure = figure_of(15.0 if near else 12.0, 6.8)
+    grid = figure.subplots(
+        3, columns, sharex="col", sharey="row" if near else False, squeeze=False, height_ratios=(6, 0.8, 1.6),
+        width_ratios=(2.2, 1) if near else (1,),
+    )  # fmt: skip
     lives = sorted(traffic.lives, key=lambda life: -life.exchange_count)[:MAX_LIVES]
     lives.sort(key=lambda life: (life.arm != "canary", life.first))  # canaries on top of the strip
+    everything = (traffic.first_s, traffic.last_s)
+    for column, between_s in enumerate([everything, near] if near else [everything]):
+        axes = tuple(grid[row][column] for row in range(3))
+        _column(axes, result, report, traffic, lives, between_s, every_s)
+    above, strip, below = (grid[row][0] for row in range(3))
+    _frame(above, strip, below, slo, [f"{life.arm} {life.release[:8]}" for life in lives])
+    above.set_ylabel(_axis_label(slo, result))
+    handles, labels = above.get_legend_handles_labels()
+    patches: Any = importlib.import_module("matplotlib.patches")
+    handles += [patches.Patch(color=_STATES[s]) for s in (State.OK, State.UNKNOWN, State.BREACH)]
+    labels += ["ok", "unknown", "breach"]
+    if near:
+        _frame(grid[0][1], grid[1][1], grid[2][1], slo, [])
+        what = "first firing" if result.firings else "first incident"
+        grid[0][1].set_title(f"{what}, from near", fontsize=10, loc="left")
+        above.set_title("all of the log", fontsize=10, loc="left")
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    figure.suptitle(_title(slo, result, report), x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    save(figure, path)
+
+
+def _near(result: RuleResult, report: Report, traffic: Traffic) -> tuple[float, float] | None:
+    """The stretch to be seen from near: around the first firing, or else the first incident in the log."""
+    length_s = 3600.0 if result.rule.slo.burn_rate else result.rule.slo.window.length_s
+    lead_s = min(max(length_s, 900.0), 6 * 3600.0)
+    if result.firings:
+        first = next((f for f in result.firings if incident_of(f, report.incidents) is not None), result.firings[0])
+        end_s = min(first.end_s or traffic.last_s, first.start_s + 12 * 3600.0)
+        stretch = first.since_s - lead_s, end_s + lead_s
+    else:
+        inside = [i for i in report.incidents if i.from_s < traffic.last_s and i.to_s > traffic.first_s]
+        if not inside:
+            return None
+        stretch = inside[0].from_s - lead_s, inside[0].to_s + lead_s
+    stretch = max(stretch[0], traffic.first_s), min(stretch[1], traffic.last_s)
+    # Seen from near only when it is much less than all.
+    return stretch if stretch[1] - stretch[0] < 0.4 * (traffic.last_s - traffic.first_s) else None
+
+
+def _column(
+    axes: tuple[Any, Any, Any], result: RuleResult, report: Report, traffic: Traffic, lives: Sequence[Life],
+    between_s: tuple[float, float], every_s: float,
+) -> None:  # fmt: skip
+    """Everything over one stretch of time."""
+    above, strip, below = axes
+    slo, scale = result.rule.slo, _scale(result.rule.slo)
+    busiest = max(traffic.lives, key=lambda each: each.exchange_count)
     drawn: set[str] = set()
     for row, life in enumerate(lives):
-        points = curve(traffic, result.rule, life, every_s)
+        points = curve(traffic, result.rule, life, every_s, between_s=between_s)
         name, colour = life.arm, _COLOURS.get(life.arm, MUTED)
         when = [_date(p.wall_s) for p in points]
         values = [None if p.value is None else p.value * scale for p in points]
@@ -55,7 +106,7 @@ def plot_rule(result: RuleResult, report: Report, traffic: Traffic, path: Path, 
         if any(p.bound is not None for p in points):
             above.plot(when, _gaps([None if p.bound is None else p.bound * scale for p in points]), color=colour,
                        lw=0.7, alpha=0.45, label=None if name in drawn else "its 95 % bound")  # fmt: skip
-        if life is max(traffic.lives, key=lambda each: each.exchange_count):
+        if life is busiest:
             limits = [None if p.limit is None else p.limit * scale for p in points]
             above.plot(when, _gaps(limits), color=LIMIT, lw=1.4, ls="--", label=_limit_label(slo, result))
         below.plot(when, [p.count for p in points], color=colour, lw=1.0)
@@ -64,14 +115,10 @@ def plot_rule(result: RuleResult, report: Report, traffic: Traffic, path: Path, 
             if (firing.release, firing.arm) == (life.release, life.arm):
                 _bar(strip, row, firing.start_s, traffic.last_s if firing.end_s is None else firing.end_s, State.BREACH)
         drawn.add(name)
-    below.axhline(slo.min_events, color=LIMIT, lw=0.9, ls=":", label=f"min_events {slo.min_events}")
+    below.axhline(slo.min_events, color=LIMIT, lw=0.9, ls=":")
     _incidents((above, below), report)
     _firings(above, result, report, traffic.last_s)
-    _frame(above, strip, below, slo, [f"{life.arm} {life.release[:8]}" for life in lives])
-    above.set_ylabel(_axis_label(slo, result))
-    above.set_xlim(_date(traffic.first_s), _date(traffic.last_s))
-    figure.suptitle(_title(slo, result, report), x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-    save(figure, path)
+    above.set_xlim(_date(between_s[0]), _date(between_s[1]))
 
 
 def _title(slo: Slo, result: RuleResult, report: Report) -> str:
@@ -158,25 +205,23 @@ def _firings(axes: Any, result: RuleResult, report: Report, last_s: float) -> No
 
 
 def _frame(above: Any, strip: Any, below: Any, slo: Slo, lives: Sequence[str]) -> None:
+    """Axes of one column; lives: names of the strips, [] where they stand in the column beside."""
     dates: Any = importlib.import_module("matplotlib.dates")
-    patches: Any = importlib.import_module("matplotlib.patches")
-    low, high = above.get_ylim()
-    above.set_ylim(max(0.0, low) if low > -high else low, high + 0.14 * (high - low))
+    if lives:
+        low, high = above.get_ylim()
+        above.set_ylim(max(0.0, low) if low > -high else low, high + 0.14 * (high - low))
+        strip.set_yticks(range(len(lives)), lives, fontsize=7)
+        below.set_yscale("symlog", linthresh=max(1, slo.min_events))
+        below.set_ylim(bottom=0)
+        below.set_ylabel("events in\nthe window")
+        below.annotate(f"min_events {slo.min_events}", (0.005, slo.min_events), xycoords=("axes fraction", "data"),
+                       xytext=(0, 2), textcoords="offset points", fontsize=7, color=LIMIT)  # fmt: skip
     above.grid(alpha=0.25)
-    handles, labels = above.get_legend_handles_labels()
-    handles += [patches.Patch(color=_STATES[s]) for s in (State.OK, State.UNKNOWN, State.BREACH)]
-    labels += ["ok", "unknown", "breach"]
-    above.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.005, 1.0), frameon=False, fontsize=9)
-    strip.set_yticks(range(len(lives)), lives, fontsize=7)
+    below.grid(alpha=0.25)
     strip.tick_params(length=0)
     for side in strip.spines.values():
         side.set_visible(False)
-    below.set_yscale("symlog", linthresh=max(1, slo.min_events))
-    below.set_ylim(bottom=0)
-    below.set_ylabel("events in\nthe window")
-    below.grid(alpha=0.25)
-    below.legend(loc="upper left", bbox_to_anchor=(1.005, 1.0), frameon=False, fontsize=9)
-    locator = dates.AutoDateLocator(tz=UTC)
+    locator = dates.AutoDateLocator(tz=UTC, maxticks=8)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC))
     below.set_xlabel("time (UTC)")

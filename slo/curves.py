@@ -33,10 +33,19 @@ class Point:
     state: State
 
 
-def curve(traffic: Traffic, rule: Rule, life: Life, every_s: float = 10.0, most: int = 1200) -> list[Point]:
-    """Return at most `most` points of one rule on one life, in the order of time."""
+def curve(
+    traffic: Traffic,
+    rule: Rule,
+    life: Life,
+    every_s: float = 10.0,
+    most: int = 1200,
+    between_s: tuple[float, float] = (float("-inf"), float("inf")),
+) -> list[Point]:
+    """Return about `most` points of one rule on one life, in the order of time; between_s: only of this stretch."""
     track = traffic.track(life.release, rule.quantity)
-    moments = moments_of(life, every_s, traffic.tick_s)
+    moments = [
+        m for m in moments_of(life, every_s, traffic.tick_s) if between_s[0] <= m * traffic.tick_s <= between_s[1]
+    ]
     stride = max(1, len(moments) // most)
     points = []
     for begin in range(0, len(moments), stride):

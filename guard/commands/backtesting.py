@@ -85,14 +85,17 @@ def run_replay(args: argparse.Namespace) -> int:
     """Replay, report, draw. Exit 1 when a marked incident was missed."""
     from slo.backtest import as_json, as_text, report
     from slo.replay import replay
+    from slo.sources.log_stream import with_latencies
 
     every_s = _every(args.every)
     slo_file, rules, notes = _rules(args, args.rule)
     incidents = _incidents(args)
     with _opened(args) as table:
         traffic = _traffic(table, [rule.quantity for rule in rules], every_s)
+        lanes = replay(traffic, rules, every_s)
+        with_latencies(table, lanes, traffic.tick_s)
         rollouts = _rollouts(table, traffic, rules, every_s) if args.rollouts else None
-    found = report(traffic, replay(traffic, rules, every_s), incidents, [*notes, *_overlaps(args, traffic)])
+    found = report(traffic, lanes, incidents, [*notes, *_overlaps(args, traffic)])
     result = as_json(found)
     text = as_text(found, slo_file.service)
     if rollouts is not None:
@@ -205,6 +208,9 @@ def _rules(args: argparse.Namespace, names: Sequence[str]) -> tuple[SloFile, tup
         for rule in rules
         if rule.limits[0].value is None
     ]
+    if slo_file.outside:
+        names = ", ".join(rule.name for rule in slo_file.outside)
+        notes.append(f"rules on alerts of others are not in the exchange log and not replayed: {names}")
     return slo_file, rules, notes
 
 

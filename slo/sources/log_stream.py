@@ -7,12 +7,21 @@ For what must see every answer: the comparison of a canary with stable counts se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from slo.indicators import LATENCY
+from slo.metric_names import INDICATORS
+from slo.replay import Lane
 from slo.sources.log_table import USABLE, LogTable
-from slo.sources.log_votes import number
+from slo.sources.log_votes import BALLOTS, number
+from slo.traffic import reach
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
 
+MAX_VALUES = 100
+LONGEST_S = 3600.0
+"""No answer takes longer; one that did would only be missing in a shown quantile."""
 _END_S = "(wall_s + duration_s)"
+_WAITED = next(ballot.due for ballot in BALLOTS if ballot.indicator == LATENCY)
 _CHECKS = ("grounding", "zero_hit", "similarity")
 
 
@@ -44,6 +53,32 @@ def exchanges_between(
                 if result is not None
             ),
         )  # fmt: skip
+
+
+def with_latencies(table: LogTable, lanes: Sequence[Lane], tick_s: float, most: int = MAX_VALUES) -> None:
+    """Give the firings of latency rules the quantile that was measured in their window, for people to see.
+
+    Rules decide on shares; a quantile costs a look at the log each, so at most `most` firings get theirs.
+    """
+    for lane in lanes:
+        quantile = INDICATORS[lane.rule.slo.indicator].quantile
+        if quantile is None:
+            continue
+        for place, firing in enumerate(lane.firings):
+            if most <= 0:
+                return
+            most -= 1
+            moment = round(firing.start_s / tick_s)
+            slo = firing.rule.slo
+            length_s = slo.fast.window.length_s if firing.verdict.fast and slo.fast else slo.window.length_s
+            begin_s = reach(moment, length_s, tick_s) * tick_s
+            where = f"{_of((firing.release,), begin_s, firing.start_s)} AND {_WAITED}"
+            if slo.routes:
+                where += f" AND route IN ({', '.join(_text(route) for route in slo.routes)})"
+            # Segments and row groups know the span of `wall_s`, so the rest of the log is not read.
+            where += f" AND wall_s < {number(firing.start_s)} AND wall_s >= {number(begin_s - LONGEST_S)}"
+            (value,) = next(table.rows(f"SELECT quantile_cont(duration_s, {quantile}) FROM numbers WHERE {where}"))
+            lane.firings[place] = replace(firing, verdict=replace(firing.verdict, value=value))
 
 
 def _of(releases: Sequence[str], from_s: float, to_s: float) -> str:

@@ -53,7 +53,8 @@ def read_traffic(
         if row[0]:
             by_arm[row[1], row[2]].append(row)
     if not by_arm:
-        raise DataError("exchange log: no usable exchange in it; name the log's directory or its segments")
+        left_out = f" ({table.bad_count} damaged lines or files)" if table.bad_count else ""
+        raise DataError(f"exchange log: no usable exchange in it{left_out}; name the log's directory or its segments")
     _check_span(min(found[0][3] for found in by_arm.values()), max(f[-1][3] for f in by_arm.values()), tick_s)
     lives = tuple(
         Life(release, arm, found[0][3], found[-1][3], sum(row[_KEYS] for row in found))

@@ -230,6 +230,9 @@ class TestCommand:
         result = json.loads(printed.splitlines()[-1])
         assert code == 0
         assert [f["rule"] for f in result["firings"]] == ["slow", "grounded"]
+        slow = result["firings"][0]
+        assert slow["value"] == pytest.approx(3.0)  # a third of the window took 3 s: that is its P95
+        assert slow["threshold"] == 2.0
         assert result["false_alarms_per_month"] == 0
         assert [i["name"] for i in result["incidents"]] == ["2 a.m."]
         assert {f["rule"] for f in result["incidents"][0]["found_by"]} == {"slow", "grounded"}
