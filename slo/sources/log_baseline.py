@@ -56,6 +56,9 @@ def gather(table: LogTable, terms: Terms, on_progress: Progress | None = None) -
         on_progress,
     )
     notes = _leave_old_out(table, terms, width_s)
+    # Cache hits are left out, and yet the hit rate is made of them; the hit rate of the rest is made of misses.
+    votes = f"left_out = '' OR (left_out = '{HITS}' AND indicator = '{CACHE_HITS}')"
+    table.run(f"CREATE OR REPLACE TABLE sums AS SELECT * FROM ({tally_sql('kinds', 'left_out, bucket')}) WHERE {votes}")
     count, first_s, last_s, day_count = next(
         table.rows(
             f"SELECT coalesce(sum(n), 0)::BIGINT, min(first_s), max(last_s), count(DISTINCT bucket * {width_s} // "
@@ -158,8 +161,8 @@ def _hours(table: LogTable, width_s: int) -> dict[int, list[int]]:
         hours.setdefault(hour_of_week(hour * HOUR_S), [0, 0, 0])[0] += count
     names = ", ".join(f"'{name}'" for name in _CHECKED)
     checked = (
-        f"SELECT bucket * {width_s} // {HOUR_S}, sum(count)::BIGINT, sum(unjudged)::BIGINT "
-        f"FROM ({tally_sql('kinds', 'left_out, bucket')}) WHERE left_out = '' AND indicator IN ({names}) GROUP BY ALL"
+        f"SELECT bucket * {width_s} // {HOUR_S}, sum(count)::BIGINT, sum(unjudged)::BIGINT FROM sums "
+        f"WHERE left_out = '' AND indicator IN ({names}) GROUP BY ALL"
     )
     for hour, judged, unjudged in table.rows(checked):
         row = hours[hour_of_week(hour * HOUR_S)]
@@ -170,9 +173,6 @@ def _hours(table: LogTable, width_s: int) -> dict[int, list[int]]:
 
 def _values(table: LogTable, terms: Terms, width_s: int, gathered: Gathered) -> None:
     """Fill in the value of each indicator, per window and over all."""
-    # Cache hits are left out, and yet the hit rate is made of them; the hit rate of the rest is made of misses.
-    votes = f"left_out = '' OR (left_out = '{HITS}' AND indicator = '{CACHE_HITS}')"
-    table.run(f"CREATE OR REPLACE TABLE sums AS SELECT * FROM ({tally_sql('kinds', 'left_out, bucket')}) WHERE {votes}")
     whole = "SELECT indicator, sum(count)::BIGINT, sum(bad)::BIGINT, fsum(total) FROM sums GROUP BY ALL"
     for name, count, bad, total in table.rows(whole):
         if name != LATENCY and (value := value_of(name, count, bad, total, {})) is not None:

@@ -146,16 +146,16 @@ def profiles(
     # fsum: the order in which threads add must not show in the tenth digit.
     sums = ", ".join(f"fsum({c}) AS {c}, fsum({c} * {c}) AS {c}_squares" for c in _VALUES)
     table.run(
-        f"CREATE OR REPLACE TABLE {name}_raw AS SELECT {keys}, {bucket(width_s)} AS bucket, outcome, "
+        f"CREATE OR REPLACE TABLE {name} AS SELECT {keys}, {bucket(width_s)} AS bucket, outcome, "
         f"CASE WHEN status >= 400 THEN 400 ELSE 200 END AS status, "
         f"CASE WHEN reason = '{THROTTLED}' THEN reason ELSE '' END AS reason, cache, grounding, zero_hit, similarity, "
         f"cost_usd IS NULL AS no_cost, similarity_score IS NULL AS no_score, missing, count(*) AS n, {sums}{over}, "
         "min(wall_s) AS first_s, max(wall_s) AS last_s FROM numbers GROUP BY ALL",
         on_progress,
     )
-    (damaged,) = next(table.rows(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {name}_raw WHERE NOT ({USABLE})"))
-    table.run(f"CREATE OR REPLACE TABLE {name} AS SELECT * EXCLUDE (missing) FROM {name}_raw WHERE {USABLE}")
-    table.run(f"DROP TABLE {name}_raw")
+    (damaged,) = next(table.rows(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {name} WHERE NOT ({USABLE})"))
+    if damaged:
+        table.run(f"DELETE FROM {name} WHERE NOT ({USABLE})")
     table.find_damage(damaged)
 
 
