@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sft-guard.cache")
 
 EXPIRE_EVERY_S = 5.0
+WRITTEN_BEFORE_COUNT = 10**9
+"""Lines that earlier runs wrote: too many, so that the first write of this one rewrites the file."""
 _CACHED_ADAPTERS = frozenset({"openai-chat", "openai-responses", "json"})
 
 
@@ -82,7 +84,7 @@ class GuardCache:
         self._settings, self._counters, self._clock = settings, counters, clock
         self._directory: Path | None = None
         self._unwritten: list[Revocation] = []
-        self._written_count = 0
+        self._written_count = WRITTEN_BEFORE_COUNT
         self.redis: RedisStore | None = None
         self.memory: MemoryStore | None = None
         config = cache_config(settings)

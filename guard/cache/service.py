@@ -264,7 +264,7 @@ class AnswerCache:
             self._refuse(NotStored.REVOKED)
             return None
         self._candidates[exchange.exchange_id] = _Candidate(request, entry, capture, since)
-        self._candidate_bytes += len(capture.response)
+        self._candidate_bytes += _held_bytes(capture)
         while self._candidate_bytes > self._config.pending_bytes:
             self._drop_candidate(next(iter(self._candidates)), NotStored.OVERFLOW)
         return entry
@@ -272,7 +272,7 @@ class AnswerCache:
     def _drop_candidate(self, exchange_id: str, reason: NotStored | None) -> _Candidate | None:
         candidate = self._candidates.pop(exchange_id, None)
         if candidate is not None:
-            self._candidate_bytes -= len(candidate.capture.response)
+            self._candidate_bytes -= _held_bytes(candidate.capture)
             if reason is not None:
                 self._refuse(reason)
         return candidate
@@ -421,3 +421,8 @@ def _kept_headers(route: Route, capture: Capture) -> tuple[tuple[bytes, bytes], 
     """What a replay repeats of the answer's head: its type, and its contexts when they are there."""
     wanted = {b"content-type", b"content-language", route.contexts.header.lower().encode()}
     return tuple((name, value) for name, value in capture.response_headers if name in wanted and name)
+
+
+def _held_bytes(capture: Capture) -> int:
+    """What an answer that waits for its checks holds."""
+    return len(capture.request) + len(capture.response)
