@@ -377,3 +377,24 @@ async def test_a_listener_that_raises_is_counted_and_the_others_hear_all_the_sam
         assert await states(guard, [asked()], [asked()]) == ["miss", "hit"]
     assert heard == ["missed", "stored", "hit"]
     assert counters.sums["sft_guard_failopen_total", "cache", "error"] == 3
+
+
+async def test_a_store_that_hands_out_somebody_elses_answer_is_not_believed():
+    cache = memory_cache()
+    real = cache.store
+
+    class Lying:
+        """The first entry there is, whatever was asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def get(self, key: Any, found: Any) -> None:
+            entries = real.entries()  # type: ignore[attr-defined]
+            found(entries[0] if entries else None, "")
+
+    async with cached(cache=cache) as (guard, upstream, _):
+        cache.store = Lying()  # type: ignore[assignment]
+        assert await states(guard, [asked()], [asked()]) == ["miss", "hit"]
+        assert await states(guard, [asked(), "x-guard-tenant: b"], [asked(seed=1)]) == ["miss", "miss"]
+    assert len(upstream.requests) == 3
