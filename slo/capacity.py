@@ -138,8 +138,11 @@ def why_not_sustained(step: Step, bound_s: float | None, goodput_ratio: float = 
 
 
 def is_sender_late(step: Step) -> bool:
-    """Whether this machine, not the service, may have been what was slow: it sent too late to say anything."""
-    return step.lag_p95_s > max(LAG_S, LAG_RATIO * (step.p95_s or 0.0))
+    """Whether this machine, not the service, may have been what was slow: it sent too late to say anything.
+
+    A step that was cut short because answers failed says enough by itself.
+    """
+    return not step.aborted and step.lag_p95_s > max(LAG_S, LAG_RATIO * (step.p95_s or 0.0))
 
 
 def next_rate(steps: Sequence[Step], plan: Plan, criteria: Criteria) -> float | None:

@@ -22,6 +22,7 @@ from slo.capacity import (
 )
 from slo.statistics import split_mix
 
+SENT_LATE = "this machine sent too late"
 REST_S = 1.0
 """Pause between two steps, so that what one left behind does not stand in the next."""
 
@@ -66,11 +67,11 @@ async def search(
         on_step(step, why_not_sustained(step, criteria.bound_s(steps), criteria.goodput_ratio))
         if is_sender_late(step):
             # Its numbers are about us: they may neither convict the service nor move the knee.
-            steps[-1] = replace(step, aborted=step.aborted or "this machine sent too late")
+            steps[-1] = replace(step, aborted=SENT_LATE)
             stopped = f"at {rate:.4g}/s this machine sent {step.lag_p95_s * 1000:.3g} ms late (P95): it is the limit"
             break
     knee = find_knee(steps, criteria, stopped)
-    if stopped and steps and is_sender_late(steps[-1]):
+    if steps and steps[-1].aborted == SENT_LATE:
         knee = replace(knee, reached=False, reason=stopped)
     return Outcome(tuple(steps), criteria, knee, latency_limit(knee, steps), stopped)
 

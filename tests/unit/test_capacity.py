@@ -192,6 +192,21 @@ class TestDriver:
         assert not outcome.knee.reached
         assert outcome.knee.rate_per_s == pytest.approx(22.5)  # 10, 15, 22.5 and no time for 33.75
 
+    async def test_a_machine_that_sends_late_convicts_nobody(self) -> None:
+        loop = asyncio.get_running_loop()
+        queue = Queue(slots=10, service_s=0.1)
+
+        async def ask(number: int) -> Answer:  # somebody else keeps the loop busy every 60th time
+            if number > 300 and number % 60 == 0:
+                loop._jumping.now_s += 2.0  # type: ignore[attr-defined]
+            return await queue.ask(number)
+
+        outcome = await search(ask, Plan(20, 500), Criteria(p95_bound_s=30.0), Shape(), budget_s=900)
+        assert "this machine sent" in outcome.stopped
+        assert not outcome.knee.reached
+        assert outcome.knee.reason == outcome.stopped
+        assert outcome.knee.rate_per_s == 20  # what was measured before stays
+
     async def test_the_same_seed_sends_at_the_same_moments(self) -> None:
         async def moments(seed: int) -> list[float]:
             loop, begin_s = asyncio.get_running_loop(), asyncio.get_running_loop().time()
