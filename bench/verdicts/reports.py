@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.verdicts import cost, delay, naive, reference
+from bench.verdicts import cost, delay, naive, passing, reference
 
 
 class Run(Protocol):
@@ -41,6 +41,7 @@ REPORTS = (
     ),
     Report("naive", "false alarms of `over 0.5 % for 10 minutes` at a true rate of 0.1 %", naive.report),
     Report("delay", "3 % -> 8 % bad answers: delay as a multiple of Wald's bound", delay.report),
+    Report("passing", "how many answers a healthy canary needs to pass a stage", passing.report),
     Report("days", "false rollbacks over months of healthy traffic", module("bench.verdicts.days")),
     Report("missed", "missed breaches, and how long a bad canary answers users", module("bench.verdicts.missed")),
     Report("cost", "CPU of an evaluation with full windows", cost.report),

@@ -152,7 +152,7 @@ def _slo_row(row: SloRow) -> str:
         text(f"{row.events_count} of {row.min_events_count}"),
         text(_duration(row.window_s)),
         text(row.action),
-        text(row.reason),
+        text(f"{row.reason}; beside stable: {row.comparison.reason}" if row.comparison else row.reason),
     )
     return _row(cells, numbers=(3, 4, 5))
 

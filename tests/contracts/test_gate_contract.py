@@ -16,7 +16,7 @@ from guard.admin.hooks import GO_ON, PREFIX
 from guard.backend import GuardBackend
 from guard.judge import Judged, Judgement
 from guard.release.state import Phase, ReleaseState
-from slo.types import Action, ActionKind, State, Verdict
+from slo.types import Action, ActionKind, Compared, Comparison, State, Verdict
 from tests.conftest import VIRTUAL
 from tests.release_kit import BAD, BREACH, GOOD, VERSIONS
 from tests.unit.admin_helpers import TOKEN, Site
@@ -152,10 +152,19 @@ ROLLED_BACK = replace(ROLLING, canary_ratio=0.0, phase=Phase.ROLLED_BACK, barred
 OK = replace(BREACH, state=State.OK, firing=False)
 
 
+def beside_stable(result: Compared, verdict: Verdict = OK) -> Verdict:
+    return replace(verdict, comparison=Comparison(result, f"{result} beside stable"))
+
+
 @pytest.mark.parametrize(
     ("state", "release", "verdicts", "ago_s", "wanted"),
     [
         (ROLLING, "", (OK,), 1.0, "pass"),
+        (ROLLING, "", (beside_stable(Compared.PASS),), 1.0, "pass"),
+        (ROLLING, "", (OK, beside_stable(Compared.INCONCLUSIVE)), 1.0, "inconclusive"),
+        (ROLLING, "", (OK, beside_stable(Compared.UNKNOWN)), 1.0, "inconclusive"),
+        (ROLLING, "", (OK, beside_stable(Compared.FAIL)), 1.0, "fail"),
+        (ROLLING, "", (beside_stable(Compared.FAIL, replace(OK, state=State.UNKNOWN)),), 1.0, "fail"),
         (ROLLING, BAD.release_id, (OK,), 1.0, "pass"),
         (ROLLING, "", (BREACH,), 1.0, "fail"),
         (ROLLING, "", (replace(BREACH, firing=False),), 1.0, "inconclusive"),

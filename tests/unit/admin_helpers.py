@@ -57,7 +57,9 @@ class FakeBackend:
         self._may_fail()
         row = shapes.SloRow(
             self.words, "sft_quality_hallucination_rate", self.words, "canary", "breach", True, 0.081, 0.045, 0.06,
-            "ratio", 3600.0, 500, 400, "rollback", self.words,
+            "ratio", 3600.0, 500, 400, "rollback", self.words, comparison=shapes.ComparisonRow(
+                "fail", self.words, 812.0, 700.0, 0.02, 0.09, {self.words: self.words}
+            ),
         )  # fmt: skip
         empty = shapes.SloRow(
             "cost", "sft_cost_inference_per_request_usd", "r1", "stable", "unknown", False, None, None, None,

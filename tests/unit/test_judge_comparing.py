@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from guard.comparing import trial_setup
+from guard.admin.views import slo_row
+from guard.comparing import evidence_ratio, trial_setup
 from guard.judge import SloJudge, Vitals
 from guard.release import state as rules
 from guard.release.plan import parse_plan
@@ -19,7 +20,7 @@ from slo.sources.memory import MemorySource
 from slo.spec import parse_slo
 from slo.statistics import split_mix
 from slo.thresholds import Known
-from slo.types import Action, ActionKind, Compared, Outcome, Slo, Verdict, Version
+from slo.types import Action, ActionKind, Compared, Comparison, Outcome, Slo, Verdict, Version
 from tests.slo_builders import HALLUCINATION, found, make_exchange
 
 pytestmark = pytest.mark.anyio
@@ -264,3 +265,20 @@ async def test_a_day_after_the_promotion_the_watch_ends() -> None:
     assert trial_setup(promoted, VERSIONS.get, 3600.0) is not None
     assert trial_setup(promoted, VERSIONS.get, 90_000.0) is None
     assert trial_setup(service.state, VERSIONS.get, 0.0) is None
+
+
+async def test_what_the_admin_api_and_the_metrics_say_of_a_comparison() -> None:
+    service = Service()
+    service.start()
+    await service.run(60.0)
+    verdict = service.verdict("hallucination")
+    row = slo_row(verdict, "canary").comparison
+    assert row is not None
+    assert (row.result, row.e_needed) == ("inconclusive", 200.0)
+    assert row.figures["comparison"] == "inconclusive"
+    assert verdict.comparison is not None
+    ratio = evidence_ratio(verdict.comparison)
+    assert ratio is not None
+    assert ratio < 1
+    assert evidence_ratio(Comparison(Compared.UNKNOWN, "")) is None
+    assert slo_row(service.verdict("hallucination", V1), "stable").comparison is None
