@@ -148,7 +148,8 @@ def html(service: str, day: Day) -> str:
 def _foot(day: Day) -> str:
     left_out = f" {day.lines_left_out} damaged lines were left out." if day.lines_left_out else ""
     return (
-        "Shares carry their one-sided 95 % bounds; an arrow marks a change from the day before whose bounds do not meet. "
+        "Shares carry their one-sided 95 % bounds; an arrow marks a change from the day before "
+        "whose bounds do not meet. "
         f"Days are UTC.{left_out}"
     )
 
@@ -162,7 +163,8 @@ def _cell(name: str, now: Sum | None, before: Sum | None) -> str:
     down = INDICATORS[name].worse == "down"
     low, high = _bounds(now)
     value, low, high = (1 - now.bad / now.count, 1 - high, 1 - low) if down else (now.bad / now.count, low, high)
-    return f"{show_ratio(value)} ({show_ratio(round(low, 5))} to {show_ratio(round(high, 5))}) of {now.count:g}{mark}"
+    span = f"{show_ratio(round(low, 5))} to {show_ratio(round(high, 5))}"
+    return f"{show_ratio(value)} ({span}) of {now.count:g}{mark}"
 
 
 def _verdict(name: str, now: Sum | None, before: Sum | None) -> str:
