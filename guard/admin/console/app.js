@@ -6,18 +6,28 @@ import { choose, chosen, t } from "/console/words.js";
 const $ = id => document.getElementById(id);
 const COURSE_EVERY_MS = 30000, STALE_MS = 10000, PAGE = 50, MOST = 1000;
 const THEMES = ["auto", "light", "dark"];
-let snapshot = null, seenAt = 0, paused = false, wanted = PAGE, more = null, source = null;
+let snapshot = null, coursesRead = 0, seenAt = 0, paused = false, wanted = PAGE, more = null, source = null;
 const courses = new Map();
+
+// A panel is made anew only when what it shows has changed: hundreds of rows are not free.
+const drawn = new Map();
+function draw(name, data, make) {
+  const seen = `${chosen()} ${JSON.stringify(data)}`;
+  if (drawn.get(name) === seen) return;
+  drawn.set(name, seen);
+  make();
+}
 
 function show() {
   if (!snapshot) return;
-  panels.health(snapshot);
-  panels.release(snapshot);
-  panels.objectives(snapshot, courses);
-  panels.incidents(snapshot);
-  panels.drift(snapshot);
-  panels.cost(snapshot);
-  panels.exchanges(wanted > PAGE && more ? more : snapshot.exchanges);
+  const s = snapshot, list = wanted > PAGE && more ? more : s.exchanges;
+  draw("health", [s.health, s.ready, s.slo.objectives.map(o => o.state), s.slo.service], () => panels.health(s));
+  draw("release", s.release, () => panels.release(s));
+  draw("slo", [s.slo.objectives, coursesRead], () => panels.objectives(s, courses));
+  draw("incidents", s.incidents, () => panels.incidents(s));
+  draw("drift", s.drift, () => panels.drift(s));
+  draw("cost", [s.slo.objectives.filter(o => o.unit === "usd" || o.indicator === "sft_cache_hit_rate"), s.saved_usd], () => panels.cost(s));
+  draw("exchanges", list, () => panels.exchanges(list));
   $("more").hidden = wanted >= MOST || snapshot.exchanges.length < PAGE;
   $("main").dataset.ready = "yes";
 }
@@ -54,6 +64,7 @@ async function read(path, options = {}) {
 async function readCourses() {
   try {
     for (const course of (await read("/api/v1/history")).courses) courses.set(`${course.slo} ${course.release}`, course);
+    coursesRead += 1;
   } catch { return; } // the stream says when the guard is gone
   if (!paused) show();
 }
