@@ -249,8 +249,10 @@ class LogTable:
             if share is not None and share >= 0:
                 tell(min(1.0, share / 100.0))
 
-    def _told(self, error: Exception) -> Exception:
+    def _told(self, error: Exception) -> BaseException:
         """The engine's fault in one line; what is no fault of data goes up as it is."""
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+            return KeyboardInterrupt()  # how the engine tells of Ctrl-C
         if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
             return error
         first = str(error).splitlines()[0]

@@ -164,3 +164,9 @@ def test_a_long_query_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     with open_log(write_log(tmp_path / "a.jsonl", (make_exchange(n) for n in range(20_000)))) as table:
         list(tallies(table, 60.0, on_progress=told.append))
     assert all(0.0 <= share <= 1.0 for share in told)
+
+
+def test_ctrl_c_in_a_query_is_ctrl_c(tmp_path: Path) -> None:
+    with open_log(write_log(tmp_path / "a.jsonl", [make_exchange(0)])) as table:
+        assert isinstance(table._told(RuntimeError("Query interrupted")), KeyboardInterrupt)
+        assert isinstance(table._told(RuntimeError("anything else")), RuntimeError)
