@@ -12,13 +12,15 @@ from slo import series
 from slo.metric_names import INDICATORS
 
 RELEASE = "r1"
+SHORT_S = 300.0
+"""A case waits no longer than this for a short window to be clean, and as long for the alert to be kept."""
 SETTLE_STEPS = 8
 """Steps until the first samples are in every window."""
 
 
 def share_cases(
     service: str, rule: Rule, window_s: float, share: float, min_events: int, labels: Mapping[str, str], for_s: float,
-    options: Options,
+    options: Options, short_s: float = 0.0,
 ) -> tuple[Case, ...]:  # fmt: skip
     """Fires when three times the share is bad; silent at a third of it, and with one event too few."""
     per_step = max(400, min_events)
@@ -44,6 +46,12 @@ def share_cases(
     if series.has_unjudged(rule.slo):
         blind = _traffic(service, rule, per_step, bad, steps, unjudged=per_step + 1)
         cases.append(Case("less than half could be judged", steps * options.scrape_s, blind))
+    if 0 < short_s <= SHORT_S >= rule.slo.keep_firing_for_s:
+        quiet = ceil((short_s + rule.slo.keep_firing_for_s) / options.scrape_s) + SETTLE_STEPS
+        over = _recovered(service, rule, per_step, bad, steps, quiet)
+        name = "over in the short window"
+        cases.append(Case(name, steps * options.scrape_s, over, expected, bad / per_step))
+        cases.append(Case(name, (steps + quiet) * options.scrape_s, over))
     return tuple(cases)
 
 
@@ -133,6 +141,16 @@ def _burst(service: str, rule: Rule, count: int, steps: int) -> tuple[Series, ..
     if series.has_unjudged(rule.slo):
         found.append(_counter(series.UNJUDGED, service, rule, 0, steps))
     return tuple(found)
+
+
+def _recovered(service: str, rule: Rule, per_step: int, bad: int, steps: int, quiet: int) -> tuple[Series, ...]:
+    """Bad for some steps, then a little traffic without a fault: the long window is still full of what was bad."""
+    labels = {"service": service, "release": RELEASE, "slo": rule.slo.name}
+    return (
+        *_judged(service),
+        Series(selector(series.EVENTS, labels), f"0+{per_step}x{steps} {per_step * steps + 1}+1x{quiet + 4}"),
+        Series(selector(series.BAD, labels), f"0+{bad}x{steps} {bad * steps}+0x{quiet + 4}"),
+    )
 
 
 def _values(service: str, rule: Rule, per_step: int, mean: float, steps: int, unjudged: int = 0) -> tuple[Series, ...]:

@@ -170,6 +170,7 @@ def _fast_alert(service: str, rule: Rule, share: float, options: Options) -> Ale
 def _burn_alert(service: str, rule: Rule, pair: BurnPair, expr: str, options: Options) -> Alert:
     slo = rule.slo
     assert rule.allowed is not None
+    share = pair.factor * rule.allowed
     severity = TICKET if pair.severity == TICKET else _SEVERITY[slo.action]
     labels = _labels(service, rule, severity) | {"burn": number(pair.factor)}
     name = f"{rule.name}Burn{number(pair.factor).replace('.', 'p')}x"
@@ -184,7 +185,15 @@ def _burn_alert(service: str, rule: Rule, pair: BurnPair, expr: str, options: Op
         f"{pages.burn_sentence(slo.action, pair)}",
         runbook=pages.of_burn(service, rule, pair, name),
         cases=share_cases(
-            service, rule, pair.long_s, pair.factor * rule.allowed, slo.min_events, labels, slo.for_s, options
+            service,
+            rule,
+            pair.long_s,
+            share,
+            slo.min_events,
+            labels,
+            slo.for_s,
+            options,
+            pair.short_s,
         ),
         for_s=slo.for_s,
         keep_s=slo.keep_firing_for_s,

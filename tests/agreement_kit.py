@@ -32,10 +32,10 @@ SETTLED_S = 45.0
 FILE = """\
 service: faq-bot
 objectives:
-  - {name: errors, indicator: sft_availability_success_rate, window: 5m, threshold: {absolute: 95%}, for: 1m,
+  - {name: errors, indicator: sft_availability_success_rate, window: 5m, threshold: {absolute: 95%}, for: 6m,
      keep_firing_for: 2m, min_events: 60, action: rollback, fast: {over: 30%, window: 1m, min_events: 20}}
-  - {name: grounded, indicator: sft_quality_hallucination_rate, window: 10m, threshold: {absolute: 5%}, for: 2m,
-     keep_firing_for: 1m, min_events: 40, action: rollback, fast: off}
+  - {name: grounded, indicator: sft_quality_hallucination_rate, window: 10m, threshold: {absolute: 5%}, for: 4m,
+     keep_firing_for: 5m, min_events: 40, action: rollback, fast: off}
   - {name: p95, indicator: sft_perf_latency_p95_ms, window: 5m, threshold: {absolute: 900}, for: 30s, min_events: 50,
      keep_firing_for: 0s, action: shed}
   - {name: similar, indicator: sft_quality_similarity_score, window: 5m, threshold: {absolute: 80%}, min_events: 30,
@@ -47,13 +47,28 @@ objectives:
 """
 
 
+SCRIPTS: dict[int, tuple[float, tuple[tuple[float, float, float], ...]]] = {
+    # An outburst that the fast path sees, and a slow breach that outlasts its keep.
+    1: (1.0, ((400, 0.0, 0.0), (60, 0.95, 0.0), (1000, 0.01, 0.0), (940, 0.0, 0.0))),
+    # Half of few are bad: past the fast path's share, and not surely. Wrong answers that begin and end.
+    2: (0.5, ((400, 0.0, 0.0), (700, 0.5, 0.4), (1300, 0.0, 0.0))),
+}
+"""Seed -> events a second, and phases of (seconds, share failing, share wrong): what chance alone meets too rarely."""
+
+
 def stream(seed: int, length_s: float) -> list[tuple[float, Exchange]]:
     """Exchanges of one release: quiet, noisy and broken phases, pauses, and checks that sometimes cannot look."""
     chance, now_s, found = Random(seed), 0.0, []
     rate_per_s = chance.choice((0.3, 1.0, 2.0, 4.0))
     phase_end_s, failing, slow, wrong, blind, dear = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
+    script: Iterator[tuple[float, float, float]] = iter(())
+    if seed in SCRIPTS:
+        rate_per_s, phases = SCRIPTS[seed]
+        script = iter(phases)
     while True:
-        if now_s >= phase_end_s:
+        if now_s >= phase_end_s and (phase := next(script, None)) is not None:
+            phase_end_s, failing, wrong = phase_end_s + phase[0], phase[1], phase[2]
+        elif now_s >= phase_end_s:
             phase_end_s = now_s + chance.uniform(120, 700)
             failing = chance.choice((0.0, 0.0, 0.01, 0.03, 0.08, 0.2, 0.5, 0.9))
             slow = chance.choice((0.0, 0.02, 0.04, 0.1, 0.4))

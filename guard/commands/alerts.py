@@ -45,7 +45,7 @@ def register(groups: Groups) -> None:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    """Write the files; 1 when an objective is not covered."""
+    """Write the files; objectives that are not covered are told on standard error and in the files."""
     slo_file = load_slo_file(args.slo)
     options = _options(args)
     known = Known(

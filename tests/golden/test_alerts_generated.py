@@ -96,7 +96,7 @@ def test_every_alert_has_a_page_a_firing_and_a_silent_case() -> None:
         assert fires, name
         if rule["labels"]["kind"] == "symptom":  # its silent cases are releases of the same test
             releases = {e["exp_labels"]["release"] for a in fires for e in a["exp_alerts"]}
-            assert releases == {"fires"}, name
+            assert releases <= {"fires", "over-in-the-short-window"}, name
             slo = rule["labels"]["slo"]
             shown = [s["series"] for t in tests for s in t["input_series"] if f'slo="{slo}"' in s["series"]]
             assert any('release="fires"' not in s for s in shown), name

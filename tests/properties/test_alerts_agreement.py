@@ -16,8 +16,8 @@ from tests.agreement_kit import FILE, SCRAPE_S, TICK_S, Watched, watch
 from tests.alerts_kit import needs, run, write
 
 LENGTH_S = 2400.0
-EVERY_S = 60.0
-STREAMS = int(os.environ.get("AGREEMENT_STREAMS", "8"))  # noqa: TID251 - more for a long run
+EVERY_S = 30.0
+STREAMS = int(os.environ.get("AGREEMENT_STREAMS", "6"))  # noqa: TID251 - more for a long run
 FIRST_SEED = int(os.environ.get("AGREEMENT_SEED", "1"))  # noqa: TID251
 
 
