@@ -257,8 +257,10 @@ class LogTable:
             return error
         first = str(error).splitlines()[0]
         kind = type(error).__name__
-        if kind == "OutOfMemoryException":
-            return DataError(f"{self.spill}: no room to work in ({first}); free some disk, or give fewer log files")
+        if kind == "OutOfMemoryException" or "No space left on device" in first:
+            return DataError(
+                f"{self.spill}: no room to work in ({first[:200]}); free some disk, or name one with TMPDIR"
+            )
         if kind in ("IOException", "InvalidInputException", "ConversionException", "SerializationException"):
             return DataError(
                 f"exchange log: {first}; if a guard is writing here run it again, else leave that file out"

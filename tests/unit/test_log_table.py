@@ -170,3 +170,12 @@ def test_ctrl_c_in_a_query_is_ctrl_c(tmp_path: Path) -> None:
     with open_log(write_log(tmp_path / "a.jsonl", [make_exchange(0)])) as table:
         assert isinstance(table._told(RuntimeError("Query interrupted")), KeyboardInterrupt)
         assert isinstance(table._told(RuntimeError("anything else")), RuntimeError)
+
+
+def test_a_full_disk_names_the_place_and_the_cure(tmp_path: Path) -> None:
+    import duckdb
+
+    with open_log(write_log(tmp_path / "a.jsonl", [make_exchange(0)])) as table:
+        told = table._told(duckdb.IOException("IO Error: Could not write: No space left on device"))
+        assert str(told).startswith(f"{table.spill}: no room to work in")
+        assert "TMPDIR" in str(told)
