@@ -180,8 +180,8 @@ def _is_shared(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
     other = next((s for s in stable if s.slo.name == verdict.slo.name), None)
     if other is None:
         return False
-    if other.state is State.BREACH:
-        return True
+    if other.state is State.BREACH and (is_ticket(verdict) or not is_ticket(other)):
+        return True  # a slow burn of stable, a ticket, is not the fire that the canary is in
     if has_failed(verdict):
         return False  # proven worse than this stable at this time
     mine, theirs = verdict.reading, other.fast_reading if verdict.fast else other.reading

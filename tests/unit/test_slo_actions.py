@@ -210,3 +210,12 @@ def test_without_a_canary_only_a_fresh_promotion_is_taken_back(
 def test_without_a_canary(stable: Verdict, kind: ActionKind, code: str) -> None:
     action = decide((), (stable,), ALONE)
     assert (action.kind, reason_code(action.reason)) == (kind, code)
+
+
+def test_a_slow_burn_of_stable_does_not_share_the_fire_of_the_canary() -> None:
+    """Three bad of 481 once made a ticket of stable; a canary that burns pages beside it is rolled back, not shed."""
+    canary = verdict("availability", BREACH, reading=Reading(13, 200), indicator=AVAILABILITY)
+    slow = verdict("availability", BREACH, ticket=True, reading=Reading(3, 481), indicator=AVAILABILITY)
+    fire = verdict("availability", BREACH, reading=Reading(40, 481), indicator=AVAILABILITY)
+    assert decide((canary,), (slow,), READY).kind is ActionKind.ROLL_BACK
+    assert decide((canary,), (fire,), READY).reason.startswith("shared_upstream")
