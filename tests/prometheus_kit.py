@@ -31,11 +31,11 @@ def backfilled(home: Path, openmetrics: str) -> Iterator[str]:
 
 
 @contextmanager
-def serving(home: Path, config: str) -> Iterator[str]:
-    """Address of a Prometheus with this configuration; what is in `home`/data is served."""
+def serving(home: Path, config: str, port: int = 0) -> Iterator[str]:
+    """Address of a Prometheus with this configuration; what is in `home`/data is served. port 0: any."""
     (home / "prometheus.yml").write_text(config)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     server = subprocess.Popen(
         ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}",

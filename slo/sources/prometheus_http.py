@@ -289,7 +289,8 @@ class PrometheusClient:
                     raw += await response.content.read(ANSWER_BYTES - len(raw))
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            what = (str(error) or type(error).__name__).splitlines()[0]
+            cause = getattr(error, "os_error", error)  # the library's own sentence repeats the address
+            what = (getattr(cause, "strerror", None) or str(cause) or type(error).__name__).splitlines()[0]
             raise SourceError(f"prometheus {self._url}: {what}; does it run, and is the address right?") from error
         return rows_of(raw, status, self._url)
 
