@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from guard.release.control import control_of, digest
 from guard.release.facts import Facts
 from guard.release.follower import Follower
 from guard.release.incident import (
@@ -58,8 +59,11 @@ class Casebook:
         bad, target = self._facts.version(order.bad), self._facts.version(order.target)
         rule = rule_of(verdicts) if order.automatic else "manual"
         now_s = self._clock.wall_s()
+        # What was decided on, not its epoch alone: a replica that was cut off counts epochs of its own, and may decide
+        # twice at the same one, on its own state and then on the document that it came to obey.
+        about = f"{bad.release_id} {digest(control_of(before))}"
         incident = Incident(
-            incident_id=f"inc-{stable_id(rule, bad.release_id, before.epoch)}",
+            incident_id=f"inc-{stable_id(rule, about, before.epoch)}",
             kind=IncidentKind.ROLLBACK,
             service=before.service,
             opened_s=now_s,

@@ -140,11 +140,8 @@ class Enactor:
         moved = descended(before, replace(moved, incident_id=incident.incident_id))
         intent = Intent(incident.incident_id, before.epoch, order.promoted, moved, incident)
         self._casebook.hold(incident)
-        try:
-            result = await self._saga.begin(intent)
-        except BaseException:
-            self._owe(intent)  # Exposure has ended; the rest is done at the next tick, whatever went wrong here.
-            raise
+        self._owe(intent)  # Until it is settled: the rest is done at the next tick, whatever goes wrong here.
+        result = await self._saga.begin(intent)
         self._hooks.on_rollback(incident.rule, order.automatic)
         await self.audit("rollback", actor, before, moved, order.reason)
         await self._settle(result, intent)

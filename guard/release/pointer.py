@@ -54,6 +54,8 @@ class ReleaseRegistry:
         Production is taken only while nobody has it: a pointer that somebody set is not ours to move here.
         """
         actor = actor or self._actor
+        # Once in the life of a version: the same request arriving again, late, must not take back what came after.
+        once = f"ensure-{self.service}-{version.name}"
         with translated():
             await self._create_model()
             known = {v.version: v.stage for v in await self._port.versions(self._model)}
@@ -69,9 +71,11 @@ class ReleaseRegistry:
                 }
                 await self._port.create_version(self._model, version.name, meta=meta, tags=("release",), actor=actor)
             if known.get(version.name, Stage.NONE) is Stage.NONE:
-                await self._port.transition(self._model, version.name, Stage.STAGING, actor=actor)
+                await self._port.transition(self._model, version.name, Stage.STAGING, actor=actor, key=f"{once}-staged")
             if stage is Stage.PRODUCTION and Stage.PRODUCTION not in known.values():
-                await self._port.transition(self._model, version.name, Stage.PRODUCTION, actor=actor)
+                await self._port.transition(
+                    self._model, version.name, Stage.PRODUCTION, actor=actor, key=f"{once}-first"
+                )
 
     async def promote(self, version: str, *, epoch: int, actor: str) -> None:
         """Point to `version`, fenced by epoch and safe to repeat. Raises RefusedError, UpstreamError."""

@@ -170,8 +170,11 @@ class Rollback:
         if SagaStep.NOTIFY in taken:
             return await self._correct(intent, incident)
         self._at("notify:begin")
-        if winner is not None and winner.canary_ratio == 0 and winner.canary == incident.bad.name:
-            return incident  # Another replica took the same version out and tells of it under its own incident.
+        out = winner is not None and winner.canary_ratio == 0 and winner.canary == incident.bad.name
+        if out and winner is not None and winner.epoch <= intent.state.epoch:
+            # Another replica took the same version out and tells of it under its own incident. A later epoch is
+            # another story: between the two somebody started the version again, and ours is told of by nobody else.
+            return incident
         event = "release.rollback_superseded" if incident.pointer == "superseded" else ""
         incident = note(incident, self._wall_s(), "told the receivers")
         await self._send(incident, message_id(incident), event, SagaStep.NOTIFY)

@@ -18,7 +18,7 @@ from tests.sim.schedule import Schedule, exhaustive_schedules, random_schedule
 
 def run_many(schedules: Iterable[Schedule]) -> dict[str, object]:
     """Play all; sums and every violation with its seed or name."""
-    runs = crashes = restarts = rollbacks = superseded = 0
+    runs = crashes = restarts = rollbacks = superseded = excused = 0
     wrong: list[dict[str, object]] = []
     sizes: Counter[int] = Counter()
     for schedule in schedules:
@@ -28,11 +28,14 @@ def run_many(schedules: Iterable[Schedule]) -> dict[str, object]:
         restarts += tally.restarts
         rollbacks += tally.rollbacks
         superseded += tally.superseded
+        excused += tally.excused > 0
         sizes[len(schedule.replicas)] += 1
         if tally.violations:
             wrong.append({"schedule": schedule.name or schedule.seed, "violations": list(tally.violations)[:5]})
-    return {"runs": runs, "crashes": crashes, "restarts": restarts, "rollbacks": rollbacks, "superseded": superseded,
-            "replicas": dict(sorted(sizes.items())), "violations": wrong}  # fmt: skip
+    return {
+        "runs": runs, "crashes": crashes, "restarts": restarts, "rollbacks": rollbacks, "superseded": superseded,
+        "disk_and_crash": excused, "replicas": dict(sorted(sizes.items())), "violations": wrong,
+    }  # fmt: skip
 
 
 def _part(bounds: tuple[int, int]) -> dict[str, object]:

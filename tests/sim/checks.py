@@ -54,7 +54,7 @@ class Watch:
         self._last: dict[int, ReleaseState | None] = {}
         self._fresh: set[int] = set()
         self._known: dict[int, set[int]] = {}  # epochs of documents that a replica has obeyed or written
-        self._ids: dict[tuple[str, str, int], str] = {}
+        self._ids: dict[tuple[str, str, str], str] = {}
         self._knew: dict[str, dict[int, frozenset[tuple[Any, ...]]]] = {}  # saga -> replica -> documents it knew
         self._history_seen = 0
         self._own: dict[int, set[tuple[Any, ...]]] = {}  # contents that a replica has served
@@ -183,7 +183,7 @@ class Watch:
 
     def _same_ids(self, intents: list[Intent]) -> None:
         for intent in intents:
-            key = (intent.incident.rule, intent.incident.bad.name, intent.from_epoch)
+            key = (intent.incident.rule, intent.incident.bad.name, intent.state.own_changes[-2])  # decided on
             if self._ids.setdefault(key, intent.saga_id) != intent.saga_id:
                 self.violated(f"{key} has the incidents {self._ids[key]} and {intent.saga_id}")
 
@@ -243,16 +243,12 @@ class Watch:
         allowed |= {incident.outbox_id for disk in disks for incident in disk.incidents.values()} | self.decided
         for extra in sorted(ids - allowed):
             self.violated(f"a message {extra} that belongs to no decision")
-        by_decision: dict[tuple[str, str, int], set[str]] = {}
+        by_incident: dict[str, set[str]] = {}
         for item in self.got:
-            for disk in disks:
-                for incident in disk.incidents.values():
-                    if incident.incident_id == item.incident_id and incident.kind.value in ("rollback", "no_target"):
-                        key = (incident.rule, incident.bad.name, incident.epoch)
-                        by_decision.setdefault(key, set()).add(item.message_id.removesuffix("-2"))
-        for key, found in by_decision.items():
+            by_incident.setdefault(item.incident_id, set()).add(item.message_id.removesuffix("-2"))
+        for incident_id, found in by_incident.items():
             if len(found) > 1:
-                self.violated(f"{key} was told {len(found)} times: {sorted(found)}")
+                self.violated(f"{incident_id} was told {len(found)} times: {sorted(found)}")
 
 
 def _serves(control: Control, name: str) -> bool:
