@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from slo.evaluation import allowed_share, is_ticket
+from slo.indicators import AVAILABILITY, HTTP_ERRORS, LLM_ERRORS
 from slo.metric_names import INDICATORS
 from slo.types import Action, ActionKind, Compared, OnBreach, Reading, State, Verdict
 
@@ -22,6 +23,8 @@ UNKNOWN_AFTER_S = 300.0
 HARM_FACTOR = 2.0
 """The canary must look at least this many times as bad as a stable that looks bad too, to be the one at fault."""
 MIN_COMPARED = 10
+_OF_UPSTREAM = frozenset({AVAILABILITY, HTTP_ERRORS, LLM_ERRORS})
+"""Harms that come from outside as easily as from the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ def _without_canary(stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> A
     """Only stable answers: a fresh promotion may be taken back, overload may be shed, the rest needs a person."""
     fresh = snapshot.since_promotion_s is not None and snapshot.since_promotion_s <= snapshot.probation_s
     firing = _accused(stable) if fresh else tuple(v for v in stable if v.state is State.BREACH and v.firing)
-    guilty = _asking(firing, OnBreach.ROLLBACK)
+    guilty = tuple(v for v in _asking(firing, OnBreach.ROLLBACK) if not _is_upstreams(v))
     if guilty and fresh and snapshot.previous_known:
         return Action(ActionKind.ROLL_BACK, f"after_promotion: {_reasons(guilty)}", guilty)
     shedding = _asking(firing, OnBreach.SHED)
@@ -169,6 +172,20 @@ def _without_canary(stable: tuple[Verdict, ...], snapshot: ReleaseSnapshot) -> A
     if firing:
         return Action(ActionKind.HOLD, f"breach: {_reasons(firing)}", firing)
     return Action(ActionKind.HOLD, "steady: no release is under way", ())
+
+
+def _is_upstreams(verdict: Verdict) -> bool:
+    """Whether a promoted version fails more than usual, and yet within its limit.
+
+    With nothing beside it, that looks the same as a provider that fails more for everybody, which providers do daily:
+    it is told, and nothing is moved. Worse answers are the version's own.
+    """
+    reading, limit = verdict.reading, verdict.threshold
+    if not has_failed(verdict) or verdict.slo.indicator not in _OF_UPSTREAM:
+        return False
+    if reading is None or limit is None or not reading.count:
+        return True
+    return _share(reading) <= allowed_share(INDICATORS[verdict.slo.indicator], limit)
 
 
 def _is_shared(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:

@@ -11,7 +11,7 @@ from bench.traffic.behaviour import Behaviour
 from bench.traffic.counting import Counts, draw
 from bench.traffic.service import MONDAY_S
 from slo.artefact import QUANTILES, Baseline, IndicatorBaseline, Measured, Statistic, sealed
-from slo.indicators import HALLUCINATION, SIMILARITY, ZERO_HIT
+from slo.indicators import HALLUCINATION, LLM_ERRORS, SIMILARITY, ZERO_HIT
 from slo.statistics import quantile
 from slo.thresholds import Known
 
@@ -23,7 +23,7 @@ EVALUATION_COUNT = 500
 def known_from(behaviour: Behaviour, load: Load, *, seed: int, days: int = 7, valid_days: float = 400.0) -> Known:
     """Return what a guard knows that watched `days` of this behaviour just before the simulation began.
 
-    Hourly windows of hallucination, zero-hit and similarity, and a similarity measured on an evaluation set.
+    Hourly windows of hallucination, zero-hit, failed calls and similarity, and a similarity measured on a test set.
     """
     chance = numpy.random.default_rng(seed)
     # Hour h of the baseline is hour h of the simulation's first week, so both have the same cycle.
@@ -32,6 +32,7 @@ def known_from(behaviour: Behaviour, load: Load, *, seed: int, days: int = 7, va
     found = (
         _indicator(HALLUCINATION, [(h.hallucinated, h.judged) for h in hours]),
         _indicator(ZERO_HIT, [(h.zero_hits, h.fresh) for h in hours]),
+        _indicator(LLM_ERRORS, [(h.failed, h.fresh + h.failed) for h in hours]),
         _indicator(SIMILARITY, [(h.similarity_sum, h.similarity_count) for h in hours]),
     )
     baseline = Baseline(

@@ -179,7 +179,9 @@ def run(*, full: bool, workers: int = 2, seed: int = 1, tick_s: float = 60.0) ->
         results.append(result)
         m = result.month
         told = f"{m.preset} {m.rate:g}/s seed {m.seed}: {len(result.false_rollbacks)} rollbacks, {result.cpu_s:.0f} s"
-        print(told, file=sys.stderr, flush=True)
+        print(
+            told, *(f"  day {d.t_s / DAY_S:.2f} {d.reason}" for d in result.false_rollbacks), sep="\n", file=sys.stderr
+        )
     lines = report(results, f"false rollbacks on healthy traffic, an evaluation every {tick_s:g} s")
     days = 30.0 if full else 1.0
     troubled = live_all(months(days, tick_s=tick_s, outages_per_day=0.5, first_seed=seed + 100)[1::3], workers)

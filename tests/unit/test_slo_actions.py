@@ -8,8 +8,9 @@ import pytest
 
 from slo.actions import ReleaseSnapshot, decide, reason_code
 from slo.evaluation import NOT_HELD, advance, evaluate_burn, is_ticket
+from slo.indicators import LLM_ERRORS
 from slo.thresholds import Limit
-from slo.types import ActionKind, OnBreach, Reading, State, Verdict
+from slo.types import ActionKind, Compared, Comparison, OnBreach, Reading, State, Verdict
 from tests.slo_builders import AVAILABILITY, FAST, HALLUCINATION, SIMILARITY, make_slo
 
 READY = ReleaseSnapshot(has_canary=True, weight=0.1, hold_satisfied=True, events_satisfied=True)
@@ -219,3 +220,22 @@ def test_a_slow_burn_of_stable_does_not_share_the_fire_of_the_canary() -> None:
     fire = verdict("availability", BREACH, reading=Reading(40, 481), indicator=AVAILABILITY)
     assert decide((canary,), (slow,), READY).kind is ActionKind.ROLL_BACK
     assert decide((canary,), (fire,), READY).reason.startswith("shared_upstream")
+
+
+@pytest.mark.parametrize(
+    ("indicator", "bad", "kind", "reason"),
+    [
+        (LLM_ERRORS, 30, ActionKind.HOLD, "breach: rule: changed"),  # 3 %, limit 5 %: the provider fails more
+        (LLM_ERRORS, 60, ActionKind.ROLL_BACK, "after_promotion: rule: changed"),
+        (HALLUCINATION, 30, ActionKind.ROLL_BACK, "after_promotion: rule: changed"),  # answers are the version's own
+    ],
+)
+def test_a_promoted_version_that_fails_more_within_its_limit_is_told_and_stays(
+    indicator: str, bad: int, kind: ActionKind, reason: str
+) -> None:
+    changed = Comparison(Compared.FAIL, "rule: changed since the promotion")
+    said = replace(verdict("rule", OK, indicator=indicator, reading=Reading(bad, 1000)), comparison=changed)
+    fresh = ReleaseSnapshot(has_canary=False, previous_known=True, since_promotion_s=3600.0)
+    decided = decide((), (said,), fresh)
+    assert decided.kind is kind
+    assert decided.reason.startswith(reason)
