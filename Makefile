@@ -20,7 +20,7 @@ run: setup  ## knowledge base, answer path, guard and admin listener, all on loo
 	$(BIN)/sft-guard demo
 
 test: setup  ## all tests; those that need a Debian package skip with a reason where it is missing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
