@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from alerts.cache_rules import cache_alerts
 from alerts.cases import flat
 from alerts.model import INFO, PAGE, TICKET, Alert, Case, Group, Options, Runbook, Series
 from alerts.pages import BACK, BUILD, COLLECT, DOCTOR, HEALTH, INCIDENTS, RULES, STATUS
@@ -62,7 +63,7 @@ def guard_group(service: str, rules: tuple[Rule, ...], options: Options) -> Grou
         _down(service, options), _absent(service), _stale(service, options), _checks_down(service), _coverage(service),
         _baseline(service), _reload(service), _outbox(service), *_standing(service),
         *_in_progress(service, quiet_s(rules)),
-        _unknown(service), *(_outdated(service, rule) for rule in compared[:1]),
+        _unknown(service), *cache_alerts(service), *(_outdated(service, rule) for rule in compared[:1]),
     )  # fmt: skip
     return Group(f"sft-{service}-guard", options.scrape_s, alerts, "the guard itself")
 
