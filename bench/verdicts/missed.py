@@ -1,6 +1,6 @@
 """Missed breaches, and how long a bad canary answers users.
 
-    python -m bench.verdicts.missed --full      1,000 breaches and 50 histories of each kind of harm; on two cores
+    python -m bench.verdicts.missed --full      1,000 breaches and 30 histories of each kind of harm; on two cores
     python -m bench.verdicts.missed --quick     40 and 4
 
 A breach: one rule of a preset (or one relative to a baseline), a healthy canary at 10, 20 or 50 %, and then its figure
@@ -149,7 +149,7 @@ CANARY_RATES = (5.0, 20.0)
 def exposure(harm: str, rate: float, seed: int) -> tuple[float | None, float]:
     """Return (seconds from the fault to weight 0, answers of the canary meanwhile); None after an hour.
 
-    Preset support-faq with the relative rule, canary at 10 % with `rate` questions a second, healthy for 20 minutes.
+    Preset support-faq with the relative rule, canary at 10 % with `rate` questions a second, healthy for 10 minutes.
     Traffic by the second once the fault is there, evaluations every 5 s, the fault at any second between two of them.
     """
     healthy = HEALTHY_BY_PRESET["support-faq"]
@@ -159,7 +159,7 @@ def exposure(harm: str, rate: float, seed: int) -> tuple[float | None, float]:
         tick_s=5.0, known=known_from(healthy, load, seed=seed + 500_000),
     )  # fmt: skip
     service.run_until(300.0)
-    calm_s = 300.0 + 1200.0
+    calm_s = 300.0 + 600.0
     begins_s = calm_s + seed % 5
     service.start(Release(BAD, Course(healthy, (change(begins_s, **HARMS[harm]),))), Plan((Stage(0.1, 1e9),)))
     service.run_until(calm_s, stop=lambda now: not now.state.in_traffic)
@@ -217,8 +217,9 @@ def report_exposure(map_: Callable[..., object], seeds: Sequence[int]) -> list[s
         f"{'harm':32} {'canary/s':>8} {'runs':>4} {'p50':>9} {'p95':>9} {'answers p50':>11} {'p95':>8} {'over 1 h':>8}",
     ]  # fmt: skip
     for harm in HARMS:
+        few = seeds[: max(4, len(seeds) // 3)] if "hallucination" in harm else seeds  # they take most of an hour each
         for rate in CANARY_RATES:
-            cases = [(harm, rate, seed) for seed in seeds]
+            cases = [(harm, rate, seed) for seed in few]
             times = list(map_(expose, cases))  # type: ignore[call-overload]
             seen = sorted(t for t, _ in times if t is not None)
             answers = sorted(n for t, n in times if t is not None)
@@ -231,7 +232,7 @@ def report_exposure(map_: Callable[..., object], seeds: Sequence[int]) -> list[s
 
 def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
     """Return both reports."""
-    breaches, histories = (1000, 50) if full else (40, 4)
+    breaches, histories = (1000, 30) if full else (40, 4)
     with ProcessPoolExecutor(workers) as pool:
         cases = [breach_of(seed + n) for n in range(breaches)]
         found = []
@@ -249,7 +250,7 @@ def run(*, full: bool, workers: int = 2, seed: int = 1) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.verdicts.missed", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="1,000 breaches and 50 histories a harm")
+    size.add_argument("--full", action="store_true", help="1,000 breaches and 30 histories a harm")
     size.add_argument("--quick", action="store_true", help="40 and 4 (default)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1, help="first seed (default 1)")
