@@ -23,6 +23,8 @@ UNKNOWN_AFTER_S = 300.0
 HARM_FACTOR = 2.0
 """The canary must look at least this many times as bad as a stable that looks bad too, to be the one at fault."""
 MIN_COMPARED = 10
+NOW_FACTOR = 1.5
+"""A canary past a limit must certainly be this many times as bad as stable is at the same time."""
 _OF_UPSTREAM = frozenset({AVAILABILITY, HTTP_ERRORS, LLM_ERRORS})
 """Harms that come from outside as easily as from the version."""
 
@@ -75,7 +77,7 @@ def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) ->
     firing = _accused(canary)
     guilty = _asking(firing, OnBreach.ROLLBACK)
     shared = tuple(v for v in guilty if _is_shared(v, stable))
-    own = tuple(v for v in guilty if v not in shared)
+    own = tuple(v for v in guilty if v not in shared and not _is_usual_now(v, stable))
     if own:
         return Action(ActionKind.ROLL_BACK, f"breach: {_reasons(own)}", own)
     if shared:
@@ -206,6 +208,23 @@ def _is_shared(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
     if mine is None or theirs is None or limit is None or min(mine.count, theirs.count) < MIN_COMPARED:
         return False
     return _share(theirs) > limit and _share(mine) <= HARM_FACTOR * _share(theirs)
+
+
+def _is_usual_now(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
+    """Whether a canary past its limit is not certainly worse than `NOW_FACTOR` times what stable is now.
+
+    A limit tells what is usual, stable what is: in an hour in which the upstream answers worse for everybody, a canary
+    with few answers passes the limit by chance. It is held, and rolled back for more than that. Where stable is at two
+    thirds of the limit or less this never speaks.
+    """
+    indicator = INDICATORS[verdict.slo.indicator]
+    if verdict.fast or has_failed(verdict) or indicator.kind != "ratio" or indicator.worse != "up":
+        return False
+    other = next((s for s in stable if s.slo.name == verdict.slo.name), None)
+    theirs = other.reading if other is not None else None
+    if theirs is None or verdict.bound is None or theirs.count < max(1, verdict.slo.min_events):
+        return False
+    return verdict.bound <= NOW_FACTOR * _share(theirs)
 
 
 def _share(reading: Reading) -> float:

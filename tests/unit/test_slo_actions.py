@@ -239,3 +239,21 @@ def test_a_promoted_version_that_fails_more_within_its_limit_is_told_and_stays(
     decided = decide((), (said,), fresh)
     assert decided.kind is kind
     assert decided.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("stable_bad", "kind"),
+    [
+        (300, ActionKind.ROLL_BACK),  # stable as usual, 3 %: the limit is 1.5 x of it
+        (390, ActionKind.HOLD),  # everybody is at 3.9 % this hour; the canary is not certainly over 5.85 %
+    ],
+)
+def test_a_limit_is_kinder_in_an_hour_that_is_worse_for_everybody(stable_bad: int, kind: ActionKind) -> None:
+    """Seen in simulated months: 6.08 % of 905 answers, at least 4.90 %, limit 4.87 %."""
+    slo = make_slo(HALLUCINATION, "baseline", name="rule", params={"baseline": "p95", "factor": 1.5})
+    canary = replace(verdict("rule", BREACH, reading=Reading(55, 905)), slo=slo, threshold=0.0487, bound=0.0490)
+    stable = replace(verdict("rule", OK, reading=Reading(stable_bad, 10_000)), slo=slo, threshold=0.0487)
+    assert decide((canary,), (stable,), READY).kind is kind
+    worse = replace(canary, bound=0.0586)
+    assert decide((worse,), (stable,), READY).kind is ActionKind.ROLL_BACK
+    assert decide((replace(canary, fast=True),), (stable,), READY).kind is ActionKind.ROLL_BACK
