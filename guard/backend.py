@@ -35,16 +35,16 @@ from guard.admin.backend import (
 from guard.admin.views import course, exchange_row, incident_detail, incident_row, slo_row, version_view
 from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
-from guard.comparing import COMPARED_NUMBER, evidence_ratio, told_by, told_unless_passed
+from guard.comparing import COMPARED_NUMBER, evidence_ratio
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
 from guard.rule_counters import guard_rows, objective_rows, state_rows
+from slo.actions import gate
 from slo.errors import RefusedError
-from slo.evaluation import is_ticket
 from slo.history import Point
 from slo.metric_names import INDICATORS
-from slo.types import ActionKind, Compared, OnBreach, State, Verdict, Version
+from slo.types import ActionKind, State, Verdict, Version
 
 if TYPE_CHECKING:
     from guard.wiring import Guard
@@ -270,19 +270,11 @@ class GuardBackend:
         if self._judged_ago_s() > STALE_TICKS * self._guard.settings.file.release.evaluate_every:
             return Gate(GateData("inconclusive", f"the last evaluation is {self._judged_ago_s():.0f} s old", release))
         wanted = self._release_id(release or self._controller.state.canary)
-        rows = [j.verdict for j in last.judged if j.verdict.release == wanted] if last else []
-        acting = [v for v in rows if v.slo.action is not OnBreach.TRACK]
-        breached = [v for v in acting if v.state is State.BREACH and v.firing and not is_ticket(v)]
-        failing = [v.reason for v in breached if v.slo.action is OnBreach.ROLLBACK]
-        failing += [told for v in acting if v.slo.action is OnBreach.ROLLBACK and (told := told_by(v, Compared.FAIL))]
-        if failing:
-            return Gate(GateData("fail", "; ".join(failing), wanted))
-        why = "; ".join(v.reason for v in acting if v.state is not State.OK)
-        why = why or "; ".join(told for v in acting if (told := told_unless_passed(v)))
-        if acting and not why:
-            return Gate(GateData("pass", f"{len(acting)} objectives ok", wanted))
-        why = why or "no objective judges this release"
-        return Gate(GateData("inconclusive", why, wanted))
+        judged = last.judged if last else ()
+        asked = tuple(j.verdict for j in judged if j.verdict.release == wanted)
+        stable = tuple(j.verdict for j in judged if j.arm == "stable" and j.verdict.release != wanted)
+        verdict, why = gate(asked, stable)
+        return Gate(GateData(verdict, why, wanted))
 
     def stats(self) -> Stats:
         """Sizes of what is bounded."""

@@ -12,11 +12,14 @@ of the objective, a pass of all is needed for the next stage, everything else ho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from slo.evaluation import allowed_share, is_ticket
 from slo.indicators import AVAILABILITY, HTTP_ERRORS, LLM_ERRORS
 from slo.metric_names import INDICATORS
 from slo.types import Action, ActionKind, Compared, OnBreach, Reading, State, Verdict
+
+GateWord = Literal["pass", "fail", "inconclusive"]
 
 DAY_S = 86_400.0
 UNKNOWN_AFTER_S = 300.0
@@ -70,6 +73,25 @@ def decide(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], snapshot: R
     if not snapshot.has_canary:
         return _without_canary(stable, snapshot)
     return _against_canary(canary, stable) or _towards_next_stage(canary, snapshot)
+
+
+def gate(asked: tuple[Verdict, ...], stable: tuple[Verdict, ...]) -> tuple[GateWord, str]:
+    """Return (pass | fail | inconclusive, why) for whoever moves the traffic instead of us: Argo Rollouts, Flagger.
+
+    The same judgement as `decide`, without what belongs to our own plan (hold, events, weight). What stable suffers
+    too is nobody's failure: inconclusive.
+
+    Args:
+        asked: verdicts of the release asked for. stable: those of the stable one; () when that is the one asked for.
+    """
+    against = _against_canary(asked, stable)
+    if against is not None:
+        return ("fail" if against.kind is ActionKind.ROLL_BACK else "inconclusive"), against.reason
+    towards = _towards_next_stage(asked, _AT_THE_END_OF_A_STAGE)
+    return ("pass" if towards.kind is ActionKind.ADVANCE else "inconclusive"), towards.reason
+
+
+_AT_THE_END_OF_A_STAGE = ReleaseSnapshot(has_canary=True, weight=1.0, hold_satisfied=True, events_satisfied=True)
 
 
 def _against_canary(canary: tuple[Verdict, ...], stable: tuple[Verdict, ...]) -> Action | None:

@@ -137,3 +137,8 @@ def _why_stale(rule: OutsideRule, alert: OutsideAlert, wall_s: float) -> str:
     if age_s > rule.max_age_s:
         return f"{rule.alert} was not repeated for {show_duration(round(age_s))}"
     return ""
+
+
+def is_outside(verdict: Verdict) -> bool:
+    """Whether a verdict is about somebody else's alert: it has no events, no value and no limit."""
+    return verdict.slo.indicator == INDICATOR

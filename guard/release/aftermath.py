@@ -23,6 +23,7 @@ GRACE_S = 10.0
 MIN_EVENTS = 30
 GIVE_UP_S = 900.0
 POINT_COUNT = 120
+_OUTSIDE = {State.OK: "does not fire", State.BREACH: "still fires", State.UNKNOWN: "is not known"}
 
 
 class Recovery(StrEnum):
@@ -90,6 +91,7 @@ def recovery_of(
     bad_since_count: float,
     *,
     after_s: float,
+    outside: Mapping[str, State] | None = None,
 ) -> tuple[Recovery, str]:
     """Return whether the rollback helped, and the line for the timeline.
 
@@ -98,6 +100,7 @@ def recovery_of(
         stable_since: name -> what stable did since the traffic moved (and `GRACE_S`).
         bad_since_count: exchanges of the bad release that ended since then.
         after_s: seconds since the traffic moved.
+        outside: rules on alerts of others that had spoken, and what they say of stable now.
     """
     said, states = [], []
     for name, (slo, limit) in rules.items():
@@ -109,10 +112,15 @@ def recovery_of(
         shown = show_value(indicator, verdict.value) if verdict.value is not None else f"{reading.bad_count} over"
         against = f", limit {show_value(indicator, limit)}" if limit is not None else ""
         said.append(f"{name} {shown} of {reading.count}{against}")
+    for name, state in (outside or {}).items():
+        states.append(state)
+        said.append(f"{name} {_OUTSIDE[state]}")
     gone = "no answer of the bad release since" if not bad_since_count else f"{bad_since_count:g} answers of it since"
     words = f"{gone}; {'; '.join(said)}" if said else gone
     if State.BREACH in states:
         return Recovery.NOT_RECOVERED, f"not recovered: {words}"
+    if not states and not bad_since_count:
+        return Recovery.UNKNOWN, f"traffic moved, and no rule can say whether it helped: {words}"
     if not bad_since_count and State.UNKNOWN not in states:
         return Recovery.RECOVERED, f"verified, it helped: {words}"
     if after_s >= GIVE_UP_S:

@@ -14,6 +14,7 @@ from guard.release.state import Phase, ReleaseState
 from slo.clock import Clock
 from slo.errors import GuardError
 from slo.history import Point
+from slo.outside import is_outside
 from slo.types import Reading, Slo, Verdict
 
 RULE_COUNT = 4
@@ -48,8 +49,10 @@ class Follower:
     def _moved(self, incident: Incident, verdicts: tuple[Verdict, ...]) -> Incident:
         rules = self._rules(incident, verdicts)
         after_s = self._clock.wall_s() - incident.opened_s
-        if incident.evidence and not rules and after_s < GIVE_UP_S:
-            return incident  # Stable was not judged by these rules yet.
+        if incident.evidence and after_s < GIVE_UP_S:
+            judged = {v.slo.name for v in verdicts if v.release == incident.target.release_id}
+            if not any(evidence.rule in judged for evidence in incident.evidence):
+                return incident  # Stable was not judged by these rules yet.
         if incident.aftermath is None:
             found = self._aftermath(incident, rules, Recovery.PENDING, "")
             if found.since_s is not None:
@@ -62,11 +65,13 @@ class Follower:
             self._ended_before = (incident.incident_id, count)
             return incident
         since_s = incident.opened_s + GRACE_S
+        outside = {v.slo.name: v.state for v in verdicts if v.release == incident.target.release_id and is_outside(v)}
+        spoke = {evidence.rule: outside[evidence.rule] for evidence in incident.evidence if evidence.rule in outside}
         stable = {
             name: _sum(p for p in self._facts.history(slo, incident.target.name) if p.wall_s >= since_s)
             for name, (slo, _) in rules.items()
         }
-        recovery, words = recovery_of(rules, stable, count - self._ended_before[1], after_s=after_s)
+        recovery, words = recovery_of(rules, stable, count - self._ended_before[1], after_s=after_s, outside=spoke)
         if recovery is Recovery.PENDING:
             return incident
         known = incident.aftermath
@@ -76,7 +81,8 @@ class Follower:
     def _rules(self, incident: Incident, verdicts: tuple[Verdict, ...]) -> dict[str, tuple[Slo, float | None]]:
         """The rules that had spoken, as they stand for the release that answers now."""
         names = [evidence.rule for evidence in incident.evidence]
-        now = {v.slo.name: (v.slo, v.threshold) for v in verdicts if v.release == incident.target.release_id}
+        answers = incident.target.release_id
+        now = {v.slo.name: (v.slo, v.threshold) for v in verdicts if v.release == answers and not is_outside(v)}
         limits = {evidence.rule: evidence.threshold for evidence in incident.evidence}
         found = {}
         for name in names:

@@ -11,7 +11,8 @@ import pytest
 from guard.release.aftermath import GIVE_UP_S, Recovery
 from guard.release.incident import Incident
 from slo.history import Point
-from slo.types import Action, ActionKind, State, Verdict
+from slo.outside import Arm, OutsideAlert, OutsideRule, judge_outside
+from slo.types import Action, ActionKind, OnBreach, State, Verdict
 from tests.conftest import VIRTUAL
 from tests.release_kit import BAD, GOOD, ROLL_BACK, SLO, ScriptedJudge, World
 
@@ -126,3 +127,22 @@ async def test_a_person_who_closes_it_meanwhile_is_not_undone(tmp_path: Path, wo
     assert any("closed by ann" in e.what for e in incident.timeline)
     assert incident.aftermath is not None
     assert incident.aftermath.recovery is Recovery.RECOVERED
+
+
+async def test_a_rollback_by_somebody_elses_alert_is_followed_too(tmp_path: Path, worlds: list[World]) -> None:
+    rule = OutsideRule("errors", "HighErrorRate", {}, action=OnBreach.ROLLBACK)
+    alert = OutsideAlert("f1", {"alertname": "HighErrorRate"}, starts_s=0.0, seen_s=1.0, about=BAD.release_id)
+    fires = judge_outside(rule, Arm(BAD.release_id), [alert], 1.0)
+    quiet = judge_outside(rule, Arm(GOOD.release_id), [alert], 1.0)
+    assert (fires.state, quiet.state) == (State.BREACH, State.OK)
+    verdict = Action(ActionKind.ROLL_BACK, "breach: errors", (replace(fires, firing=True),))
+    world = World(tmp_path, ScriptedJudge(verdict, replace(AFTER, verdicts=(quiet,))))
+    worlds.append(world)
+    await world.up()
+    await world.controller.start(BAD.name, actor="ann")
+    await world.controller.tick()
+    incident = await incident_after(world, 60.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.recovery is Recovery.RECOVERED
+    assert "errors does not fire" in incident.aftermath.words
+    assert world.controller.last_tick_s == world.clock.now_s()

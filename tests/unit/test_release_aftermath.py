@@ -18,7 +18,7 @@ from guard.release.aftermath import (
 )
 from guard.release.incident import postmortem
 from slo.history import Point
-from slo.types import Reading, Slo, Threshold, Window
+from slo.types import Reading, Slo, State, Threshold, Window
 from tests.release_kit import SLO
 from tests.unit.test_release_incident import INCIDENT
 
@@ -59,10 +59,25 @@ def test_every_rule_that_spoke_must_be_well() -> None:
     assert recovery_of(rules, {**well, "p95": Reading(0, 3)}, 0, after_s=60.0)[0] is Recovery.PENDING
 
 
-def test_a_rollback_by_a_person_is_verified_by_silence_of_the_release() -> None:
+def test_without_a_rule_nobody_can_say_that_it_helped() -> None:
     assert recovery_of({}, {}, 0, after_s=20.0) == (
-        Recovery.RECOVERED, "verified, it helped: no answer of the bad release since",
-    )  # fmt: skip
+        Recovery.UNKNOWN,
+        "traffic moved, and no rule can say whether it helped: no answer of the bad release since",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "word"),
+    [
+        (State.OK, Recovery.RECOVERED, "errors does not fire"),
+        (State.BREACH, Recovery.NOT_RECOVERED, "errors still fires"),
+        (State.UNKNOWN, Recovery.PENDING, ""),
+    ],
+)
+def test_a_rule_on_somebody_elses_alert_says_it_by_its_state(state: State, expected: Recovery, word: str) -> None:
+    found, words = recovery_of({}, {}, 0, after_s=60.0, outside={"errors": state})
+    assert found is expected
+    assert word in words
 
 
 def test_the_course_of_a_success_rate_is_the_share_of_failures_against_what_is_allowed() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from slo.actions import ReleaseSnapshot, decide, reason_code
+from slo.actions import ReleaseSnapshot, decide, gate, reason_code
 from slo.evaluation import NOT_HELD, advance, evaluate_burn, is_ticket
 from slo.indicators import LLM_ERRORS
 from slo.thresholds import Limit
@@ -257,3 +257,31 @@ def test_a_limit_is_kinder_in_an_hour_that_is_worse_for_everybody(stable_bad: in
     worse = replace(canary, bound=0.0586)
     assert decide((worse,), (stable,), READY).kind is ActionKind.ROLL_BACK
     assert decide((replace(canary, fast=True),), (stable,), READY).kind is ActionKind.ROLL_BACK
+
+
+@pytest.mark.parametrize(
+    ("asked", "stable", "expected"),
+    [
+        ((GOOD,), (GOOD,), "pass"),
+        ((GOOD,), (), "pass"),
+        ((verdict("quality", BREACH),), (GOOD,), "fail"),
+        ((verdict("quality", BREACH),), (), "fail"),  # stable itself was asked for
+        ((verdict("quality", BREACH),), (verdict("quality", BREACH),), "inconclusive"),  # R4: it is not the canary
+        ((verdict("quality", BREACH), verdict("p95", BREACH)), (verdict("quality", BREACH),), "fail"),
+        ((verdict("quality", BREACH, firing=False),), (GOOD,), "inconclusive"),
+        ((verdict("quality", BREACH, OnBreach.PAGE),), (GOOD,), "inconclusive"),
+        ((verdict("quality", BREACH, OnBreach.TRACK), GOOD), (GOOD,), "pass"),
+        ((verdict("quality", BREACH, ticket=True),), (GOOD,), "inconclusive"),
+        ((verdict("quality", OK, firing=True),), (GOOD,), "inconclusive"),  # breached a moment ago
+        ((verdict("quality", UNKNOWN),), (GOOD,), "inconclusive"),
+        ((), (GOOD,), "inconclusive"),
+    ],
+)
+def test_the_gate_says_what_the_release_would_be_told(
+    asked: tuple[Verdict, ...], stable: tuple[Verdict, ...], expected: str
+) -> None:
+    assert gate(asked, stable)[0] == expected
+    action = decide(asked, stable, READY) if stable else None
+    if action is not None:
+        assert (action.kind is ActionKind.ROLL_BACK) is (expected == "fail")
+        assert (action.kind is ActionKind.ADVANCE) is (expected == "pass")
