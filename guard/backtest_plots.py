@@ -221,7 +221,8 @@ def _frame(above: Any, strip: Any, below: Any, slo: Slo, lives: Sequence[str]) -
     strip.tick_params(length=0)
     for side in strip.spines.values():
         side.set_visible(False)
-    locator = dates.AutoDateLocator(tz=UTC, maxticks=8)
+    # Three ticks are enough before a finer unit is taken: so no span is without an interval, and labels stay apart.
+    locator = dates.AutoDateLocator(tz=UTC, minticks=3, maxticks=7)
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC))
     below.set_xlabel("time (UTC)")

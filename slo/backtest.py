@@ -100,6 +100,10 @@ def report(
     said = list(notes) + list(traffic.notes)
     if not incidents and any(rule.firings for rule in rules):
         said.append("no incident is marked, so every firing counts as a false alarm: mark them with --mark FROM/TO")
+    blind = [rule.rule.slo.name for rule in rules if rule.unknown_s > (rule.ok_s + rule.breach_s)]
+    if blind:
+        cure = "lengthen the window or lower min_events"
+        said.append(f"unknown for more than half of the time, so few firings prove little: {', '.join(blind)}; {cure}")
     outside = len(incidents) - len(in_log)
     if outside:
         said.append(f"{outside} of {len(incidents)} marked incidents lie outside the log")

@@ -244,6 +244,8 @@ def _incidents(args: argparse.Namespace) -> list[Incident]:
         place = str(args.incidents)
         try:
             rows = json.loads(args.incidents.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{place}: {error.strerror}; name a JSON file or the guard's state directory") from error
         except (ValueError, UnicodeDecodeError) as error:
             raise DataError(f"{place}: not JSON ({error}); write [{{'from': ..., 'to': ..., 'name': ...}}]") from error
         if not isinstance(rows, list):
