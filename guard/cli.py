@@ -18,6 +18,15 @@ examples:
 """
 
 
+_CURES = (
+    (FileNotFoundError, "check the path; its directory must exist"),
+    ((FileExistsError, NotADirectoryError), "a file is in the way; name a directory"),
+    (IsADirectoryError, "name a file in it"),
+    (PermissionError, "choose a place that may be used, or change its rights"),
+)
+"""What helps against mistakes with paths that no command has words of its own for."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each group registers its own commands."""
     parser = argparse.ArgumentParser(
@@ -54,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"sft-guard: {place}{error.strerror or error}", file=sys.stderr)
+        cure = next((f"; {text}" for kind, text in _CURES if isinstance(error, kind)), "")
+        print(f"sft-guard: {place}{error.strerror or error}{cure}", file=sys.stderr)
         return 2
 
 

@@ -275,10 +275,12 @@ async def _url(session: aiohttp.ClientSession, subject: str, url: str, *, any_st
             await response.content.read(65536)
             status, date = response.status, response.headers.get("date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # aiohttp's own text of a refused connection names addresses, classes and TLS, and not what happened.
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        number = (cause.errno or 0) if isinstance(cause, OSError) else 0
+        text = os.strerror(number) if number > 0 else str(error)
         return [
-            Diagnosis(
-                "fault", subject, f"{url}: {str(error) or type(error).__name__}", "start it, or correct the address"
-            )
+            Diagnosis("fault", subject, f"{url}: {text or type(error).__name__}", "start it, or correct the address")
         ]
     findings = []
     if any_status or status < 400:

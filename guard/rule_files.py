@@ -38,7 +38,7 @@ class Rules:
         self.previous_baseline, _ = _baseline(settings, file.previous_baseline)
         self.drift_reference = self._drift_reference(settings, clock.wall_s())
         self._clock, self._embedder, self._config_hash = clock, file.checks.embedder, measuring_hash(settings)
-        self.plan: Plan = parse_plan(_plan_of(settings), "guard.yaml: release.plan")
+        self.plan: Plan = parse_plan(written_plan(settings), f"{settings.path}: release.plan")
 
     def known(self) -> Known:
         """What limits may be taken from, now."""
@@ -70,7 +70,8 @@ def _baseline(settings: Settings, path: Path | None) -> tuple[Baseline | None, s
         return None, str(error)
 
 
-def _plan_of(settings: Settings) -> str | list[object]:
+def written_plan(settings: Settings) -> str | list[object]:
+    """release.plan as `parse_plan` takes it."""
     plan = settings.file.release.plan
     if isinstance(plan, str):
         return plan

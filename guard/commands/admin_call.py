@@ -32,9 +32,9 @@ def call_admin(args: argparse.Namespace, method: str, path: str, body: dict[str,
         settings = load_settings(args.config)
         base = args.admin or f"http://{settings.file.listen.admin}"
         token = settings.admin_token or token
-    request = urllib.request.Request(base.rstrip("/") + path, method=method)  # noqa: S310 - http(s) checked below
-    if request.type not in ("http", "https"):
+    if not base.startswith(("http://", "https://")):
         raise UpstreamError(f"--admin {base}: write http://host:port")
+    request = urllib.request.Request(base.rstrip("/") + path, method=method)  # noqa: S310 - http(s) checked above
     request.add_header("content-type", "application/json")
     if token:
         request.add_header("authorization", f"Bearer {token}")
@@ -44,6 +44,9 @@ def call_admin(args: argparse.Namespace, method: str, path: str, body: dict[str,
             answer = response.read()
             kind = response.headers.get_content_type()
     except urllib.error.HTTPError as error:
+        if error.code == 401 and not token:
+            cure = f"export {args.token_env} with the token that the guard was started with, or name it by --token-env"
+            raise RefusedError("no_token", f"{base}{path} needs a token: {cure}") from error
         raise _refusal(error, base + path) from error
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)

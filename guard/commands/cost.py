@@ -9,6 +9,7 @@ from guard.commands.admin_call import add_admin_options
 from guard.commands.common import Groups, add_command, add_group, emit, progress
 from slo.economics.scenario import Scenario, load_scenario
 from slo.economics.spending import Share
+from slo.errors import DataError
 
 
 def register(groups: Groups) -> None:
@@ -112,6 +113,8 @@ def run_report(args: argparse.Namespace) -> int:
     rows, table = spent(args.log, args.days)
     for problem in table.problems:
         progress(f"sft-guard: {problem}")
+    if not rows:
+        raise DataError("exchange log: no usable exchange; name the segments of a guard that has served")
     found = summarise(rows, budget_usd=args.budget)
     lines = [f"{found.request_count} exchanges in {found.day_count} days: {_usd(found.usd)}"]
     if found.unpriced_count:

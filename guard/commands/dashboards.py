@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alerts.names import alert_names
 from guard.commands.common import Groups, add_command, add_group, emit
+from slo.errors import ConfigError
 from slo.spec import load_slo_file
 from slo.types import Slo
 
@@ -27,6 +28,8 @@ def run_build(args: argparse.Namespace) -> int:
     """Write every file."""
     from dashboards.build import files, write
 
+    if args.runbook_url and not args.runbook_url.startswith(("http://", "https://")):
+        raise ConfigError("--runbook-url", args.runbook_url, "write http(s)://host/path")
     slos = load_slo_file(args.slo).objectives
     made = files(slos, runbooks=_runbooks(slos), runbook_url=args.runbook_url, installed_at=args.installed_at)
     write(made, args.out)

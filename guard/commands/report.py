@@ -18,7 +18,7 @@ def register(groups: Groups) -> None:
     daily.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="day in UTC; default: the last whole one")
     daily.add_argument("--state", type=Path, metavar="STATE_DIR", help="the guard's state directory, for its incidents")
     daily.add_argument("--service", default="the bot", help="name for the title")
-    daily.add_argument("--out", type=Path, help="FILE.md or FILE.html; default: Markdown on standard output")
+    daily.add_argument("--out", type=_out, help="FILE.md or FILE.html; default: Markdown on standard output")
 
 
 def run_daily(args: argparse.Namespace) -> int:
@@ -47,6 +47,12 @@ def _incidents(state_dir: Path) -> list[tuple[float, str, str]]:
         helped = incident.aftermath.recovery.value.replace("_", " ") if incident.aftermath else "-"
         found.append((incident.opened_s, incident_title(incident), helped))
     return found
+
+
+def _out(text: str) -> Path:
+    if Path(text).suffix.lower() not in (".md", ".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; write a name that ends in .md or .html")
+    return Path(text)
 
 
 def _date(text: str) -> date:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from guard.commands.common import Groups, add_command, emit
 from guard.doctor import Diagnosis, examine
+from guard.release.plan import parse_plan
+from guard.rule_files import written_plan
 from guard.settings import environment_value, load_settings
-from slo.errors import ConfigError
+from guard.settings.fields import NAME
+from slo.errors import ConfigError, RefusedError
 from slo.pricing import PriceTable
 from slo.spec import PRESETS, load_slo_file, preset_text
 from slo.strict_yaml import load_yaml_file
@@ -43,10 +47,12 @@ def run_init(args: argparse.Namespace) -> int:
     """Write both files, or refuse to touch what exists."""
     template = Template(files("guard").joinpath("templates/guard.yaml").read_text(encoding="utf-8"))
     guard = template.substitute(service=args.service, preset=args.preset, grounding=_GROUNDING.get(args.preset, ""))
+    if not re.fullmatch(NAME, args.service):
+        raise ConfigError("--service", args.service, "write lower-case letters, digits, dots, - and _, at most 64")
     texts = {"guard.yaml": guard, "slo.yaml": preset_text(args.preset).replace("faq-bot", args.service)}
     existing = [name for name in texts if (args.dir / name).exists()]
     if existing and not args.force:
-        raise ConfigError(str(args.dir / existing[0]), "exists", "use --force to replace it, or another --dir")
+        raise RefusedError("exists", f"{args.dir / existing[0]} exists; --force replaces it, --dir names another place")
     args.dir.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in texts.items():
@@ -89,6 +95,7 @@ def _check_file(path: Path) -> tuple[str, list[Path]]:
     if "routes" in document or "versions" in document or "listen" in document:
         settings = load_settings(path)
         file = settings.file
+        parse_plan(written_plan(settings), f"{path}: release.plan")
         named = [file.slo, file.prices, file.checks.rules]
         return "guard", [settings.resolve(p) for p in named if p is not None]
     if "objectives" in document or "preset" in document:

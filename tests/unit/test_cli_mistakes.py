@@ -1,0 +1,138 @@
+"""Mistakes of a first day with the program: each is one line that says where, what and the way out."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from guard.cli import main
+from guard.doctor import examine
+from guard.settings import load_settings
+from tests.log_kit import START_S, write_log
+from tests.monitoring_kit import free_port
+from tests.slo_builders import make_exchange
+
+
+def said(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
+    """The one line of a command that fails as it should."""
+    capsys.readouterr()
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def test_an_admin_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
+    for address in ("foo", "127.0.0.1:8801", "ftp://127.0.0.1"):
+        assert f"--admin {address}: write http://host:port" in said(capsys, ["release", "status", "--admin", address])
+
+
+class _Locked(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_response(401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+def test_no_token_says_which_variable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("SFT_GUARD_TOKEN", raising=False)
+    with HTTPServer(("127.0.0.1", 0), _Locked) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        error = said(capsys, ["release", "drill", "--admin", f"http://127.0.0.1:{server.server_port}"])
+        server.shutdown()
+    assert "needs a token: export SFT_GUARD_TOKEN" in error
+
+
+def test_init_says_which_file_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    assert f"{tmp_path / 'guard.yaml'} exists; --force" in said(capsys, ["init", "--dir", str(tmp_path)])
+
+
+def test_init_writes_nothing_for_a_name_that_would_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = said(capsys, ["init", "--dir", str(tmp_path / "new"), "--service", "My Bot"])
+    assert "--service: got 'My Bot'; write lower-case letters" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_check_reads_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    path = tmp_path / "guard.yaml"
+    path.write_text(path.read_text().replace("plan: default", "plan: 20% for"))
+    capsys.readouterr()
+    assert main(["check", str(path)]) == 2
+    assert f"{path}: release.plan[0]: got '20% for'; write stages such as" in capsys.readouterr().out
+
+
+def test_doctor_says_connection_refused(tmp_path: Path) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    path = tmp_path / "guard.yaml"
+    address = f"http://127.0.0.1:{free_port()}"
+    path.write_text(path.read_text().replace("http://127.0.0.1:8810", address).replace("all-MiniLM-L6-v2 ", "none "))
+    (found,) = [f for f in examine(load_settings(path), token_present=True) if f.subject == "upstream v1.0.0"]
+    assert (found.state, found.text) == ("fault", f"{address}/v1/models: Connection refused")
+
+
+def test_places_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    slo = str(tmp_path / "slo.yaml")
+    assert "name a directory" in said(capsys, ["alerts", "build", "--slo", slo, "--out", slo])
+    export = ["slo", "export", "--to", "openslo", "--slo", slo, "--out", str(tmp_path / "none" / "x.yaml")]
+    assert "its directory must exist" in said(capsys, export)
+
+
+def test_the_address_of_the_runbooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    command = ["dashboards", "build", "--slo", str(tmp_path / "slo.yaml"), "--out", str(tmp_path / "g")]
+    assert "--runbook-url: got 'wiki'" in said(capsys, [*command, "--runbook-url", "wiki"])
+    assert not (tmp_path / "g").exists()
+
+
+def test_a_report_is_markdown_or_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "daily", "--log", str(tmp_path), "--out", str(tmp_path / "day.pdf")])
+    assert stop.value.code == 2
+    assert "write a name that ends in .md or .html" in capsys.readouterr().err
+
+
+def test_a_log_without_exchanges_cost_nothing_that_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("duckdb")
+    log = write_log(tmp_path / "empty.jsonl", [])
+    assert "no usable exchange" in said(capsys, ["cost", "report", "--log", str(log)])
+
+
+class TestReplay:
+    @pytest.fixture
+    def command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+        pytest.importorskip("duckdb")
+        main(["init", "--dir", str(tmp_path)])
+        capsys.readouterr()
+        rows = [make_exchange(n, wall_s=START_S + 60.0 * n) for n in range(2000)]
+        log = write_log(tmp_path / "log.jsonl", rows)
+        return ["slo", "replay", "--slo", str(tmp_path / "slo.yaml"), "--log", str(log), "--rule", "http-errors"]
+
+    def test_a_rule_that_saw_too_little_is_named(self, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(command) == 0
+        out = capsys.readouterr().out
+        assert "note: unknown for more than half of the time" in out
+        assert "http-errors; lengthen the window or lower min_events" in out
+
+    def test_pictures_of_any_span_come_without_warnings(
+        self, command: list[str], tmp_path: Path, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        pytest.importorskip("matplotlib")
+        for hours in (0.2, 1.0, 2.0, 3.0, 6.0):
+            mark = f"{START_S + 36000}/{START_S + 36000 + 3600 * hours}"
+            main([*command, "--mark", mark, "--plot", str(tmp_path / "plots")])
+        assert [str(w.message) for w in recwarn if w.category is UserWarning] == []
+
+    def test_incidents_from_a_file_that_is_not_there(
+        self, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        error = said(capsys, [*command, "--incidents", str(tmp_path / "none.json")])
+        assert "none.json: No such file or directory; name a JSON file or the guard's state directory" in error
