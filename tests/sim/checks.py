@@ -66,8 +66,12 @@ class Watch:
     # -- while it runs --------------------------------------------------------------------------------------------
 
     def starts(self, index: int, disk: Disk) -> None:
-        """A life begins; the first state it applies comes from its disk."""
+        """A life begins; the first state it applies comes from its disk, and it knows nothing later than that."""
         self._fresh.add(index)
+        recorded, intent = disk.states.get(SERVICE), disk.intents.get(False)
+        newest = max(recorded[0].epoch if recorded else 0, intent.from_epoch if intent else 0)
+        self._known[index] = {epoch for epoch in self._known.get(index, ()) if epoch <= newest}
+        self._own[index] = {each for each in self._own.get(index, ()) if each[0] <= newest}
 
     def applied(self, index: int, disk: Disk, state: ReleaseState) -> None:
         """A replica serves this from now on."""
@@ -77,8 +81,9 @@ class Watch:
         known = self._known.setdefault(index, set())
         if said:
             known.add(state.epoch)
-        before = None if index in self._fresh else self._last.get(index)
-        if index in self._fresh:
+        fresh = index in self._fresh
+        before = None if fresh else self._last.get(index)
+        if fresh:
             self._fresh.discard(index)
             self._restored(index, disk, state)
         elif before is not None and not said:
@@ -94,7 +99,10 @@ class Watch:
             if index not in deciders:
                 deciders[index] = frozenset(own) | {content(c) for c in self._registry.history if c.epoch in known}
         own.add(content(control_of(state)))
-        if before is not None and _share(before, BAD.name) >= _share(state, BAD.name):
+        kept = before is not None and before.stable == state.stable == BAD.name  # more of it, by taking another out
+        if fresh and disk.intents.get(False) is None:
+            return  # as it was recorded: `_restored` has looked, and no promise stands
+        if kept or (before is not None and _share(before, BAD.name) >= _share(state, BAD.name)):
             return
         served = {state.stable} | ({state.canary} if state.in_traffic else set())
         for intent in disk.promised:
