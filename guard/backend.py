@@ -334,8 +334,6 @@ class GuardBackend:
                 again=body.force,
                 expected_epoch=epoch,
             )
-            # No await since the start: no evaluation saw the windows of the version's former life.
-            self._guard.judge.forget(self._release_id(body.version))
         elif name == "promote":
             up = controller.promote if body.force else controller.advance
             result = await up(actor=actor, expected_epoch=epoch)

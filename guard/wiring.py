@@ -389,6 +389,7 @@ class Guard:
             on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
             on_recommendation=lambda text: log.warning("release: recommended: %s", text),
             on_incident=self._incident_changed,
+            on_new_life=self._new_life,
         )
         return Controller(
             self.journal,
@@ -446,6 +447,11 @@ class Guard:
         reason = reason_code(rule) if automatic else "manual"
         self.exporter.inc("sft_release_rollbacks_total", {"reason": reason})
         log.error("release: rolled back (%s, %s)", rule, "by itself" if automatic else "by a person")
+
+    def _new_life(self, canary: str) -> None:
+        version = self.version_of(canary)
+        if version is not None:
+            self.judge.forget(version.release_id)
 
     def _incident_changed(self, incident: Incident) -> None:
         log.warning("incident %s (%s)", incident.incident_id, incident.kind.value)

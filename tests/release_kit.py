@@ -140,6 +140,7 @@ class World:
         self.deliveries: list[str] = []
         self.rollbacks: list[tuple[str, bool]] = []
         self.faults: list[str] = []
+        self.lives: list[str] = []
         self.events = 0
         self.store = RegistryStore(f"sqlite:///{self.directory}/registry.db")
         self.store._engine = self.store._engine.execution_options(compiled_cache=_COMPILED)
@@ -179,6 +180,7 @@ class World:
                 on_rollback=lambda rule, automatic: self.rollbacks.append((rule, automatic)),
                 on_alert=lambda word, _text: self.alerts.append(str(word)),
                 on_recommendation=self.recommended.append,
+                on_new_life=self.lives.append,
             ),
             offload=inline,
             at=self.at,

@@ -63,6 +63,7 @@ class Enactor:
         self._late = False
         self._saved_at_s = 0.0
         self._events_seen = 0
+        self._life: tuple[str, int] | None = None
         self._saga = Rollback(
             journal=journal,
             registry=registry,
@@ -101,6 +102,7 @@ class Enactor:
             if self._owed is None:
                 state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
         now_s = self._clock.now_s()
+        self._life = _life_of(state)  # what was counted of this rollout before the restart is still about it
         self._obey(
             replace(
                 self._servable(state, configured.stable),
@@ -275,6 +277,10 @@ class Enactor:
     def _obey(self, state: ReleaseState) -> None:
         if (state.canary, state.stage) != (self.state.canary, self.state.stage) or not self.state.in_traffic:
             self._events_seen = self._facts.event_count(state.canary) if state.canary else 0
+        life = _life_of(state)
+        if life is not None and life != self._life:
+            self._life = life
+            self._hooks.on_new_life(state.canary)
         self.state = state
         self._apply(state)
         self._hooks.on_state(state)
@@ -415,6 +421,11 @@ class Enactor:
             self.journal_word = "ok"
         except JournalError as error:
             self.journal_word = error.reason  # Shown in the status; the journal's own on_fault counted it.
+
+
+def _life_of(state: ReleaseState) -> tuple[str, int] | None:
+    """The rollout under way: every end of one but a promotion moves the cache epoch, so it tells two lives apart."""
+    return (state.canary, state.cache_epoch) if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED) else None
 
 
 def _brief(state: ReleaseState) -> str:

@@ -89,7 +89,8 @@ class Hooks:
     """Who is told what, so that the controller knows no exporter. All are called on the event loop; none may block.
 
     on_rollback(rule, automatic), on_alert(condition or word, sentence), on_recommendation(sentence),
-    on_incident(incident) when one opens or changes, on_state(state) after every change.
+    on_incident(incident) when one opens or changes, on_state(state) after every change,
+    on_new_life(canary) before a rollout takes effect here, whoever began it: nothing of an earlier one counts any more.
     """
 
     on_rollback: Callable[[str, bool], None] = _nothing
@@ -97,6 +98,7 @@ class Hooks:
     on_recommendation: Callable[[str], None] = _nothing
     on_incident: Callable[[Incident], None] = _nothing
     on_state: Callable[[ReleaseState], None] = _nothing
+    on_new_life: Callable[[str], None] = _nothing
 
 
 def status_of(

@@ -1,0 +1,116 @@
+"""Two replicas on one registry: what one decides takes effect at the other as if it had been decided there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from guard.release.state import Phase
+from guard.settings import load_settings
+from guard.wiring import Guard
+from tests.conftest import VIRTUAL
+from tests.release_kit import BAD, HOLD, ROLL_BACK, FlakyPort, ScriptedJudge, World
+from tests.slo_builders import AVAILABILITY, make_exchange, make_slo
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    return VIRTUAL
+
+
+@pytest.fixture
+def worlds() -> Iterator[list[World]]:
+    made: list[World] = []
+    yield made
+    for world in made:
+        world.close()
+
+
+async def pair(directory: Path, worlds: list[World], **words: object) -> tuple[World, World]:
+    """Return two replicas that run; words: of the second."""
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+    first = World(directory / "one", ScriptedJudge(HOLD))
+    second = World(directory / "two", ScriptedJudge(HOLD), port=FlakyPort(first.store), **words)  # type: ignore[arg-type]
+    worlds += [first, second]
+    return await first.up(), await second.up()
+
+
+async def test_a_canary_started_again_begins_a_new_life_at_every_replica(tmp_path: Path, worlds: list[World]) -> None:
+    first, second = await pair(tmp_path, worlds)
+    await first.controller.start(BAD.name, actor="ann")
+    await second.controller.tick()
+    await first.controller.advance(actor="ann")
+    await second.controller.tick()
+    await first.controller.pause(actor="ann")
+    await second.controller.tick()
+    assert second.controller.state.phase is Phase.PAUSED
+    assert first.lives == second.lives == [BAD.name], "a new stage and a pause are the same life"
+    await first.controller.rollback(actor="ann")
+    await second.controller.tick()
+    await first.controller.start(BAD.name, actor="ann", again=True)
+    assert first.lives == [BAD.name] * 2
+    await second.controller.tick()
+    assert second.lives == [BAD.name] * 2
+
+
+async def test_a_rollback_and_a_new_start_between_two_looks_is_a_new_life(tmp_path: Path, worlds: list[World]) -> None:
+    first, second = await pair(tmp_path, worlds)
+    await first.controller.start(BAD.name, actor="ann")
+    await second.controller.tick()
+    await first.controller.rollback(actor="ann")
+    await first.controller.start(BAD.name, actor="ann", again=True)
+    second.judge.script = [ROLL_BACK]
+    await second.controller.tick()
+    assert second.lives == [BAD.name] * 2
+
+
+async def test_a_restart_during_a_rollout_is_no_new_life(tmp_path: Path, worlds: list[World]) -> None:
+    first, _ = await pair(tmp_path, worlds)
+    await first.controller.start(BAD.name, actor="ann")
+    first.journal.close()
+    again = await World(tmp_path / "one", ScriptedJudge(HOLD)).up()
+    worlds.append(again)
+    assert again.controller.state.canary == BAD.name
+    assert again.lives == []
+
+
+GUARD = """\
+service: faq-bot
+routes:
+  - {name: chat, path: /v1/chat/completions, adapter: openai-chat}
+versions:
+  v1: {upstreams: ["http://127.0.0.1:8810"], model: m, kb: "1"}
+  v2: {upstreams: ["http://127.0.0.1:8811"], model: m, kb: "2"}
+release: {stable: v1}
+checks: {enabled: false}
+"""
+
+
+SLO = "service: faq-bot\nobjectives:\n  - {name: up, indicator: sft_availability_success_rate, window: 1h,"
+SLO += " threshold: {absolute: 90%}}\n"
+
+
+def test_a_new_life_drops_the_windows_of_the_guard_whoever_started_it(tmp_path: Path) -> None:
+    (tmp_path / "guard.yaml").write_text(GUARD, encoding="utf-8")
+    (tmp_path / "slo.yaml").write_text(SLO, encoding="utf-8")
+    asyncio.run(_counted_before_a_start(Guard(load_settings(tmp_path / "guard.yaml", {}))))
+
+
+async def _counted_before_a_start(guard: Guard) -> None:
+    try:
+        guard.controller = guard._controller()
+        guard.controller.restore()
+        canary = guard.settings.targets["v2"].version.release_id
+        guard.memory.served(make_exchange(release=canary))
+        up = make_slo(AVAILABILITY, params={"absolute": 0.99})
+        assert guard.memory.reading(up, canary).count == 1
+        await guard.controller.start("v2", actor="ann")
+        assert guard.memory.reading(up, canary).count == 0
+    finally:
+        await guard.stop(drain=False)
