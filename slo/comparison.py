@@ -97,7 +97,8 @@ def compare(
     """Return what the rollout says so far, None when this objective is not compared.
 
     Args:
-        spans: all of the rollout, in order.
+        spans: all of the rollout, in order. What happened at weight 0 is left out: the canary then has only what it
+            was asked before and answers late, which is the slow and the broken.
         weight: the canary's planned share of the sessions now.
         limit: of the objective, for the default margin.
         why_unknown: why nothing can be said now (coverage, own measurements sick); "" when it can.
@@ -107,6 +108,7 @@ def compare(
         return None
     if why_unknown:
         return Comparison(Compared.UNKNOWN, f"{slo.name}: {why_unknown}")
+    spans = [Span(s.number, {w: pair for w, pair in s.by_weight.items() if w > 0.0}) for s in spans]
     present = _sum(span.by_weight[weight] for span in spans if weight in span.by_weight)
     margin = margin_of(slo, limit)
     if INDICATORS[slo.indicator].kind == "mean":

@@ -82,6 +82,16 @@ def test_a_canary_that_busy_sessions_gave_half_of_the_answers_is_not_blamed_for_
     assert result(ERRORS, planned_a_tenth).e_value < 1  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("slo", [ERRORS, SCORES])
+def test_late_answers_at_weight_nothing_are_no_evidence(slo: Slo) -> None:
+    late = Span(1, {0.0: Pair(ArmSums(40, 40, 40, 0.0, 10.0), ArmSums(9000, 0, 0, 9000.0, 90.0))})
+    well = harms((0, 20), (2, 180)) if slo is ERRORS else scores((0.8, 400), (0.8, 3600))
+    assert result(slo, well, late).result is result(slo, well).result
+    only = result(slo, late, weight=0.0)
+    assert only.result is Compared.INCONCLUSIVE
+    assert "nothing yet" in only.reason
+
+
 def test_a_canary_with_all_traffic_has_nothing_beside_it() -> None:
     alone = Span(1, {1.0: Pair(ArmSums(500, 0, 0), ArmSums())})
     assert result(ERRORS, harms((1, 500), (9, 4500)), alone, weight=1.0).result is Compared.PASS
