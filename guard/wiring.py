@@ -269,7 +269,7 @@ class Guard:
         if self.cache is not None:
             self.cache.configure(settings)
         self.judge.replace_rules(rules.slos, rules.known)
-        self.outside.replace_rules(rules.outside)
+        await asyncio.to_thread(self.outside.replace_rules, rules.outside)
         if self.controller is not None:
             await self.controller.configure(
                 plan=rules.plan,

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from guard.admin.backend import AlertBatch, AlertIn
-from guard.outside import OutsideAlerts
-from guard.state_files import AlertStore
+from guard.outside import RETRY_S, OutsideAlerts
+from guard.state_files import AlertStore, KnownAlert
 from slo.actions import ReleaseSnapshot, decide
 from slo.errors import ConfigError
 from slo.outside import Arm, OutsideAlert, OutsideRule, judge_outside
@@ -143,6 +143,76 @@ def test_what_was_told_is_known_after_a_restart(tmp_path: Path) -> None:
     made.replace_rules((RULE,))
     assert made.verdicts("r2")[0].state is State.OK
     again.close()
+
+
+def test_while_the_disk_cannot_be_read_nothing_is_ok_and_it_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    clock, broken = ManualClock(), [True]
+
+    def known(_since_s: float) -> list[KnownAlert]:
+        if broken[0]:
+            raise OSError("stored alerts cannot be read: disk I/O error")
+        return [KnownAlert(alert(), clock.wall_s(), clock.wall_s(), "r2")]
+
+    made = OutsideAlerts((RULE,), known, clock)
+    made.in_traffic("r1", "r2")
+    assert states(made, "r1", "r2") == [State.UNKNOWN, State.UNKNOWN]
+    assert "cannot be read" in made.verdicts("r2")[0].reason
+    made.take([alert(fingerprint="f2")], clock.wall_s(), "r1")
+    assert states(made, "r1", "r2") == [State.BREACH, State.UNKNOWN], "what is told now acts"
+    clock.advance(RETRY_S)
+    assert states(made, "r1", "r2") == [State.BREACH, State.UNKNOWN], "a try that failed loses nothing"
+    broken[0] = False
+    assert states(made, "r2") == [State.UNKNOWN], "not at every evaluation"
+    clock.advance(RETRY_S)
+    assert states(made, "r2") == [State.BREACH]
+    broken[0] = True
+    made.replace_rules((replace(RULE, name="other", alert="Other"),))
+    assert states(made, "r2") == [State.UNKNOWN]
+    made.replace_rules(())
+    assert made.verdicts("r2") == ()
+
+
+def test_while_a_reload_reads_the_disk_the_old_rules_hold_and_no_delivery_is_lost() -> None:
+    clock = ManualClock()
+    seen: list[list[State]] = []
+
+    def known(_since_s: float) -> list[KnownAlert]:
+        if not ready:
+            return []
+        made.take([alert(fingerprint="f2", release="r1")], clock.wall_s(), "r2")  # a delivery in between
+        seen.append(states(made, "r1", "r2"))
+        return [KnownAlert(alert(), clock.wall_s(), clock.wall_s(), "r2")]
+
+    ready = False
+    made = OutsideAlerts((RULE,), known, clock)
+    made.in_traffic("r1", "r2")
+    made.take([alert()], clock.wall_s(), "r2")
+    ready = True
+    made.replace_rules((replace(RULE, name="renamed"),))
+    assert seen == [[State.BREACH, State.BREACH]]
+    assert [v.slo.name for v in made.verdicts("r2")] == ["renamed"]
+    assert states(made, "r1", "r2") == [State.BREACH, State.BREACH]
+
+
+def test_past_the_limit_ended_alerts_go_first_then_those_not_repeated_for_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("guard.outside.MAX_ALERTS", 3)
+    made, clock = outside()
+
+    def tell(*alerts: AlertIn) -> tuple[str, ...]:
+        clock.advance(1.0)
+        made.take(alerts, clock.wall_s(), "r2")
+        return tuple(sorted(a.fingerprint for a in made._table.alerts()))
+
+    assert tell(alert(fingerprint="a"), alert(fingerprint="b"), alert(fingerprint="c")) == ("a", "b", "c")
+    tell(alert("resolved", fingerprint="c"))
+    assert tell(alert(fingerprint="d")) == ("a", "b", "d")
+    tell(alert(fingerprint="a"))
+    assert tell(alert(fingerprint="e")) == ("a", "d", "e")
+    rows = [KnownAlert(alert(fingerprint=f), clock.wall_s(), clock.wall_s() + n, "r2") for n, f in enumerate("badc")]
+    loaded = OutsideAlerts((RULE,), lambda _since_s: sorted(rows, key=lambda k: k.alert.fingerprint), clock)
+    assert sorted(a.fingerprint for a in loaded._table.alerts()) == ["a", "c", "d"]
 
 
 def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
