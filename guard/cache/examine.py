@@ -76,6 +76,7 @@ async def _tried(links: Links, prefix: bytes) -> AsyncIterator[tuple[str, Except
         ("SET", value, b"1", "PX", 10_000),
         ("GET", value),
         ("XADD", stream, "MAXLEN", "~", 10, "*", "l", b"1"),
+        ("XADD", stream, "MINID", "~", 1, "*", "l", b"1"),  # Redis 6.2
         ("XRANGE", stream, "-", "+", "COUNT", 1),
         ("UNLINK", value),
         ("UNLINK", stream),

@@ -3,7 +3,8 @@
     get      one GET within the budget, no retry; five failures in a row open the breaker, then nobody waits at all
     put      queued, bounded, tried once; what does not arrive is counted
     revoke   a signed line in a stream that every replica reads once a second, and again from its beginning after
-             each interruption; until it has been read nothing is served from Redis
+             each interruption; until it has been read nothing is served from Redis. However long it is, reading gets
+             to its end: the time limit is that of a page, and what broke off goes on at its place
 
 What comes back is held against its envelope (`envelope`) and against the guard's own list (`revocations`), so a
 restored snapshot or an evicted key brings back nothing that was taken back.
@@ -76,7 +77,10 @@ class RedisStore:
         self.breaker.trip()  # until the first line of the stream has been read
         self._queue: asyncio.Queue[tuple[bytes | str | int, ...]] = asyncio.Queue(WRITE_QUEUE_COUNT)
         self._unshared: deque[Revocation] = deque()
-        self._read_to = b""  # id of the last line read; "" when all must be read again
+        self._read_to = b""  # id of the last line read; "" before the first
+        self._seen: set[Revocation] | None = set()  # lines read since all must be read again; None: all have been
+        self._doubted = False  # whether the stream may be another one than the one in which `_read_to` was read
+        self._share_count = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._lookups: set[asyncio.Task[None]] = set()
         self._said = ""
@@ -205,7 +209,9 @@ class RedisStore:
     def _failed(self, word: str) -> None:
         was_open = self.breaker.open
         self.breaker.failed()
-        self._read_to = b""  # it may come back with an older stream
+        if self._seen is None:
+            self._read_all_again()  # it may come back with an older stream
+        self._doubted = True
         if word in ("closed", "refused"):
             self.reads.distrust()
             self._writes.distrust()
@@ -222,11 +228,10 @@ class RedisStore:
     async def beat(self) -> None:
         """Probe, read what others took back, tell what we did. Closes the breaker when all of it worked."""
         try:
-            async with asyncio.timeout(PROBE_BUDGET_S if self.breaker.open else self._write_budget_s):
-                if self.breaker.open:
-                    self._read_to = b""
+            if self.breaker.open:
+                async with asyncio.timeout(PROBE_BUDGET_S):
                     await self._writes.call("PING", read=bool)
-                await self._read_lines()
+            await self._read_lines()
             if self.breaker.open:
                 self.breaker.close()
                 log.info("redis: in use")
@@ -239,29 +244,43 @@ class RedisStore:
             return
         await self._share_lines()
 
+    def _read_all_again(self) -> None:
+        self._read_to, self._seen, self._doubted = b"", set(), False
+
     async def _read_lines(self) -> None:
-        whole = not self._read_to
-        seen: set[Revocation] = set()
         while True:
-            start = b"(" + self._read_to if self._read_to else b"-"
-            page = await self._writes.call(
-                "XRANGE", self._prefix + b"revoked", start, b"+", "COUNT", PAGE_COUNT, read=list
-            )
-            for line_id, fields in page:
-                self._read_to = bytes(line_id)
+            seen, place = self._seen, self._read_to
+            doubted, self._doubted = self._doubted and place != b"", False
+            page = await self._page((b"" if doubted else b"(") + place if place else b"-")
+            if self._seen is not seen:
+                continue  # an interruption meanwhile
+            if doubted and (not page or bytes(page[0][0]) != place):
+                # An older stream, without the line at which reading broke off: it has to tell everything.
+                self._read_all_again()
+                continue
+            for line_id, fields in page[1:] if doubted else page:
                 line = self._opened(fields)
                 if line is not None:
-                    seen.add(line)
+                    if seen is not None:
+                        seen.add(line)
                     if self._revocations.is_news(line):
                         self._apply(line)
-            if len(page) < PAGE_COUNT:
+                self._read_to = bytes(line_id)
+            if len(page) < PAGE_COUNT and not self._doubted:
                 break
-        if whole:
+        if self._seen is not None:
             # A restored snapshot has forgotten lines that replicas which start from now on need.
-            waiting = set(self._unshared)
+            known, self._seen = self._seen | set(self._unshared), None
+            oldest_s = self._clock.wall_s() - self._revocations.horizon_s
             for line in self._revocations.lines():
-                if line not in seen and line not in waiting:
+                if line.wall_s > oldest_s and line not in known:
                     self.share(line)
+
+    async def _page(self, start: bytes) -> list[Any]:
+        async with asyncio.timeout(PROBE_BUDGET_S if self.breaker.open else self._write_budget_s):
+            return await self._writes.call(
+                "XRANGE", self._prefix + b"revoked", start, b"+", "COUNT", PAGE_COUNT, read=list
+            )
 
     async def _share_lines(self) -> None:
         while self._unshared:
@@ -271,12 +290,20 @@ class RedisStore:
             try:
                 async with asyncio.timeout(self._write_budget_s):
                     await self._writes.call(
-                        "XADD", self._prefix + b"revoked", "MAXLEN", "~", STREAM_LENGTH, "*", "l", signed, read=bool
+                        "XADD", self._prefix + b"revoked", *self._trimming(), "*", "l", signed, read=bool
                     )
             except Exception as error:  # It stays in the queue; the other replicas hear of it when Redis takes it.
                 self._dropped(write_failure_word(error))
                 return
             self._unshared.popleft()
+
+    def _trimming(self) -> tuple[str | int, ...]:
+        """Bounds of the stream, by length and by age in turns: a command takes one of them."""
+        self._share_count += 1
+        # By the clock that is behind, ours or that of Redis: the other one may be wrong.
+        newest_s = min(self._clock.wall_s(), int(self._read_to.partition(b"-")[0] or 0) / 1000)
+        oldest_ms = int((newest_s - self._revocations.horizon_s) * 1000)
+        return ("MINID", "~", oldest_ms) if self._share_count % 2 and oldest_ms > 0 else ("MAXLEN", "~", STREAM_LENGTH)
 
     def _opened(self, fields: Any) -> Revocation | None:
         """A line of the stream; None when none of us has written it."""
