@@ -8,6 +8,7 @@ counted apart, by purpose.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -42,6 +43,8 @@ class QuietPath:
         self.now_s, self.wall_s = path.now_s, path.wall_s
         self._active: dict[Passage, Ended] = {}
         self._count = 0
+        # Replicas and restarts share one store: a flag on one of these answers must not hit another.
+        self._id_prefix = b"quiet-%s" % os.urandom(6).hex().encode()
         self._ticking: asyncio.TimerHandle | None = None
 
     def ask(self, request: CacheRequest, target: Target, arm: str, epoch: int, ended: Ended) -> Passage | None:
@@ -55,7 +58,7 @@ class QuietPath:
             cast("ClientConnection", _Nobody()),
             request.route,
             DIALECTS[request.route.adapter],
-            b"quiet-%08x" % self._count,
+            b"%s%08x" % (self._id_prefix, self._count),
         )
         self._active[passage] = ended
         if self._ticking is None:

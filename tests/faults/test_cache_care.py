@@ -120,6 +120,38 @@ async def test_a_canary_is_filled_with_the_hottest_questions_and_its_users_find_
     assert (row.hits, row.misses, row.avoided_usd, row.spent_usd) == (2, 0, 22e-6, 0.0)
 
 
+async def test_answers_of_our_own_have_other_ids_in_every_process():
+    ids: list[str] = []
+    for _ in range(2):
+        async with Upstream(lambda _: Script(http(completion()))) as old, cared(old) as guard:
+            await repeats(guard, "a?")
+            guard.sink.cache.subscribe(Noting(ids))
+            guard.canary(target(old.port, version=CANARY))
+            guard.care.tick()
+            await settled(lambda: guard.warm["requests"] == 1)
+    assert len(ids) == len(set(ids)) == 2
+
+
+class Noting:
+    """A listener of the cache that notes by which exchange an answer was made."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self._ids = ids
+
+    def hit(self, request: Any, entry: Any, exchange_id: str, wall_s: float) -> None:
+        """Not what is noted."""
+
+    def missed(self, request: Any, wall_s: float) -> None:
+        """Not what is noted."""
+
+    def removed(self, key: Any, reason: Any) -> None:
+        """Not what is noted."""
+
+    def stored(self, request: Any, entry: Any) -> None:
+        """An answer can be hit from now on."""
+        self._ids.append(entry.exchange_id)
+
+
 async def test_the_budget_of_requests_and_of_money_is_kept():
     few = replace(FULL, requests_per_minute=2)
     poor = replace(FULL, usd_per_hour=50e-6)
