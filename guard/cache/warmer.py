@@ -24,6 +24,9 @@ log = logging.getLogger("guard.cache")
 
 NAMESPACES_COUNT = 8
 TRIED_COUNT = 16_384
+FULL_GROUPS_COUNT = 8
+"""How many tenants and routes may have all their hot keys; any number may have fewer."""
+
 CHOICE_COUNT = 64
 """Hottest missing keys that are weighed against the budget at a time."""
 
@@ -97,7 +100,6 @@ class Warmer:
         clock: Clock,
         *,
         key_count: int = 512,
-        group_count: int = 8,
         body_bytes: int = 8 * 1024,
         half_life_s: float = 6 * 3600.0,
     ) -> None:
@@ -106,7 +108,9 @@ class Warmer:
         self._shedding, self._sick, self._settle = shedding, sick, settle
         self._counters, self._clock = counters, clock
         self._body_bytes = body_bytes
-        self.hot: HotGroups[bytes, Hotness] = HotGroups(key_count, group_count, half_life_s=half_life_s)
+        self.hot: HotGroups[bytes, Hotness] = HotGroups(
+            key_count, FULL_GROUPS_COUNT * key_count, half_life_s=half_life_s
+        )
         self._spaces: OrderedDict[tuple[str, int], _Space] = OrderedDict()
         self._under_way: dict[str, tuple[tuple[str, int], Asked]] = {}
         self.ledger = Ledger()

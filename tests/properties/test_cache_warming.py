@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.cache.collapse import CollapseRule, HitRatios
-from guard.cache.hot import HotGroups, HotKeys
+from guard.cache.hot import HotGroups
 from guard.cache.savings import DAYS_COUNT, OTHER, RELEASES_PER_DAY_COUNT, Row, Savings, day_of
 from guard.cache.tightening import CEILING, Strictness, false_hits, rechecked
 from guard.cache.warming import Candidate, Ledger, Situation, Wait, WarmLimits, choose, sent, settled
@@ -88,9 +88,9 @@ def test_a_failing_upstream_is_left_alone_for_a_while():
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=200), st.integers(1, 6))
 def test_no_key_is_undercounted_and_no_heavy_one_is_missing(stream, capacity):
-    hot, true = HotKeys[str, int](capacity, half_life_s=1e12), Counter(stream)
+    hot, true = HotGroups[str, int](capacity, capacity, half_life_s=1e12), Counter(stream)
     for number, key in enumerate(stream):
-        hot.seen(key, number, 0.0)
+        hot.seen("", key, number, 0.0)
     found = {h.key: h for h in hot.hottest(0.0)}
     assert len(found) <= capacity
     for key, h in found.items():
@@ -100,28 +100,66 @@ def test_no_key_is_undercounted_and_no_heavy_one_is_missing(stream, capacity):
 
 
 def test_what_was_hot_yesterday_makes_room():
-    hot = HotKeys[str, None](3, half_life_s=3600.0)
+    hot = HotGroups[str, None](3, 3, half_life_s=3600.0)
     for _ in range(100):
-        hot.seen("old", None, 0.0)
+        hot.seen("", "old", None, 0.0)
     for at_s in range(86_400, 86_410):
-        hot.seen("new", None, float(at_s))
+        hot.seen("", "new", None, float(at_s))
     first, second = hot.hottest(86_410.0)
     assert (first.key, round(first.count)) == ("new", 10)
     assert second.count < 0.001
     assert hot.hottest(86_410.0, least_count=2.0) == [first]
     # Far apart in time: the weights are brought back to scale, not lost.
-    hot.seen("new", None, 86_400.0 * 400)
+    hot.seen("", "new", None, 86_400.0 * 400)
     assert hot.hottest(86_400.0 * 400)[0].count == 1.0
 
 
-def test_groups_are_bounded_and_each_has_its_own_keys():
-    groups = HotGroups[str, int](2, 2, half_life_s=60.0)
-    for tenant in ("a", "b", "c"):
-        groups.seen(tenant, f"{tenant}-key", 1, 0.0)
-    assert sorted(h.key for h in groups.hottest(0.0)) == ["b-key", "c-key"]
-    groups.learn("c", "c-key", 7)
-    groups.learn("a", "a-key", 7)
-    assert {h.key: h.value for h in groups.hottest(0.0)} == {"b-key": 1, "c-key": 7}
+def test_a_full_group_gives_up_its_own_coldest_key_and_a_full_memory_the_coldest_of_all():
+    groups = HotGroups[str, int](2, 3, half_life_s=60.0)
+    for group, key in ("a", "a1"), ("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"):
+        groups.seen(group, key, 1, 0.0)
+    # a3 took the place of a2, and may have been there as often as that.
+    assert [(h.key, h.count, h.error) for h in groups.hottest(0.0)] == [
+        ("a1", 2.0, 0.0), ("a3", 2.0, 1.0), ("b1", 1.0, 0.0),
+    ]  # fmt: skip
+    groups.seen("c", "c1", 1, 0.0)
+    assert [h.key for h in groups.hottest(0.0)] == ["a1", "a3", "c1"]
+    groups.learn("c", "c1", 7)
+    groups.learn("b", "b1", 7)
+    assert {h.key: h.value for h in groups.hottest(0.0)} == {"a1": 1, "a3": 1, "c1": 7}
+
+
+GROUPED = st.lists(
+    st.tuples(st.sampled_from("ABCDE"), st.sampled_from("abcd"), st.floats(0.0, 2000.0)), max_size=250
+)  # fmt: skip
+
+
+@given(GROUPED, st.integers(1, 5), st.integers(1, 14))
+def test_memory_is_bounded_over_all_groups_and_no_count_is_claimed_that_was_not_seen(stream, key_count, total_count):
+    hot, now_s = HotGroups[str, int](key_count, total_count, half_life_s=60.0), 0.0
+    seen: list[tuple[str, str, float]] = []
+    for number, (group, key, pause_s) in enumerate(stream):
+        now_s += pause_s
+        seen.append((group, key, now_s))
+        hot.seen(group, group + key, number, now_s)
+        assert len(hot) == len(hot.hottest(now_s)) <= total_count
+        assert len(hot._heap) <= 2 * total_count + 65
+    per_group = Counter(h.key[0] for h in hot.hottest(now_s))
+    assert all(count <= key_count for count in per_group.values())
+    if seen:
+        assert seen[-1][0] + seen[-1][1] in {h.key for h in hot.hottest(now_s)}
+    for h in hot.hottest(now_s):
+        true = sum(2.0 ** ((at_s - now_s) / 60.0) for group, key, at_s in seen if group + key == h.key)
+        assert h.count - h.error <= true + 1e-6
+
+
+@given(GROUPED, st.integers(1, 20))
+def test_no_key_with_its_share_of_all_is_missing_however_many_groups_there_are(stream, total_count):
+    hot, true = HotGroups[str, None](4, total_count, half_life_s=1e12), Counter(g + k for g, k, _ in stream)
+    for group, key, _ in stream:
+        hot.seen(group, group + key, None, 0.0)
+    found = {h.key: h for h in hot.hottest(0.0)}
+    assert all(key in found and found[key].count >= n for key, n in true.items() if n > len(stream) / total_count)
 
 
 @given(st.lists(st.booleans(), max_size=300), st.floats(0.0, 0.2))
