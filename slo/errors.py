@@ -28,7 +28,9 @@ class ConfigError(GuardError):
         shown = repr(value)
         if len(shown) > 120:
             shown = shown[:117] + "..."
-        super().__init__(f"{place}: got {shown}; {cure}")
+        # A rule about a whole section names what is wrong in it; the section itself would only bury that.
+        whole = len(shown) == 120 and isinstance(value, dict | list)
+        super().__init__(f"{place}: {cure}" if whole else f"{place}: got {shown}; {cure}")
 
 
 class DataError(GuardError):

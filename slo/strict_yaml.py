@@ -148,6 +148,8 @@ def _config_error(error: Any, place: str, known: list[str]) -> ConfigError:
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
     value, message = error["input"], error["msg"].removeprefix("Value error, ")
+    if isinstance(value, str):
+        message = message.removeprefix(f"`{value}`: ")  # it is shown as the value
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         message = f"unknown key; did you mean `{near[0]}`?" if near else "unknown key; remove it"

@@ -42,7 +42,7 @@ def register(groups: Groups) -> None:
     report = add_command(cost, "report", run_report, "what the measured traffic cost, and where the month is going",
                          "sft-guard cost report --log state/exchanges --budget 3000")  # fmt: skip
     report.add_argument("--log", type=Path, nargs="+", required=True, metavar="PATH", help="segments or directories")
-    report.add_argument("--days", type=_amount, help="only the last so many days; default: all there is")
+    report.add_argument("--days", type=_days, help="only the last so many days; default: all there is")
     report.add_argument("--budget", type=_amount, metavar="USD", help="of a month; exit 1 when it may be exceeded")
 
 
@@ -179,6 +179,16 @@ def _amount(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text!r}; write a number of 0 or more, such as 30M or 30000000")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; write a number of days above 0, such as 7")
     return value
 
 

@@ -106,6 +106,25 @@ def test_a_log_without_exchanges_cost_nothing_that_is_known(tmp_path: Path, caps
     assert "no usable exchange" in said(capsys, ["cost", "report", "--log", str(log)])
 
 
+def test_a_rule_about_a_whole_file_does_not_print_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    path = tmp_path / "guard.yaml"
+    path.write_text(path.read_text().replace("stable: v1.0.0", "stable: v2").replace("keep: 30d", "keep: 30 days"))
+    assert said(capsys, ["doctor", "-c", str(path)]) == (
+        "sft-guard: guard.yaml: exchange_log.keep: got '30 days'; write a duration such as 90s, 10m, 1h, 1h30m or 30d\n"
+    )
+    path.write_text(path.read_text().replace("keep: 30 days", "keep: 30d"))
+    assert said(capsys, ["doctor", "-c", str(path)]) == (
+        "sft-guard: guard.yaml: release.stable is `v2`, which is not in versions (v1.0.0)\n"
+    )
+
+
+def test_days_of_a_report_are_days(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["cost", "report", "--log", "x", "--days", "0"])
+    assert "write a number of days above 0, such as 7" in capsys.readouterr().err
+
+
 class TestReplay:
     @pytest.fixture
     def command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -136,7 +136,7 @@ RULE = "{baseline: p95, factor: 1.5}"
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("window: 1h\n", "window: 1x\n", "objectives[0].window: got '1x'; `1x`: write a duration such as 90s, 10m"),
+        ("window: 1h\n", "window: 1x\n", "objectives[0].window: got '1x'; write a duration such as 90s, 10m"),
         ("window: 1h\n", "window: 3600\n", "objectives[0].window: got 3600; write a duration with its unit"),
         ("window: 1h\n", "window: 31d\n", "objectives[0].window: got"),
         ("hallucination_rate", "halucination_rate", "did you mean `sft_quality_hallucination_rate`?"),
