@@ -265,6 +265,11 @@ class NearCache:
     def _started(self) -> None:
         self._latin = self._han = ""
         self._outstanding = 0
+        # What the worker before was asked to compare, nobody will answer.
+        lost, self._comparing = self._comparing, {}
+        for route, told in lost.values():
+            self._judged(route, None)
+            told(None)
         self._link.send(Setup(self._config.embedder, self._config.entry_count))
         self._teach()
 
