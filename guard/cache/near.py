@@ -8,7 +8,7 @@ stricter or switches it off (`tightening`).
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -103,8 +103,9 @@ class NearCache:
     ) -> None:
         self._config, self._lookup, self._recheck = config, lookup, recheck
         self._counters = counters
-        self._link = NearLink(self._said, self._started, clock, command=command)
+        self._link = NearLink(self._said, self._started, clock, command=command, on_drained=self._teach_on)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._untaught: deque[bytes] = deque()  # digests that the worker has still to hear of
         self._waiting: dict[int, _Waiting] = {}
         self._comparing: dict[int, tuple[str, Callable[[bool | None], None]]] = {}
         self._asked: OrderedDict[bytes, Question] = OrderedDict()
@@ -248,7 +249,8 @@ class NearCache:
         digest = request.key.digest
         self._known[digest] = _Known(request.key, question)
         self._known.move_to_end(digest)
-        self._link.send(Add(question.space, digest, question.text))
+        if not self._link.send(Add(question.space, digest, question.text)) and self._link.alive:
+            self._untaught.append(digest)
         if len(self._known) > self._config.entry_count:
             self._forget(next(iter(self._known.values())).key)
 
@@ -275,8 +277,16 @@ class NearCache:
 
     def _teach(self) -> None:
         """Tell a worker that knows nothing (or could not read English until now) what has answers."""
-        for digest, known in self._known.items():
-            self._link.send(Add(known.question.space, digest, known.question.text))
+        self._untaught = deque(self._known)
+        self._teach_on()
+
+    def _teach_on(self) -> None:
+        """As much as the worker takes now: lookups find their way in between, and nothing is too much."""
+        while self._untaught and self._link.drained:
+            digest = self._untaught.popleft()
+            known = self._known.get(digest)
+            if known is not None:
+                self._link.send(Add(known.question.space, digest, known.question.text))
 
     # Re-checks -------------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class NearLink:
 
     Args:
         on_message: told of each message, on the loop. on_start: told when a new worker listens; it knows nothing yet.
-        command: argv without the number of the socket; tests put their own here.
+        command: argv without the number of the socket; tests put their own here. on_drained: told when everything that
+        had to wait for the worker has been written.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class NearLink:
         clock: Clock,
         *,
         command: tuple[str, ...] | None = None,
+        on_drained: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_message, self._on_start, self._clock = on_message, on_start, clock
+        self._on_drained = on_drained
         self._command = command or (sys.executable, "-m", "guard.cache.near_worker")
         self._socket: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -53,6 +56,11 @@ class NearLink:
     def alive(self) -> bool:
         """Whether a worker listens."""
         return self._socket is not None
+
+    @property
+    def drained(self) -> bool:
+        """Whether a worker listens and nothing waits to be written to it."""
+        return self._socket is not None and not self._out
 
     @property
     def pid(self) -> int | None:
@@ -157,6 +165,7 @@ class NearLink:
                 loop.add_writer(self._socket, self._write)
             else:
                 loop.remove_writer(self._socket)
+                self._on_drained()
 
     def _disconnect(self) -> None:
         """Close our end; the worker leaves when it notices."""

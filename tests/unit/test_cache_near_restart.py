@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from guard.cache.near import COMPARING_COUNT, NearCache, NearConfig
-from guard.cache.near_frames import decode_to_worker
+from guard.cache.near_frames import Add, Remove, decode_to_worker
+from guard.cache.near_link import OUT_BYTES
+from guard.cache.types import CacheRequest, Entry, Namespace, Removed, key_in
 from guard.checks.frames import Splitter
+from guard.ports import Route
 from tests.cache_kit import Counted, Wall
 
 pytestmark = pytest.mark.anyio
@@ -73,3 +77,33 @@ async def test_comparisons_that_died_with_their_worker_are_told_and_make_room():
         assert counters.sums["sft_cache_semantic_rechecks_total", "chat", "unknown"] == COMPARING_COUNT
         near.compare("chat", "14 days", "7 days", told.append)
         assert len(told) == COMPARING_COUNT  # the next one is under way
+
+
+def asked(number: int, words: str) -> CacheRequest:
+    body = {"messages": [{"role": "user", "content": words}]}
+    key = key_in(Namespace("r1", 1, "t:a", "chat"), number.to_bytes(32, "big"))
+    return CacheRequest(key, Route("chat", "/c", "openai-chat"), b"/c", json.dumps(body).encode(), False)
+
+
+async def test_a_new_worker_hears_of_every_question_however_many_bytes_that_are():
+    async with restarted() as near:
+        near.end()
+        requests = [asked(number, f"{number} " + "x" * 1500) for number in range(4000)]
+        assert sum(len(r.body) for r in requests) > OUT_BYTES + 2**20
+        for request in requests:
+            near.stored(request, cast(Entry, Stored))
+        near.restart()
+        # What changes while it is being taught: one is gone, one is new.
+        near.removed(requests[-1].key, Removed.FLAGGED)
+        near.stored(asked(9000, "a new one?"), cast(Entry, Stored))
+        told = await near.heard(1 + 4000 - 1 + 2)
+    taught = [message.digest for message in told if isinstance(message, Add)]
+    assert taught.index(asked(9000, "").key.digest) < len(taught) - 1  # it did not have to wait for all the others
+    assert sorted(taught) == sorted([r.key.digest for r in requests[:-1]] + [asked(9000, "").key.digest])
+    assert [message.digest for message in told if isinstance(message, Remove)] == [requests[-1].key.digest]
+
+
+class Stored:
+    """An entry whose answer is not asked for."""
+
+    refusal = False
