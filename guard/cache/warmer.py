@@ -42,6 +42,10 @@ class Asked(Protocol):
 Ask = Callable[[CacheRequest, Assignment, Callable[[Exchange, Capture | None], None]], Asked | None]
 
 
+_Job = tuple[tuple[str, int], str]
+"""Name of the space and key of the candidate: one question may be on its way into two spaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hotness:
     """What is known of a hot key: how to ask it again, and what its answer cost when it was last made."""
@@ -112,7 +116,7 @@ class Warmer:
             key_count, FULL_GROUPS_COUNT * key_count, half_life_s=half_life_s
         )
         self._spaces: OrderedDict[tuple[str, int], _Space] = OrderedDict()
-        self._under_way: dict[str, tuple[tuple[str, int], Asked]] = {}
+        self._under_way: dict[_Job, Asked] = {}
         self.ledger = Ledger()
         self._started = self._busy = False
 
@@ -154,9 +158,9 @@ class Warmer:
         current = {(self._release(a), a.cache_epoch): a for a in self._in_traffic()}
         for name in [n for n in self._spaces if n not in current]:
             del self._spaces[name]
-        for digest, (name, asked) in list(self._under_way.items()):
-            if name not in current:
-                del self._under_way[digest]
+        for job, asked in list(self._under_way.items()):
+            if job[0] not in current:
+                del self._under_way[job]
                 asked.give_up()
         for name, assignment in current.items():
             if name not in self._spaces:
@@ -185,7 +189,7 @@ class Warmer:
         if len(space.done) > TRIED_COUNT:
             space.done.popitem(last=False)
         request = self._request_in(missing[chosen.key].value.request, space)
-        self.ledger = sent(self.ledger, chosen, now_s)
+        self.ledger = sent(self.ledger, chosen, now_s, (name, chosen.key))
         self._busy = False
         self._lookup(request.key, lambda entry, failure: self._looked_up(name, space, chosen, request, entry))
         return not self._busy
@@ -199,34 +203,34 @@ class Warmer:
     def _looked_up(
         self, name: tuple[str, int], space: _Space, chosen: Candidate, request: CacheRequest, entry: Entry | None
     ) -> None:
-        if entry is not None:
-            self._unsent(chosen)
+        job = (name, chosen.key)
+        if entry is not None or self._spaces.get(name) is not space:  # it is there, or nobody needs it any more
+            self._unsent(job)
             return
         asked = self._ask(request, space.assignment, lambda exchange, capture: self._ended(
             name, space, chosen, request, exchange, capture))  # fmt: skip
         if asked is None:
             self._busy = True
             space.done.pop(chosen.key, None)  # later
-            self._unsent(chosen)
+            self._unsent(job)
             return
         space.sent += 1
-        self._under_way[chosen.key] = (name, asked)
+        self._under_way[job] = asked
 
-    def _unsent(self, chosen: Candidate) -> None:
+    def _unsent(self, job: _Job) -> None:
         """Nothing went out after all; a place in this minute is all that it cost."""
-        rest = tuple((k, u) for k, u in self.ledger.reserved if k != chosen.key)
+        rest = tuple((k, u) for k, u in self.ledger.reserved if k != job)
         self.ledger = replace(self.ledger, reserved=rest)
 
     def _ended(
         self, name: tuple[str, int], space: _Space, chosen: Candidate, request: CacheRequest, exchange: Exchange,
         capture: Capture | None,
     ) -> None:  # fmt: skip
-        self._under_way.pop(chosen.key, None)
+        job = (name, chosen.key)
+        self._under_way.pop(job, None)
         gone = name not in self._spaces
         failed = exchange.outcome is not Outcome.OK
-        self.ledger = settled(
-            self.ledger, chosen.key, exchange.cost_usd, self._clock.now_s(), failed=failed and not gone
-        )
+        self.ledger = settled(self.ledger, job, exchange.cost_usd, self._clock.now_s(), failed=failed and not gone)
         self._settle("warm", exchange)
         result = "given_up" if gone else "failed" if failed else "answered"
         self._counters.inc("sft_cache_warm_requests_total", {"release": name[0], "result": result})
@@ -240,7 +244,7 @@ class Warmer:
     def stop(self) -> None:
         """Send nothing more; give up what is under way."""
         self._spaces.clear()
-        for _, asked in list(self._under_way.values()):
+        for asked in list(self._under_way.values()):
             asked.give_up()
         self._under_way.clear()
 
@@ -254,4 +258,5 @@ class Warmer:
 
 def _key_of(hot: Hot[bytes, Hotness]) -> str:
     """Tells hot keys of all groups apart, and costs no hash: it is asked for every key at every look."""
-    return f"{hot.key.hex()}{hot.value.request.key.namespace.tenant}"
+    space = hot.value.request.key.namespace
+    return f"{hot.key.hex()} {space.route} {space.tenant}"

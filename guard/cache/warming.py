@@ -7,7 +7,7 @@ USD in any hour, for a limited time, and stands back whenever the guard has some
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -44,11 +44,11 @@ class Wait(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """What warming has cost lately. sent_s: times of requests in the last minute. spent: (time, USD) of the last hour.
-    reserved: USD set aside for each request under way."""
+    reserved: USD set aside for each request under way, by a name that no other one under way has."""
 
     sent_s: tuple[float, ...] = ()
     spent: tuple[tuple[float, float], ...] = ()
-    reserved: tuple[tuple[str, float], ...] = ()
+    reserved: tuple[tuple[Hashable, float], ...] = ()
     failed_s: float | None = None
 
     def usd(self, now_s: float) -> float:
@@ -116,18 +116,18 @@ def choose(
     return None, Wait.USD
 
 
-def sent(ledger: Ledger, candidate: Candidate, now_s: float) -> Ledger:
-    """A request has gone out; its estimate is set aside until it is settled."""
+def sent(ledger: Ledger, candidate: Candidate, now_s: float, name: Hashable) -> Ledger:
+    """A request has gone out; its estimate is set aside under `name` until it is settled."""
     return replace(
         _pruned(ledger, now_s),
         sent_s=(*(at for at in ledger.sent_s if now_s - at < MINUTE_S), now_s),
-        reserved=(*ledger.reserved, (candidate.key, candidate.estimate_usd or 0.0)),
+        reserved=(*ledger.reserved, (name, candidate.estimate_usd or 0.0)),
     )
 
 
-def settled(ledger: Ledger, key: str, cost_usd: float | None, now_s: float, *, failed: bool) -> Ledger:
+def settled(ledger: Ledger, name: Hashable, cost_usd: float | None, now_s: float, *, failed: bool) -> Ledger:
     """A request has ended and cost this much."""
-    rest = [(k, u) for k, u in ledger.reserved if k != key]
+    rest = [(k, u) for k, u in ledger.reserved if k != name]
     return replace(
         _pruned(ledger, now_s),
         spent=(*(s for s in ledger.spent if now_s - s[0] < HOUR_S), (now_s, cost_usd or 0.0)),

@@ -54,7 +54,7 @@ def test_no_minute_and_no_hour_ever_holds_more_than_its_budget(candidates, limit
         assert chosen.key not in done
         assert chosen.count >= limits.least_count
         done.add(chosen.key)
-        ledger = sent(ledger, chosen, now_s)
+        ledger = sent(ledger, chosen, now_s, chosen.key)
         requests.append(now_s)
         assert len(ledger.reserved) <= limits.in_flight
         assert sum(1 for at in requests if now_s - at < 60.0) <= limits.requests_per_minute
@@ -68,11 +68,11 @@ def test_the_hottest_goes_first_and_what_is_too_dear_makes_room_for_what_is_not(
     ledger = Ledger()
     chosen, _ = choose(hot, ledger, limits, Situation(0.0, 0.0))
     assert chosen == hot[0]
-    ledger = sent(ledger, hot[0], 0.0)
+    ledger = sent(ledger, hot[0], 0.0, "a")
     assert choose(hot, ledger, limits, Situation(1.0, 0.0, {"a"})) == (None, Wait.USD)
     ledger = settled(ledger, "a", 0.2, 2.0, failed=False)
     assert choose(hot, ledger, limits, Situation(2.0, 0.0, {"a"}))[0] == hot[1]
-    ledger = sent(ledger, hot[1], 2.0)
+    ledger = sent(ledger, hot[1], 2.0, "b")
     # "c" was asked once only, and the minute is full anyway.
     assert choose(hot, ledger, limits, Situation(3.0, 0.0, {"a", "b"})) == (None, Wait.REQUESTS)
     assert choose(hot, ledger, limits, Situation(70.0, 0.0, {"a", "b"})) == (None, Wait.IDLE)
@@ -80,7 +80,7 @@ def test_the_hottest_goes_first_and_what_is_too_dear_makes_room_for_what_is_not(
 
 
 def test_a_failing_upstream_is_left_alone_for_a_while():
-    ledger = settled(sent(Ledger(), Candidate("a", 5.0, None), 0.0), "a", None, 1.0, failed=True)
+    ledger = settled(sent(Ledger(), Candidate("a", 5.0, None), 0.0, "a"), "a", None, 1.0, failed=True)
     hot = [Candidate("b", 5.0, None)]
     assert choose(hot, ledger, WarmLimits(), Situation(30.0, 0.0)) == (None, Wait.FAILING)
     assert choose(hot, ledger, WarmLimits(), Situation(61.0, 0.0))[0] == hot[0]

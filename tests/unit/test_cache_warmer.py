@@ -73,3 +73,47 @@ def test_many_tenants_have_what_each_of_them_asks_again_and_again_warmed():
         world.warmer.tick()
     asked = {(r.key.namespace.tenant, int.from_bytes(r.key.fingerprint, "big")) for r, _ in world.asked}
     assert asked == {(f"t:{tenant}", number) for tenant in range(tenants) for number in hot}
+
+
+def asks(world: World, count: int = 3, **more: Any) -> None:
+    for _ in range(count):
+        world.warmer.seen(request(1, **more), 0.5)
+
+
+def test_one_question_on_two_routes_is_two_questions():
+    world = World()
+    for route in ("chat", "ask"):
+        asks(world, route=route)
+    world.traffic = (assignment("v2"),)
+    world.warmer.tick()
+    assert {r.key.namespace.route for r, _ in world.asked} == {"chat", "ask"}
+    assert world.warmer.ledger.usd(world.wall.now_s()) == 1.0
+
+
+def test_one_question_on_its_way_into_two_releases_is_given_up_for_the_one_that_is_gone():
+    world = World()
+    asks(world)
+    world.traffic = (assignment("v2"), assignment("v3"))
+    world.warmer.tick()
+    assert len(world.asked) == 2
+    world.traffic = (assignment("v3"),)
+    world.warmer.released()
+    gone = {r.key.namespace.release: asked.given_up for r, asked in world.asked}
+    assert gone == {assignment(v).target.version.release_id: v == "v2" for v in ("v2", "v3")}
+    # What is set aside for one is not what is set aside for the other.
+    one = world.warmer.ledger
+    assert len(one.reserved) == len({name for name, _ in one.reserved}) == 2
+
+
+def test_what_left_the_traffic_while_the_store_was_asked_is_not_sent():
+    world = World(slow=True)
+    asks(world)
+    world.traffic = (assignment("v2"),)
+    world.warmer.tick()
+    assert len(world.looking) == 1
+    world.traffic = (assignment("v1"),)
+    world.warmer.released()
+    for found in world.looking:
+        found()
+    assert world.asked == []
+    assert world.warmer.ledger.reserved == ()
