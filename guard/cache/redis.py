@@ -36,6 +36,7 @@ log = logging.getLogger("sft-guard.cache")
 PROBE_EVERY_S = 1.0
 PROBE_BUDGET_S = 0.25
 WRITE_QUEUE_COUNT = 512
+WRITE_QUEUE_BYTES = 16 * 2**20
 WRITERS = 2
 STREAM_LENGTH = 20_000
 PAGE_COUNT = 500
@@ -76,6 +77,7 @@ class RedisStore:
         self.breaker = Breaker()
         self.breaker.trip()  # until the first line of the stream has been read
         self._queue: asyncio.Queue[tuple[bytes | str | int, ...]] = asyncio.Queue(WRITE_QUEUE_COUNT)
+        self._queued_bytes = 0
         self._unshared: deque[Revocation] = deque()
         self._read_to = b""  # id of the last line read; "" before the first
         self._seen: set[Revocation] | None = set()  # lines read since all must be read again; None: all have been
@@ -178,11 +180,12 @@ class RedisStore:
         if self.breaker.open:
             self._dropped("open")
             return False
-        try:
-            self._queue.put_nowait(command)
-        except asyncio.QueueFull:
+        size_bytes = _size_bytes(command)
+        if self._queue.full() or self._queued_bytes + size_bytes > WRITE_QUEUE_BYTES:
             self._dropped("busy")
             return False
+        self._queued_bytes += size_bytes
+        self._queue.put_nowait(command)
         return True
 
     def _dropped(self, word: str) -> None:
@@ -191,6 +194,7 @@ class RedisStore:
     async def _write_on(self) -> None:
         while True:
             command = await self._queue.get()
+            self._queued_bytes -= _size_bytes(command)
             if self.breaker.open:
                 self._dropped("open")
                 continue
@@ -316,6 +320,10 @@ class RedisStore:
         except (ValueError, IndexError, TypeError, msgspec.DecodeError):
             self._counters.inc("sft_cache_invalid_total", {})
             return None
+
+
+def _size_bytes(command: tuple[bytes | str | int, ...]) -> int:
+    return sum(len(part) for part in command if isinstance(part, bytes))
 
 
 class _Lookup:

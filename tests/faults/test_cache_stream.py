@@ -15,6 +15,8 @@ from guard.cache.redis import PAGE_COUNT, RedisStore
 from guard.cache.revocations import Revocations
 from guard.cache.types import Revocation
 from tests.cache_kit import REDIS_SECRET, Counted, Wall, redis_cache, redis_server
+from tests.faults.path_kit import settled
+from tests.faults.test_cache_redis import made
 from tests.virtual_time import VirtualLoop
 
 HORIZON_S = 7200.0
@@ -27,7 +29,7 @@ def signed(number: int, wall_s: float) -> bytes:
 
 
 class Stream:
-    """A Redis that knows PING, XRANGE and XADD. page_s: how long a page takes; pages_left: then it hangs."""
+    """A Redis that knows PING, SET, XRANGE and XADD. page_s: how long a page takes; pages_left: then it hangs."""
 
     def __init__(self, count: int, wall_s: float) -> None:
         self.lines: list[Line] = [(b"%d-0" % (n + 1), [b"l", signed(n, wall_s)]) for n in range(count)]
@@ -41,6 +43,8 @@ class Stream:
     async def reply(self, command: tuple[Any, ...]) -> Any:
         if command[0] == "PING":
             return b"PONG"
+        if command[0] == "SET":
+            return b"OK"
         if command[0] == "XADD":
             self.added.append(command)
             return b"9-9"
@@ -141,6 +145,26 @@ async def test_what_no_entry_can_be_older_than_is_not_told_again():
     store._revocations.add(Revocation("document", "new", wall.wall_s() - HORIZON_S + 1))
     await store.beat()
     assert len(stream.added) == 1
+
+
+@pytest.mark.anyio
+async def test_writes_that_wait_for_a_redis_that_hangs_are_bounded_in_bytes_and_the_rest_is_counted():
+    stream, wall = Stream(0, 0.0), Wall()
+    stream.pages_left = 1  # enough to be used, then it hangs
+    store = store_on(stream, wall)
+    await store.beat()
+    assert not store.breaker.open
+    entries = [made(number, body=b"x" * 200_000) for number in range(200)]
+    taken = [store.put(entry) for entry in entries]
+    assert taken == [True] * 83 + [False] * 117  # 83 envelopes of 200 kB are 16 MiB
+    assert store._counters.sums["sft_cache_write_dropped_total", "busy"] == 117
+    # What has been written makes room.
+    writing = asyncio.create_task(store._write_on())
+    await settled(lambda: not store._queue.qsize())
+    assert store._queued_bytes == 0
+    assert store.put(entries[-1])
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
 
 
 @pytest.mark.anyio
