@@ -118,7 +118,7 @@ class MemorySource:
                         if not (over and release.repeated(f"{routes}{objective}", session, now_s)):
                             counted.add(now_s, weight if over else 0.0, weight)
                             if arm is not None and trial is not None:
-                                trial.count_over(arm, objective, over, weight, session)
+                                trial.count_latency(arm, objective, value, weight, session)
                 elif bad and release.repeated(f"{routes}{name}", session, now_s):
                     continue
                 windows = book.windows.get(name)

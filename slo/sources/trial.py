@@ -15,6 +15,7 @@ from typing import Any
 
 from slo.comparison import ArmSums, Pair, Span
 from slo.confidence import guess
+from slo.metric_names import INDICATORS
 from slo.types import Slo
 
 SPAN_S = 3600.0
@@ -78,12 +79,16 @@ class Cell:
 
 
 class _Ledger:
-    """One objective. limit: of a latency objective, seconds; counts against another limit are worthless."""
+    """One objective. limit: of a latency objective, seconds; terms: how the file says to obtain it.
 
-    __slots__ = ("cells", "closed", "limit")
+    A limit from a baseline follows the hour of the week. Counts against two limits cannot be added up, and both arms
+    are counted against the same one, so the first that is known holds for the whole rollout; other terms begin anew.
+    """
 
-    def __init__(self, limit: float | None) -> None:
-        self.limit = limit
+    __slots__ = ("cells", "closed", "limit", "terms")
+
+    def __init__(self, terms: str, limit: float | None) -> None:
+        self.terms, self.limit = terms, limit
         self.cells = (Cell(), Cell())
         self.closed: dict[int, dict[float, Pair]] = {}  # number of the span -> weight -> sums
 
@@ -112,9 +117,10 @@ class Trial:
         for slo in slos:
             if slo.canary is None:
                 continue
-            limit = limits.get(slo.name)
-            known = self._ledgers.get(slo.name)
-            ledger = kept[slo.name] = known if known and known.limit == limit else _Ledger(limit)
+            terms, known = _terms(slo), self._ledgers.get(slo.name)
+            ledger = kept[slo.name] = known if known and known.terms == terms else _Ledger(terms, None)
+            if ledger.limit is None:
+                ledger.limit = limits.get(slo.name)
             where = (slo.routes, slo.indicator)
             by_indicator[where] = (*by_indicator.get(where, ()), ledger)
         self._ledgers, self._by_indicator = kept, by_indicator
@@ -126,11 +132,11 @@ class Trial:
         for ledger in self._by_indicator.get((routes, name), ()):
             ledger.cells[arm].add(bad, weight, value, session)
 
-    def count_over(self, arm: int, objective: str, over: bool, weight: float, session: str) -> None:
-        """Count one exchange for a latency objective."""
+    def count_latency(self, arm: int, objective: str, value_s: float, weight: float, session: str) -> None:
+        """Count one exchange for a latency objective, against the limit of this rollout."""
         ledger = self._ledgers.get(objective)
-        if ledger is not None:
-            ledger.cells[arm].add(over, weight, None, session)
+        if ledger is not None and ledger.limit is not None:
+            ledger.cells[arm].add(value_s > ledger.limit, weight, None, session)
 
     def go_on(self, setup: TrialSetup, now_s: float) -> None:
         """The weight now, and the time: begins a new span when it is due."""
@@ -168,7 +174,7 @@ class Trial:
             yield {
                 "key": setup.key, "canary": setup.canary, "stable": setup.stable, "weight": setup.weight,
                 "number": self.number, "age_s": round(now_s - self.span_started_s, 3),
-                "name": name, "limit": ledger.limit, "rows": rows,
+                "name": name, "terms": ledger.terms, "limit": ledger.limit, "rows": rows,
                 "cells": [[*_row(c.sums()), c.seen_count, c.seen_total] for c in ledger.cells],
                 "sessions": [list(c.sessions)[-SAVED_SESSIONS:] for c in ledger.cells],
                 "alarm": self.alarms.get(name, []),
@@ -189,7 +195,7 @@ class Trial:
                 trial.number = int(piece["number"])
                 trial.span_started_s = now_s - float(piece["age_s"]) - away_s
             limit = piece["limit"]
-            ledger = _Ledger(None if limit is None else float(limit))
+            ledger = _Ledger(str(piece.get("terms", "")), None if limit is None else float(limit))
             for number, weight, arm, *numbers in piece["rows"]:
                 by_weight = ledger.closed.setdefault(int(number), {})
                 loaded = _sums(numbers)
@@ -205,6 +211,13 @@ class Trial:
             if piece["alarm"]:
                 trial.alarms[str(piece["name"])] = [float(number) for number in piece["alarm"]]
         return trial
+
+
+def _terms(slo: Slo) -> str:
+    """What a limit that is counted against depends on in the file; "" where nothing is counted against one."""
+    if INDICATORS[slo.indicator].kind != "latency":
+        return ""
+    return f"{slo.indicator} {slo.threshold.form} {sorted(slo.threshold.params.items())}"
 
 
 def _pair(ledger: _Ledger) -> Pair:

@@ -159,15 +159,36 @@ def test_stable_alone_after_promotion(clock: Clock) -> None:
     assert present(source) == Pair(ArmSums(), ArmSums(4, 0, 0))
 
 
-def test_a_changed_latency_limit_starts_that_objective_anew(clock: Clock) -> None:
-    relative = make_slo(P95, name="fast", form="baseline", params={"baseline": "p95", "factor": 1.5}, canary=RULE)
-    source = MemorySource((UP, relative), clock, {"fast": 1.0})
+def test_a_limit_that_follows_the_hour_of_the_week_stays_for_a_rollout(clock: Clock) -> None:
+    relative = make_slo(P95, name="fast", form="previous", params={"previous": "p95", "factor": 1.5}, canary=RULE)
+    source = MemorySource((UP, relative), clock)
     source.compare(SETUP)
-    serve(source, "c1", 3, duration_s=2.0)
+    serve(source, "c1", 2, duration_s=2.0)
+    assert present(source, relative) == Pair(), "no limit yet"
     source.set_limits({"fast": 1.0})
-    assert present(source, relative).canary.bad == 3
+    serve(source, "c1", 3, duration_s=2.0)
     source.set_limits({"fast": 4.0})
-    assert present(source, relative) == Pair()
+    serve(source, "c1", 2, duration_s=2.0)
+    serve(source, "s1", 9, duration_s=0.5)
+    assert present(source, relative) == Pair(ArmSums(5, 5, 5), ArmSums(9, 0, 0))
+
+    restarted = MemorySource((UP, relative), clock)  # its limit is not known before the first evaluation
+    restarted.load_pieces(list(pieces_of(source)))
+    restarted.set_limits({"fast": 4.0})
+    restarted.compare(SETUP)
+    serve(restarted, "c1", duration_s=2.0)
+    assert present(restarted, relative) == Pair(ArmSums(6, 6, 6), ArmSums(9, 0, 0))
+    restarted.compare(TrialSetup("rollout", "c2", "s1", 0.1))
+    serve(restarted, "c2", duration_s=2.0)
+    assert present(restarted, relative).canary == ArmSums(1, 0, 0), "another rollout takes the limit of its time"
+
+
+def test_other_terms_start_a_latency_objective_anew(source: MemorySource) -> None:
+    serve(source, "c1", 3, duration_s=2.0)
+    assert present(source, FAST).canary.bad == 3
+    slower = make_slo(P95, name="fast", params={"absolute": 4.0}, canary=RULE)
+    source.replace_objectives((UP, slower))
+    assert present(source, slower) == Pair()
     assert present(source).canary.count == 3
 
 
