@@ -71,6 +71,16 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
     )
 
 
+def stands_beside(state: ReleaseState, now: Control) -> bool:
+    """Whether `now` is obeyed here, and yet other versions answer: it names some that this process cannot serve.
+
+    What such a state decides would take back unseen what the document says.
+    """
+    obeyed = now.epoch == state.base_epoch and not state.own_changes
+    served = (state.stable, state.canary if state.in_traffic else "")
+    return obeyed and served != (now.stable, now.canary if now.canary_ratio > 0.0 else "")
+
+
 def digest(control: Control) -> str:
     """What replicas obey of a document, as a short hash. Mode and ids are not part of it: they differ by replica."""
     c = control

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from guard.release import state as rules
 from guard.release.casebook import Casebook
-from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same
+from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same, stands_beside
 from guard.release.facts import Facts
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox
@@ -169,7 +169,7 @@ class Enactor:
             raise RefusedError(error.reason, f"{action}: {error}") from error
         self.journal_word = "ok"
         moved = descended(before, moved)
-        await self._commit(moved, actor)
+        await self._commit(moved, actor, raising=True)
         self._obey(confirmed(moved))
         await self.save_progress(force=True)
         self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
@@ -210,7 +210,7 @@ class Enactor:
             now = await self._registry.control()
             self.registry_word = "ok"
             if self._owed is None:
-                if now is not None and not may_replace(self.state, now):
+                if now is not None and self._must_obey(now):
                     await self._obey_newer(now)
                 else:
                     await self._catch_up(now)
@@ -313,12 +313,14 @@ class Enactor:
             self._owed_since_s, self._retry_after_s = now_s, RETRY_FIRST_S
         self._owed, self._retry_at_s = intent, now_s + self._retry_after_s
 
-    async def _commit(self, moved: ReleaseState, actor: str) -> None:
+    async def _commit(self, moved: ReleaseState, actor: str, *, raising: bool = False) -> None:
         if self._registry is None:
             return
         document = control_of(moved)
         try:
             now = await self._registry.control()
+            if raising and now is not None and stands_beside(self.state, now):
+                raise self._cannot_follow(now)
             if now is None or not same(now, document):
                 if now is not None and not (may_replace(moved, now) and now.epoch < moved.epoch):
                     raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
@@ -357,8 +359,25 @@ class Enactor:
         except UpstreamError:
             self.registry_word = "unreachable"
             return
-        if now is not None and not may_replace(self.state, now):
+        if now is not None and self._must_obey(now):
             await self._obey_newer(now)
+
+    def _must_obey(self, now: Control) -> bool:
+        """It is somebody else's, or it names versions that this process could not serve when it came and can now."""
+        if not may_replace(self.state, now):
+            return True
+        if not stands_beside(self.state, now):
+            return False
+        moved = self._servable(adopt(self.state, now, self._clock.now_s()), self.state.stable)
+        return (moved.stable, moved.canary_ratio) != (self.state.stable, self.state.canary_ratio)
+
+    def _cannot_follow(self, now: Control) -> RefusedError:
+        named = (now.stable, now.canary if now.canary_ratio > 0.0 else "")
+        missing = [repr(name) for name in named if name and name not in self._facts.versions]
+        if not missing:
+            return RefusedError("conflict", f"the release at epoch {now.epoch} is only now served here; look again")
+        where = f"{' and '.join(missing)} of the release in force (epoch {now.epoch})"
+        return RefusedError("unknown_version", f"{where}: not in guard.yaml here; add to versions and reload first")
 
     async def _obey_newer(self, control: Control) -> None:
         before = self.state

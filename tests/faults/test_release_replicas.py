@@ -11,8 +11,9 @@ import pytest
 from guard.release.state import Phase
 from guard.settings import load_settings
 from guard.wiring import Guard
+from slo.errors import RefusedError
 from tests.conftest import VIRTUAL
-from tests.release_kit import BAD, HOLD, ROLL_BACK, FlakyPort, ScriptedJudge, World
+from tests.release_kit import BAD, GOOD, HOLD, NEXT, ROLL_BACK, VERSIONS, FlakyPort, ScriptedJudge, World
 from tests.slo_builders import AVAILABILITY, make_exchange, make_slo
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +79,54 @@ async def test_a_restart_during_a_rollout_is_no_new_life(tmp_path: Path, worlds:
     worlds.append(again)
     assert again.controller.state.canary == BAD.name
     assert again.lives == []
+
+
+async def test_a_replica_without_the_promoted_version_undoes_nothing_and_follows_once_it_has_it(
+    tmp_path: Path, worlds: list[World]
+) -> None:
+    few = {v.name: v for v in (GOOD, NEXT)}
+    first, second = await pair(tmp_path, worlds, versions=few)
+    await first.controller.start(BAD.name, actor="ann")
+    await second.controller.tick()
+    assert second.controller.state.phase is Phase.IDLE
+    with pytest.raises(RefusedError, match=r"'v1\.2\.1' of the release in force \(epoch 1\): not in guard\.yaml here"):
+        await second.controller.start(NEXT.name, actor="bob")
+    await first.controller.promote(actor="ann")
+    for _ in range(2):
+        await second.controller.tick()
+    assert second.controller.state.stable == GOOD.name
+    with pytest.raises(RefusedError, match="add to versions and reload first") as caught:
+        await second.controller.start(NEXT.name, actor="bob")
+    assert caught.value.reason == "unknown_version"
+
+    few[BAD.name] = BAD  # a reload
+    with pytest.raises(RefusedError, match="look again") as caught:
+        await second.controller.start(NEXT.name, actor="bob")
+    assert caught.value.reason == "conflict"
+    assert (second.controller.state.stable, second.controller.state.phase) == (BAD.name, Phase.PROMOTED)
+    await second.controller.start(NEXT.name, actor="bob")
+    await first.controller.tick()
+    assert (first.controller.state.stable, first.controller.state.canary) == (BAD.name, NEXT.name)
+
+
+async def test_a_replica_follows_at_the_next_look_and_after_a_restart(tmp_path: Path, worlds: list[World]) -> None:
+    few = {GOOD.name: GOOD}
+    first, second = await pair(tmp_path, worlds, versions=few)
+    await first.controller.start(BAD.name, actor="ann")
+    await first.controller.promote(actor="ann")
+    await second.controller.tick()
+    second.journal.close()
+    again = World(tmp_path / "two", ScriptedJudge(HOLD), port=FlakyPort(first.store))
+    worlds.append(again)
+    again.controller.restore()
+    assert again.controller.state.stable == GOOD.name
+    await again.controller.recover()
+    assert again.controller.state.stable == BAD.name
+    few |= VERSIONS
+    await second.controller.tick()
+    applied = len(second.applied)
+    await second.controller.tick()
+    assert (second.controller.state.stable, len(second.applied)) == (BAD.name, applied), "once"
 
 
 GUARD = """\
