@@ -41,6 +41,7 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
     """
     plan = plan_from_text(control.plan)
     same_stage = (control.canary, control.stage, plan) == (state.canary, state.stage, state.plan) and state.in_traffic
+    same_promotion = control.phase == state.phase == "promoted" and control.stable == state.stable
     phase = Phase(control.phase) if control.phase in set(Phase) else Phase.PAUSED
     barred = state.barred
     if phase is Phase.ROLLED_BACK and control.canary and control.canary not in barred:
@@ -55,7 +56,7 @@ def adopt(state: ReleaseState, control: Control, now_s: float) -> ReleaseState:
         canary_ratio=control.canary_ratio,
         plan=plan,
         stage=min(control.stage, len(plan.stages) - 1),
-        stage_started_s=state.stage_started_s if same_stage or control.phase == state.phase == "promoted" else now_s,
+        stage_started_s=state.stage_started_s if same_stage or same_promotion else now_s,
         stage_events=state.stage_events if same_stage else 0,
         epoch=control.epoch,
         cache_epoch=control.cache_epoch,

@@ -54,6 +54,14 @@ def test_obeying_a_document_forgets_what_was_decided_here() -> None:
     assert same(control_of(obeyed), other)
 
 
+def test_a_promotion_keeps_its_time_and_another_one_has_its_own() -> None:
+    promoted = confirmed(promote(AT_START, 100.0))
+    again = adopt(promoted, replace(control_of(promoted), epoch=5), 900.0)
+    assert again.stage_started_s == 100.0
+    other = promote(start(promoted, "v3", PLAN, 200.0), 800.0)
+    assert adopt(promoted, control_of(other), 900.0).stage_started_s == 900.0
+
+
 def test_the_memory_of_own_changes_is_bounded() -> None:
     state = AT_START
     for _ in range(40):
