@@ -61,11 +61,11 @@ def _comparison(
     if slo.canary is None:
         return None
     spans = source.spans(slo)
-    if not spans:
-        return None
-    return compare(
-        slo, spans, weight, verdict.threshold, sick or _unjudged("canary", verdict) or _unjudged("stable", other)
-    )
+    if not spans and other is not None and other.release == verdict.release:
+        return None  # the same release twice: nothing can differ
+    uncounted = "" if spans else "canary and stable are not being counted beside each other"
+    why = sick or uncounted or _unjudged("canary", verdict) or _unjudged("stable", other)
+    return compare(slo, spans, weight, verdict.threshold, why)
 
 
 def _unjudged(arm: str, verdict: Verdict | None) -> str:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from guard.admin.views import slo_row
-from guard.comparing import evidence_ratio, trial_setup
+from guard.comparing import comparisons, evidence_ratio, trial_setup
 from guard.judge import SloJudge, Vitals
 from guard.release import state as rules
 from guard.release.plan import parse_plan
 from guard.release.state import Advance, Mode, Phase, ReleaseState
 from slo.artefact import QUANTILES, Baseline, IndicatorBaseline, Statistic
+from slo.comparison import Span
 from slo.sources.memory import MemorySource
 from slo.spec import parse_slo
 from slo.statistics import split_mix
 from slo.thresholds import Known
-from slo.types import Action, ActionKind, Compared, Comparison, Outcome, Slo, Verdict, Version
+from slo.types import Action, ActionKind, Compared, Comparison, Outcome, Slo, State, Verdict, Version
 from tests.slo_builders import HALLUCINATION, found, make_exchange
 
 pytestmark = pytest.mark.anyio
@@ -190,6 +191,25 @@ async def test_half_of_the_answers_unjudged_is_unknown_and_not_inconclusive() ->
     assert comparison.result is Compared.UNKNOWN
     assert "of canary could be judged" in comparison.reason
     assert action.reason.startswith("unknown: ")
+
+
+class Uncounted:
+    def spans(self, slo: Slo) -> tuple[Span, ...]:
+        return ()
+
+
+def test_what_was_not_counted_is_unknown_and_no_pass() -> None:
+    slo = SLOS[0]
+    canary, stable = (Verdict(slo, release, State.OK, 0.03, 0.12, "") for release in (V2, V1))
+    for others in ((stable,), ()):
+        (judged,) = comparisons((canary,), others, Uncounted(), 0.2, "")
+        assert judged.comparison is not None
+        assert judged.comparison.result is Compared.UNKNOWN
+        assert "not being counted" in judged.comparison.reason
+    (same,) = comparisons((stable,), (stable,), Uncounted(), 0.2, "")
+    assert same.comparison is None
+    (alone,) = comparisons((replace(canary, slo=replace(slo, canary=None)),), (stable,), Uncounted(), 0.2, "")
+    assert alone.comparison is None
 
 
 async def test_our_own_stall_says_nothing_and_forgets_nothing() -> None:
