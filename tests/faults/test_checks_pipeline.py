@@ -145,7 +145,7 @@ async def test_text_mode_none_returns_no_words() -> None:
     async with running(told, Counts(), spec=CheckSpec(embedder="none", text_mode="none")) as pipeline:
         pipeline.offer(exchange(0), capture())
         await until(lambda: told.exchanges)
-    assert told.texts == [None]
+    assert told.texts == [ExchangeText("", "", None)]
 
 
 async def test_a_truncated_capture_is_not_judged_as_a_whole_answer() -> None:
