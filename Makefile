@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-verdicts bench-baseline scenarios sim debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -67,6 +67,12 @@ sim: setup  ## rollbacks in a simulated fleet: SEEDS random schedules, every one
 bench-baseline: setup  ## baseline collect and slo replay against size, up to ROWS (default 100 million, 6 GB of disk while it runs)
 	$(BIN)/python -m bench.baseline $(if $(ROWS),--rows $(ROWS))
 	$(BIN)/python -m bench.replay $(if $(ROWS),--rows $(ROWS))
+
+screenshots: setup  ## pictures of the console from a running incident demo, into docs/images
+	$(BIN)/python -m tests.console_pictures docs/images
+
+bench-console: setup  ## first paint, update cost and memory of the console
+	$(BIN)/python -m bench.console
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh
