@@ -199,8 +199,8 @@ class Rollback:
         # Superseded: the winner's state is recorded by whoever adopts it, before the promise is forgotten there.
         saved = await self._save(incident, SagaStep.DONE, state=None if superseded else state, detail=pointer)
         self._at("done:effect")
-        if not saved:
-            return SagaResult("pending", state, incident)
+        if not saved:  # Owed again; a winner is obeyed meanwhile.
+            return SagaResult("pending", state, incident, winner)
         try:
             await self._offload(lambda: self._journal.clear_intent(drill=incident.drill))
         except JournalError:
