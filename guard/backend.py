@@ -144,8 +144,9 @@ class GuardBackend:
             parts.append(Part("checks", "off", "checks.enabled is false"))
         else:
             stats = guard.pipeline.stats()
-            well = stats.worker_alive and not stats.problem
-            parts.append(Part("checks", "ok" if well else "degraded", stats.problem or stats.embedder_line))
+            well = stats.worker_alive and stats.worker_ready and not stats.problem
+            detail = stats.problem or (stats.embedder_line if stats.worker_ready else "the worker is starting")
+            parts.append(Part("checks", "ok" if well else "degraded", detail))
         if guard.exchange_log is not None:
             dropped = sum(guard.exchange_log.dropped_count.values())
             parts.append(Part("exchange_log", "degraded" if dropped else "ok", f"{dropped} lines dropped"))
