@@ -239,7 +239,9 @@ def _is_usual_now(verdict: Verdict, stable: tuple[Verdict, ...]) -> bool:
     with few answers passes the limit by chance. It is held, and rolled back for more than that. Where stable is at two
     thirds of the limit or less this never speaks.
     """
-    indicator = INDICATORS[verdict.slo.indicator]
+    indicator = INDICATORS.get(verdict.slo.indicator)
+    if indicator is None:  # an alert of somebody else has no events to compare
+        return False
     if verdict.fast or has_failed(verdict) or indicator.kind != "ratio" or indicator.worse != "up":
         return False
     other = next((s for s in stable if s.slo.name == verdict.slo.name), None)
