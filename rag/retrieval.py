@@ -33,11 +33,11 @@ def fuse(cosines: Mapping[int, float], words: Mapping[int, float]) -> dict[int, 
 
 
 def _lead(values: Iterable[float]) -> float:
-    """By how much the best stands out from the second best; the best itself when it is alone."""
+    """By how much the best stands out from the second best; the best itself when it is alone. Never below 0."""
     first, second = 0.0, 0.0
     for value in sorted(values)[-2:]:
         first, second = value, first
-    return first - second
+    return max(0.0, first - second)  # a lone cosine may be negative
 
 
 def confidence_of(*, cosine: float | None, word_ratio: float, character_ratio: float | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rag.answer import build_prompt, extractive, read_prompt
@@ -100,6 +100,7 @@ def test_the_growing_index_scores_like_the_formula_over_the_whole_list(
     st.dictionaries(st.integers(0, 9), st.floats(-1, 1), max_size=6),
     st.dictionaries(st.integers(0, 9), RATIO, max_size=6),
 )
+@example({0: -1.0}, {0: 1.0})
 def test_fusion_never_scores_a_row_under_its_cosine_and_keeps_every_row(
     cosines: dict[int, float], words: dict[int, float]
 ) -> None:
