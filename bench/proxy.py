@@ -1,8 +1,9 @@
 """Added latency, highest rate, CPU and memory of the guard against direct, in one run: `python -m bench.proxy`.
 
-Three rows: `direct` (the load client asks the fake upstream), `path` (the data path alone, with a sink that counts) and
-`guard` (`sft-guard serve` with everything on: split, metrics, exchange log, checks fed). Server on one core, load and
-upstream on another. The open-loop figures count from the moment a request was due, so a stall is charged to every
+Rows: `direct` (the load client asks the fake upstream), `path` (the data path alone, with a sink that counts), `guard`
+(`sft-guard serve` with everything on: split, metrics, exchange log, checks fed) and `watched` (the same, while five
+consoles are open and every panel and the metrics are read each second). Server on one core, load and upstream on
+another. The open-loop figures count from the moment a request was due, so a stall is charged to every
 request it delays. CPU is that of the proxy process alone; its check worker is a process of its own.
 
 Needs the bench kit (`--bench-dir`) and, for its fake upstream, the Debian packages nginx-light and
@@ -58,7 +59,7 @@ def main() -> int:
     parser.add_argument("--bench-dir", type=Path, default=ROOT.parent / "shared" / "bench", help="directory of load.py")
     parser.add_argument("--duration", type=float, default=4.0, help="seconds per point")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--only", default="direct,path,guard", help="rows, of direct, path, guard")
+    parser.add_argument("--only", default="direct,path,guard,watched", help="rows, of direct, path, guard, watched")
     parser.add_argument("--serve-path", nargs=2, type=int, metavar=("PORT", "UPSTREAM"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve_path:
@@ -146,12 +147,12 @@ def server(row: str, upstream_port: int, scratch: Path) -> Iterator[tuple[int, i
         yield upstream_port, 0
         return
     scratch.mkdir()
-    port = free_port()
+    port, admin = free_port(), free_port()
     if row == "path":
         command = [sys.executable, "-m", "bench.proxy", "--serve-path", str(port), str(upstream_port)]
     else:
         config = scratch / "guard.yaml"
-        values = {"port": port, "admin": free_port(), "state": scratch / "state", "upstream": upstream_port}
+        values = {"port": port, "admin": admin, "state": scratch / "state", "upstream": upstream_port}
         config.write_text(GUARD_YAML.format(**values))
         (scratch / "slo.yaml").write_text("service: bench\npreset: support-faq\n")
         command = [str(Path(sys.executable).parent / "sft-guard"), "serve", "--config", str(config)]
@@ -159,7 +160,20 @@ def server(row: str, upstream_port: int, scratch: Path) -> Iterator[tuple[int, i
         wait_ready(port, scratch / "server.log")
         for pid in children(child.pid):  # the check worker: not on the core that is measured
             os.sched_setaffinity(pid, {int(load_core())})
-        yield port, child.pid
+        if row != "watched":
+            yield port, child.pid
+            return
+        with watching(admin, scratch / "admin.log"):
+            yield port, child.pid
+
+
+@contextmanager
+def watching(admin: int, log: Path) -> Iterator[None]:
+    """Consoles and scrapes against the admin listener, from the load core; what they were answered is printed."""
+    command = ["taskset", "-c", load_core(), sys.executable, "-m", "bench.admin_load", str(admin)]
+    with process(command, log):
+        yield
+    print(f"admin load: {log.read_text().strip()[-400:]}")
 
 
 def load_core() -> str:

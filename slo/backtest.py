@@ -252,7 +252,11 @@ def as_text(report: Report, service: str, most: int = 20) -> str:
     """Return the report as a page; `most` firings are listed."""
     lines = [
         f"{service}: {len(report.rules)} rules over {report.log_days:.1f} days, {report.exchange_count} exchanges"
-        + (f", {len(report.incidents)} incidents marked" if report.incidents else ""),
+        + (
+            f", {len(report.incidents)} incident{'s' if len(report.incidents) > 1 else ''} marked"
+            if report.incidents
+            else ""
+        ),
         "",
         *_table(report),
         "",

@@ -108,7 +108,8 @@ def summary(day: Day) -> str:
         if _verdict(name, one.sums.get(name), known.sums.get(name)) == "worse"
     ]
     told = f"worse than the day before: {'; '.join(worse)}" if worse else "nothing is clearly worse than the day before"
-    return f"{day.day}: {count} exchanges, {len(day.incidents)} incidents; {told}."
+    incidents = f"{len(day.incidents)} incident{'' if len(day.incidents) == 1 else 's'}"
+    return f"{day.day}: {count} exchanges, {incidents}; {told}."
 
 
 def markdown(service: str, day: Day) -> str:

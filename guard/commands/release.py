@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 from pathlib import Path
 from typing import Any
 
 from guard.commands.admin_call import add_admin_options, call_admin
 from guard.commands.common import Groups, add_command, add_group, emit
+from guard.commands.incident_text import incident_text
 
 
 def register(groups: Groups) -> None:
@@ -124,7 +124,7 @@ def run_incidents(args: argparse.Namespace) -> int:
 def run_incident(args: argparse.Namespace) -> int:
     """Show one incident."""
     incident = call_admin(args, "GET", f"/api/v1/incidents/{args.id}")
-    emit(args, incident, json.dumps(incident, indent=2, ensure_ascii=False))
+    emit(args, incident, incident_text(incident))
     return 0
 
 

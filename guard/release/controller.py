@@ -390,6 +390,9 @@ class Controller:
             raise RefusedError("conflict", f"the release is at epoch {self.state.epoch}, not {expected}; look again")
 
     def _result(self, command: str, message: str, incident_id: str = "") -> CommandResult:
+        # Until the next evaluation the reason is what a person did, not what was judged before it.
+        verdicts = self._last[1] if self._last else ()
+        self._last = (Action(ActionKind.HOLD, f"{command} by a person: {message}"), verdicts, self._clock.now_s())
         return CommandResult(command, message, self.status(), incident_id)
 
 

@@ -155,6 +155,16 @@ async def test_a_judge_that_breaks_holds_the_release_and_is_told(tmp_path: Path,
     assert world.controller.status().last_reason == "unknown: the judge failed (ZeroDivisionError)"
 
 
+async def test_after_a_command_the_reason_is_what_the_person_did(tmp_path: Path, worlds: list[World]) -> None:
+    world = await rolling(World(tmp_path, ScriptedJudge(HOLD, HOLD)))
+    worlds.append(world)
+    await world.controller.tick()
+    result = await world.controller.rollback(actor="ada")
+    assert result.status.last_reason.startswith("rollback by a person: v1.2.1 takes no traffic")
+    await world.controller.tick()
+    assert not world.controller.status().last_reason.startswith("rollback by a person")
+
+
 async def test_a_dead_registry_does_not_delay_the_end_of_exposure_or_the_message(
     tmp_path: Path, worlds: list[World]
 ) -> None:

@@ -90,7 +90,7 @@ export function cost(snapshot) {
   const rows = snapshot.slo.objectives.filter(o => o.unit === "usd" || o.indicator === "sft_cache_hit_rate")
     .map(o => [o.indicator === "sft_cache_hit_rate" ? t("hits") : t("each"), `${t(o.arm)} ${o.release}`, number(o.value, o.unit)]);
   if (snapshot.saved_usd !== null) rows.push([t("saved"), "", number(snapshot.saved_usd, "usd")]);
-  table($("cost"), [{ label: t("cost") }, { label: t("arm") }, { label: t("value"), n: true }], rows);
+  table($("cost"), [{ label: t("kind") }, { label: t("arm") }, { label: t("value"), n: true }], rows);
 }
 
 export function exchanges(list) {
