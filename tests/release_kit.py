@@ -143,7 +143,7 @@ class World:
         self.lives: list[str] = []
         self.events = 0
         self.store = RegistryStore(f"sqlite:///{self.directory}/registry.db")
-        self.store._engine = self.store._engine.execution_options(compiled_cache=_COMPILED)
+        self.store.database.engine = self.store.database.engine.execution_options(compiled_cache=_COMPILED)
         self.port = self.port or FlakyPort(self.store)
         if isinstance(self.port, FlakyPort):
             self.port._offload = self.port._offload_call

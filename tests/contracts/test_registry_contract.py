@@ -17,7 +17,7 @@ import uvicorn
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-import registry.store as store_module
+from registry import tables
 from registry.client import LocalRegistry, RegistryClient, RegistryPort
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import Control, Stage
@@ -305,10 +305,10 @@ def test_the_tables_and_the_lock_are_ready_for_postgresql() -> None:
     dialect = postgresql.dialect()
     text = "\n".join(
         str(make(table).compile(dialect=dialect))
-        for table in store_module._metadata.sorted_tables
+        for table in tables.metadata.sorted_tables
         for make in (CreateTable, *(lambda _t, i=index: CreateIndex(i) for index in table.indexes))
     )
     assert "WHERE stage = 'Production'" in text
     assert "SERIAL" in text
-    lock = str(sa.select(store_module._models.c.fence_epoch).with_for_update().compile(dialect=dialect))
+    lock = str(sa.select(tables.models.c.fence_epoch).with_for_update().compile(dialect=dialect))
     assert "FOR UPDATE" in lock

@@ -159,7 +159,7 @@ def test_the_registry_outlives_a_restart_of_the_server(server: Server, store: Re
 def test_a_connection_cut_in_the_middle_of_a_write_is_tried_again(server: Server, store: RegistryStore) -> None:
     cut = []
 
-    @event.listens_for(store._engine, "before_cursor_execute")
+    @event.listens_for(store.database.engine, "before_cursor_execute")
     def _cut(*args: object) -> None:
         if not cut and "UPDATE control" in str(args[2]):
             cut.append(server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = "
@@ -175,7 +175,7 @@ def test_a_connection_cut_at_the_commit_says_that_nobody_knows(server: Server, s
     store.put_control(FIRST, expected_epoch=0, actor="a")
     cut = []
 
-    @event.listens_for(store._engine, "commit")
+    @event.listens_for(store.database.engine, "commit")
     def _cut(_connection: object) -> None:
         if not cut:
             cut.append(server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = "
@@ -204,7 +204,7 @@ def test_what_the_server_undid_for_another_writer_is_tried_again(store: Registry
                 both.wait(30)
             db.execute(lock, {"name": second})
 
-        store._write(work)
+        store.database.write(work)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, ("a", "b"), ("b", "a")))
@@ -221,7 +221,7 @@ def test_a_value_that_the_database_cannot_keep_is_refused_not_repeated(store: Re
 
 def test_an_old_style_url_takes_the_driver_that_is_installed(server: Server) -> None:
     made = RegistryStore(server.url("postgresql"))
-    assert made._engine.dialect.driver == "psycopg"
+    assert made.database.engine.dialect.driver == "psycopg"
     made.close()
 
 
