@@ -1,16 +1,24 @@
-"""`POST /guard/v1/feedback`: a user's thumb on one answer. The only path of the guard's own on the data listener."""
+"""`POST /guard/v1/feedback`: a user's thumb on one answer. The only path of the guard's own on the data listener.
+
+One thumb per answer: the same thumb again is answered 200 and not counted, the opposite one is refused. Anybody who can
+ask can send one, so a flood is refused before it is read.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 import msgspec
 
-from guard.recent import RecentExchanges
+from guard.limits import TokenBucket
+from guard.recent import RELEASE_OF_COUNT, RecentExchanges
 
 PATH = b"/guard/v1/feedback"
 COMMENT_CHARS = 2_000
+PER_S, BURST_COUNT = 50.0, 500.0
+"""Thumbs read per second in the long run, and at once. People do not come near it."""
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,15 +33,21 @@ _decode = msgspec.json.Decoder(Feedback).decode
 
 
 def feedback_handler(
-    recent: RecentExchanges, count: Callable[[str, bool], None], flag: Callable[[str], object] = lambda _: None
+    recent: RecentExchanges,
+    count: Callable[[str, bool], None],
+    flag: Callable[[str], object] = lambda _: None,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> Callable[[Mapping[bytes, bytes], bytes], Awaitable[tuple[int, bytes]]]:
     """Return the handler; `count(release, up)` is told of each thumb on an answer that is remembered, once.
 
     flag: told the exchange of each thumb that points down, so that nobody else gets the same answer from the cache.
     """
-    voted: dict[str, None] = {}
+    voted: dict[str, str] = {}  # as long as an answer is remembered, so that nothing is counted twice
+    bucket = TokenBucket(PER_S, BURST_COUNT)
 
     async def handle(_headers: Mapping[bytes, bytes], body: bytes) -> tuple[int, bytes]:
+        if not bucket.take(now_s()):
+            return 429, _error("too_many", f"more than {PER_S:g} thumbs per second; send it again later")
         try:
             feedback = _decode(body)
         except msgspec.DecodeError as error:
@@ -43,10 +57,12 @@ def feedback_handler(
         release = recent.release_of(feedback.exchange_id)
         if release is None:
             return 404, _error("unknown_exchange", "send the x-guard-exchange-id of a recent answer")
-        if feedback.exchange_id in voted:
-            return 409, _error("voted", "this answer has its thumb already")
-        voted[feedback.exchange_id] = None
-        if len(voted) > 10_000:
+        if (before := voted.get(feedback.exchange_id)) is not None:
+            if before == feedback.thumb:
+                return 200, b'{"accepted":true,"repeated":true}'
+            return 409, _error("voted", f"this answer has its thumb already: {before}")
+        voted[feedback.exchange_id] = feedback.thumb
+        if len(voted) > RELEASE_OF_COUNT:
             voted.pop(next(iter(voted)))
         count(release, feedback.thumb == "up")
         if feedback.thumb == "down":

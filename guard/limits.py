@@ -79,6 +79,30 @@ class RetryBudget:
         return True
 
 
+class TokenBucket:
+    """At most `per_s` events per second in the long run, `burst_count` at once. Time is given.
+
+    >>> bucket = TokenBucket(per_s=1.0, burst_count=1.0)
+    >>> bucket.take(0.0), bucket.take(0.5), bucket.take(1.5)
+    (True, False, True)
+    """
+
+    def __init__(self, per_s: float, burst_count: float) -> None:
+        self._per_s, self._burst_count = per_s, burst_count
+        self._tokens = burst_count
+        self._at_s: float | None = None
+
+    def take(self, now_s: float) -> bool:
+        """Take one, if there is one."""
+        if self._at_s is not None:
+            self._tokens = min(self._burst_count, self._tokens + max(0.0, now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
 class Egress:
     """Which resolved addresses an endpoint's name may have.
 

@@ -226,7 +226,8 @@ def test_a_thumb_counts_once_and_only_for_a_known_answer(sidecar: Sidecar) -> No
     _, headers = sidecar.ask()
     feedback = {"exchange_id": headers["x-guard-exchange-id"], "thumb": "down"}
     assert sidecar.post("/guard/v1/feedback", feedback, sidecar.data)[0] == 202
-    assert sidecar.post("/guard/v1/feedback", feedback, sidecar.data)[0] == 409
+    assert sidecar.post("/guard/v1/feedback", feedback, sidecar.data)[0] == 200  # the same again: nothing new
+    assert sidecar.post("/guard/v1/feedback", {**feedback, "thumb": "up"}, sidecar.data)[0] == 409
     assert sidecar.post("/guard/v1/feedback", {**feedback, "exchange_id": "none"}, sidecar.data)[0] == 404
     assert sidecar.post("/guard/v1/feedback", {**feedback, "thumb": "sideways"}, sidecar.data)[0] == 400
     assert 'thumb="down"} 1' in sidecar.get("/metrics")
