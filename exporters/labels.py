@@ -46,6 +46,10 @@ CLOSED: dict[str, frozenset[str]] = {
 CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_quality_checks_total", "result"): frozenset(r.value for r in CheckResult),
     ("sft_quality_retrievals_total", "result"): frozenset({"hit", "zero_hit", "error"}),
+    ("sft_quality_answers_total", "source"): frozenset({
+        "RULE", "KB", "MODEL", "CLOUD_FT", "LOCAL_LORA", "REFUSAL",
+        "RULE_OVERRIDE", "KB_MATCH", "MODEL_GENERATED",  # of a server that checks its answers against rules
+    }),
     ("sft_cache_lookups_total", "result"): frozenset({CacheStatus.HIT.value, CacheStatus.MISS.value}),
     ("sft_cache_bypassed_total", "reason"): frozenset({
         "off", "client", "unreadable", "too_large", "not_deterministic", "several_answers", "outside_state", "extras",

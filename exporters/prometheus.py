@@ -172,7 +172,8 @@ class PrometheusExporter:
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         """Count the findings of one exchange. Only from the event loop.
 
-        text: what was said; only `retrieval_s` (seconds, reported by the answer path) is read here.
+        text: what was said; of it only what the answer path reports of itself is read here: `retrieval_s` (seconds),
+        `answer_source`, `escalated`.
         """
         release = exchange.release
         if exchange.outcome is not Outcome.OK or exchange.cache is CacheStatus.HIT:
@@ -191,8 +192,14 @@ class PrometheusExporter:
                     cells.scores.observe(score)
             if finding.check == "zero_hit" and (result := _RETRIEVAL.get(finding.result)):
                 self.inc("sft_quality_retrievals_total", {"release": release, "result": result})
-        if text is not None and isinstance(retrieval_s := text.get("retrieval_s"), (int, float)):
+        if text is None:
+            return
+        if isinstance(retrieval_s := text.get("retrieval_s"), (int, float)):
             self.observe("sft_perf_retrieval_duration_seconds", {"release": release}, float(retrieval_s))
+        if isinstance(source := text.get("answer_source"), str) and source:
+            self.inc("sft_quality_answers_total", {"release": release, "source": source})
+        if text.get("escalated") is True:
+            self.inc("sft_quality_escalations_total", {"release": release})
 
     # -- anybody, any thread ------------------------------------------------------------------------------------
 

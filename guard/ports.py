@@ -204,7 +204,8 @@ class CheckedSink(Protocol):
 class ExchangeText:
     """The words of one exchange. contexts None: unknown (unchecked, never passed); (): zero-hit.
 
-    response_model, finish_reasons: what the answer says of itself, for traces.
+    response_model, finish_reasons: what the answer says of itself, for traces. answer_source, escalated: which way the
+    answer path took, by its own word (header `x-answer-source`, or `answer_source` in the body).
     """
 
     question: str
@@ -214,6 +215,8 @@ class ExchangeText:
     reference: str = ""
     response_model: str = ""
     finish_reasons: tuple[str, ...] = ()
+    answer_source: str = ""
+    escalated: bool = False
 
 
 class CheckPipeline(Protocol):

@@ -58,12 +58,14 @@ def _words(text: ExchangeText | None) -> dict[str, object] | None:
     if text is None:
         return None
     words: dict[str, object] = {}
-    for name in ("question", "answer", "retrieval_s", "response_model"):
+    for name in ("question", "answer", "retrieval_s", "response_model", "answer_source"):
         value = getattr(text, name)
         if value not in ("", None):
             words[name] = value
     if text.contexts is not None:
         words["contexts"] = list(text.contexts)
+    if text.escalated:
+        words["escalated"] = True
     if text.finish_reasons:
         words["finish_reasons"] = list(text.finish_reasons)
     return words

@@ -17,13 +17,11 @@ from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, e
 from rag.embedding import Embedder, embedder_status, load_embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, Piece, Usage
+from rag.router import EXTRACTIVE_MODEL, Router, RouteTrace
 from rag.text import count_tokens, language
 from rag.types import SearchResult
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError
-
-EXTRACTIVE_MODEL = "kb-extractive"
-"""`model` of answers that no model wrote."""
 
 _SENTENCES_CACHED = 20_000
 
@@ -91,8 +89,10 @@ class AnswerPath:
         mode: str = "hybrid",
         refuse_under: float = REFUSE_UNDER,
         clock: Clock | None = None,
+        router: Router | None = None,
     ) -> None:
         self.kb = kb
+        self.router = router  # decides who answers; then `model` is not asked
         self.model_config = model_config
         self._model, self._k, self._mode, self._refuse_under = model, k, mode, refuse_under
         self._clock = clock or SystemClock()
@@ -131,12 +131,28 @@ class AnswerPath:
         result = await loop.run_in_executor(self._pool, self.kb.search, question, self._k, self._mode)
         return Retrieval(question, result, self._clock.now_s() - began_s)
 
-    async def answer(self, retrieval: Retrieval, options: Mapping[str, object]) -> PathAnswer:
-        """The whole answer. options: sampling parameters for the model.
+    async def answer(
+        self,
+        retrieval: Retrieval,
+        options: Mapping[str, object],
+        trace: RouteTrace | None = None,
+        marked: str = "",
+    ) -> PathAnswer:
+        """The whole answer.
+
+        Args:
+            options: sampling parameters for the model.
+            trace: with a router: filled in. marked: what the sender says of the question's sensitivity.
 
         Raises:
             ModelError: the model did not answer.
         """
+        if self.router is not None:
+            trace = RouteTrace() if trace is None else trace
+            said, last = "", Piece()
+            async for last in self._routed(retrieval, options, trace, marked, live=False):
+                said += last.text
+            return PathAnswer(said, trace.source, last.model, last.finish_reason, last.usage or Usage(0, 0))
         if self._asks_model(retrieval):
             assert self._model is not None
             prompt = build_prompt(retrieval.question, retrieval.result.hits)
@@ -147,13 +163,27 @@ class AnswerPath:
         return PathAnswer(text, source, EXTRACTIVE_MODEL, "stop", _own_usage(retrieval, text))
 
     async def stream(
-        self, retrieval: Retrieval, options: Mapping[str, object]
+        self,
+        retrieval: Retrieval,
+        options: Mapping[str, object],
+        trace: RouteTrace | None = None,
+        marked: str = "",
     ) -> AsyncGenerator[tuple[Piece, str], None]:
-        """(piece, source) of the answer; the last piece carries `finish_reason` and `usage`.
+        """(piece, source) of the answer; the last piece carries `finish_reason` and `usage`. trace, marked: as above.
 
         Raises:
             ModelError: also in the middle.
         """
+        if self.router is not None:
+            trace = RouteTrace() if trace is None else trace
+            async with aclosing(self._routed(retrieval, options, trace, marked, live=True)) as pieces:
+                async for piece in pieces:
+                    # Held answers come whole; they go on as a stream brings them.
+                    for part in _parts(piece.text) if piece.text and not piece.finish_reason else ():
+                        yield Piece(part, model=piece.model), trace.source
+                    if piece.finish_reason:
+                        yield piece, trace.source
+            return
         if not self._asks_model(retrieval):
             text, source = await self._without_model(retrieval)
             for part in _parts(text):
@@ -176,9 +206,33 @@ class AnswerPath:
                     yield Piece(piece.text, model=model), MODEL
         yield Piece("", finish_reason, usage or _estimated(prompt, "".join(said)), model), MODEL
 
+    def _routed(
+        self, retrieval: Retrieval, options: Mapping[str, object], trace: RouteTrace, marked: str, *, live: bool
+    ) -> AsyncGenerator[Piece, None]:
+        assert self.router is not None
+        embedder = self._embedder.name if self._embedder is not None else ""
+        return self.router.pieces(
+            retrieval.question,
+            retrieval.result,
+            options,
+            trace,
+            marked=marked,
+            embedder=embedder,
+            extract=lambda: self._sentences(retrieval),
+            live=live,
+        )
+
+    async def _sentences(self, retrieval: Retrieval) -> str:
+        loop = asyncio.get_running_loop()
+        # The router has decided that the documents answer; a second line here would contradict it.
+        text, _ = await loop.run_in_executor(self._pool, self._extract, retrieval, 0.0)
+        return text
+
     async def close(self) -> None:
         """Stop the threads and the model's connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self.router is not None:
+            await self.router.close()
         if self._model is not None:
             await self._model.close()
 
@@ -192,14 +246,14 @@ class AnswerPath:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._extract, retrieval)
 
-    def _extract(self, retrieval: Retrieval) -> tuple[str, str]:
+    def _extract(self, retrieval: Retrieval, refuse_under: float | None = None) -> tuple[str, str]:
         question, result = retrieval.question, retrieval.result
         by_meaning = self._embedder is not None and self._embedder.covers(question)
         answer = extractive(
             question,
             result.hits,
             confidence=result.confidence,
-            refuse_under=self._refuse_under,
+            refuse_under=self._refuse_under if refuse_under is None else refuse_under,
             similarity=self._cosines if by_meaning else None,
         )
         return answer.text, KB if answer.source == KB else REFUSAL

@@ -9,6 +9,8 @@ from pathlib import Path
 from rag.embedding import Embedder, embedder_status, load_embedder
 from rag.kb import QUARANTINE, KnowledgeBase
 from rag.model_client import ModelConfig
+from rag.router import Pricer
+from rag.routes_file import Routes
 from rag.rows import RawRow, read_jsonl, read_text
 from rag.servers import serve
 from slo.errors import DataError
@@ -103,13 +105,15 @@ def kb_serve(
     model_config: ModelConfig | None = None,
     *,
     embedder: str | None = None,
+    routes: Routes | None = None,
+    prices: Pricer | None = None,
 ) -> int:
     """Serve until interrupted; 0 as exit status."""
 
     def ready(ports: list[int]) -> None:
         print(f"answer path on http://{host}:{ports[0]}/v1 (POST /ask, GET /healthz)", file=sys.stderr, flush=True)
 
-    serve(directory, host, port, model_config, embedder, ready)
+    serve(directory, host, port, model_config, embedder, ready, routes, prices)
     return 0
 
 

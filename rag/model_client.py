@@ -15,6 +15,9 @@ from slo.errors import UpstreamError
 _LINE_BYTES_MAX = 1024 * 1024
 _ERROR_CHARS_MAX = 200
 
+REFUSED = "upstream_refused"
+"""`kind` of a `ModelError` when the model is there and does not take this request: 400, 413, 422."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -181,7 +184,8 @@ def _check_status(response: aiohttp.ClientResponse, body: bytes) -> None:
         message = "no error object"
     if response.status == 429:
         raise ModelError(429, "throttled", f"model is rate limited: {message}")
-    raise ModelError(502, "upstream_status", f"model answered {response.status}: {message}")
+    kind = REFUSED if response.status in (400, 413, 422) else "upstream_status"
+    raise ModelError(502, kind, f"model answered {response.status}: {message}")
 
 
 def _message(answer: Any) -> str:

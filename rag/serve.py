@@ -1,7 +1,8 @@
 """The answer path over HTTP: OpenAI-compatible chat completions, `/ask`, and health.
 
 Beside the standard fields a response carries `retrieval` (contexts, duration, zero_hit) and `answer_source`; in a
-stream both are on the chunk with `finish_reason`.
+stream both are on the chunk with `finish_reason`. The header `x-answer-source` says it too, and with a route file
+`route` says why and what it cost; `x-guard-sensitivity: sensitive` keeps a question on the premises.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ from rag.answer_path import AnswerPath, Retrieval, SharedEmbedder
 from rag.embedding import Embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, Usage
+from rag.router import Pricer, Router, RouteTrace
+from rag.routes_file import Routes
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError
 
 BODY_BYTES_MAX = 1024 * 1024
+
+SENSITIVITY_HEADER = "x-guard-sensitivity"
+SOURCE_HEADER, ESCALATED_HEADER = "x-answer-source", "x-answer-escalated"
 
 _LOADING_NOTE = "answers by words until the embedder is loaded"
 
@@ -68,7 +74,7 @@ class _ChatRequest(BaseModel):
 
 
 class _AskRequest(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
     question: str
 
 
@@ -90,6 +96,8 @@ def create_app(
     refuse_under: float | None = None,
     clock: Clock | None = None,
     make_model: Callable[[ModelConfig], AnswerModel] = OpenAiModel,
+    routes: Routes | None = None,
+    prices: Pricer | None = None,
 ) -> FastAPI:
     """An app that answers from `kb`.
 
@@ -98,6 +106,7 @@ def create_app(
         embedder: a `SharedEmbedder` is loaded in the background while words answer already.
         k, mode: of the search.
         refuse_under: confidence under which an extractive answer is refused.
+        routes: decides who answers each question; then `model` is not asked. prices: of the models in `routes`.
     """
     clock = clock or SystemClock()
     shared = embedder if embedder is None or isinstance(embedder, SharedEmbedder) else SharedEmbedder(loaded=embedder)
@@ -112,6 +121,7 @@ def create_app(
             k=k,
             mode=mode,
             clock=clock,
+            router=Router(routes, clock, prices=prices, make_model=make_model) if routes else None,
             **options,
         )
         app.state.path = path
@@ -150,15 +160,15 @@ def create_app(
         retrieval = await _retrieve(_path(request), _question(body.messages))
         options = {name: value for name, value in (body.model_extra or {}).items() if name in _MODEL_OPTIONS}
         head = {"id": f"chatcmpl-{uuid4().hex[:24]}", "created": int(clock.wall_s())}
+        trace, marked = RouteTrace(), _marked(request, body)
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            events = _events(_path(request), retrieval, options, head, include_usage)
+            events = _events(_path(request), retrieval, options, head, include_usage, trace, marked)
             # The first event is made before the status is sent: a model that is down is a 502, not a broken 200.
             first = await anext(events)
-            return StreamingResponse(
-                _chain(first, events), media_type="text/event-stream", headers={"cache-control": "no-cache"}
-            )
-        answer = await _path(request).answer(retrieval, options)
+            headers = {"cache-control": "no-cache", **_headers(trace.source, trace)}
+            return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
+        answer = await _path(request).answer(retrieval, options, trace, marked)
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         return _json(
             head
@@ -169,14 +179,17 @@ def create_app(
                 "usage": _usage(answer.usage),
                 "retrieval": _retrieval(retrieval),
                 "answer_source": answer.source,
-            }
+                **_route(trace),
+            },
+            headers=_headers(answer.source, trace),
         )
 
     @app.post("/ask")
     async def ask(request: Request) -> Response:
         body = await _parsed(request, _AskRequest)
         retrieval = await _retrieve(_path(request), body.question)
-        answer = await _path(request).answer(retrieval, {})
+        trace = RouteTrace()
+        answer = await _path(request).answer(retrieval, {}, trace, _marked(request, body))
         shown = _retrieval(retrieval)
         return _json(
             {
@@ -187,7 +200,9 @@ def create_app(
                 "model": answer.model,
                 "usage": _usage(answer.usage),
                 "retrieval": shown,
-            }
+                **_route(trace),
+            },
+            headers=_headers(answer.source, trace),
         )
 
     @app.get("/v1/models")
@@ -209,6 +224,7 @@ def create_app(
                 "doc_count": path.kb.meta.doc_count,
                 "content_id": path.kb.content_id,
                 "model": path.model_name,
+                **({"routing": _routing(path.router)} if path.router is not None else {}),
             }
         )
 
@@ -216,20 +232,27 @@ def create_app(
 
 
 async def _events(
-    path: AnswerPath, retrieval: Retrieval, options: Mapping[str, object], head: Mapping[str, object], usage: bool
+    path: AnswerPath,
+    retrieval: Retrieval,
+    options: Mapping[str, object],
+    head: Mapping[str, object],
+    usage: bool,
+    trace: RouteTrace,
+    marked: str,
 ) -> AsyncGenerator[bytes, None]:
     base = {**head, "object": "chat.completion.chunk"}
     opened = False
     try:
-        async with aclosing(path.stream(retrieval, options)) as pieces:
+        async with aclosing(path.stream(retrieval, options, trace, marked)) as pieces:
             async for piece, source in pieces:
                 base["model"] = piece.model
+                trace.source = source
                 if not opened:
                     opened = True
                     yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
                 if piece.finish_reason:
                     end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
-                    yield _event(base | end | {"retrieval": _retrieval(retrieval)})
+                    yield _event(base | end | {"retrieval": _retrieval(retrieval)} | _route(trace))
                     if usage and piece.usage is not None:
                         yield _event(base | {"choices": [], "usage": _usage(piece.usage)})
                 else:
@@ -293,6 +316,29 @@ def _path(request: Request) -> AnswerPath:
     return path
 
 
+def _marked(request: Request, body: BaseModel) -> str:
+    """What the sender says of the question's sensitivity: in a header, or in `metadata.sensitivity` of the body."""
+    metadata = (body.model_extra or {}).get("metadata")
+    said = metadata.get("sensitivity") if isinstance(metadata, dict) else None
+    in_header = request.headers.get(SENSITIVITY_HEADER, "")
+    # Of two words the stricter one counts; anything that is not "normal" is strict.
+    return in_header if in_header.strip().lower() not in ("", "normal") or said is None else str(said)
+
+
+def _headers(source: str, trace: RouteTrace) -> dict[str, str]:
+    return {SOURCE_HEADER: source, **({ESCALATED_HEADER: "1"} if trace.escalated else {})}
+
+
+def _route(trace: RouteTrace) -> dict[str, object]:
+    return {"route": trace.shown()} if trace.reason else {}
+
+
+def _routing(router: Router) -> dict[str, object]:
+    """Answers by source since the start, and which models are not asked now."""
+    away = sorted(slot for slot, circuit in router.circuits.items() if not circuit.closed)
+    return {"answers": dict(router.counts), "not_reachable": away}
+
+
 def _retrieval(retrieval: Retrieval) -> dict[str, object]:
     hits = retrieval.result.hits
     return {
@@ -321,8 +367,8 @@ def _event(value: Mapping[str, object]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def _json(value: Mapping[str, object], status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+def _json(value: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
 
 
 def _error(status: int, kind: str, message: str, param: str | None = None) -> Response:

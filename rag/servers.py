@@ -14,6 +14,8 @@ import uvicorn
 from rag.answer_path import SharedEmbedder
 from rag.kb import KnowledgeBase
 from rag.model_client import ModelConfig
+from rag.router import Pricer
+from rag.routes_file import Routes
 from rag.serve import create_app
 from slo.errors import ConfigError
 
@@ -38,6 +40,8 @@ async def serve_many(
     mode: str = "hybrid",
     stop: asyncio.Event | None = None,
     on_ready: Callable[[list[int]], None] | None = None,
+    routes: Routes | None = None,
+    prices: Pricer | None = None,
 ) -> None:
     """Serve each (directory, port) until `stop` is set, or until SIGINT or SIGTERM when no `stop` is given.
 
@@ -45,6 +49,7 @@ async def serve_many(
         kbs: a port of 0 takes a free one.
         model: answers for all of them; without one answers are extractive.
         embedder: name of `load_embedder`, loaded once for all in the background ("none": words only).
+        routes, prices: see `rag.serve.create_app`.
         on_ready: called with the ports, in order, when all of them accept connections.
 
     Raises:
@@ -57,7 +62,7 @@ async def serve_many(
     servers = [
         _Server(
             uvicorn.Config(
-                create_app(kb, model, shared, k=k, mode=mode),
+                create_app(kb, model, shared, k=k, mode=mode, routes=routes, prices=prices),
                 log_level="warning",
                 access_log=False,
                 timeout_keep_alive=75,
@@ -89,9 +94,20 @@ def serve(
     model: ModelConfig | None = None,
     embedder: str | None = None,
     on_ready: Callable[[list[int]], None] | None = None,
+    routes: Routes | None = None,
+    prices: Pricer | None = None,
 ) -> None:
     """Serve one knowledge base until SIGINT or SIGTERM."""
-    asyncio.run(serve_many([(directory, port)], host=host, model=model, embedder=embedder, on_ready=on_ready))
+    served = serve_many(
+        [(directory, port)],
+        host=host,
+        model=model,
+        embedder=embedder,
+        on_ready=on_ready,
+        routes=routes,
+        prices=prices,
+    )
+    asyncio.run(served)
 
 
 async def _until_stopped(stop: asyncio.Event | None, running: Sequence[asyncio.Task[None]]) -> None:

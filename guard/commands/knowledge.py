@@ -38,6 +38,8 @@ def register(groups: Groups) -> None:
     )
     serve.add_argument("--model", default="", help="model name to ask for")
     serve.add_argument("--model-key-env", help="environment variable with its API key")
+    serve.add_argument("--routes", type=Path, metavar="FILE", help="routes.yaml: who answers which question")
+    serve.add_argument("--prices", type=Path, metavar="FILE", help="price table; default: the one shipped")
     for parser in (init, add, search, serve):
         parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
     for parser in (add, search, serve):
@@ -100,7 +102,15 @@ def run_kb_serve(args: argparse.Namespace) -> int:
         if not key:
             raise ConfigError("--model-key-env", args.model_key_env, "set that environment variable")
     model = ModelConfig(args.model_url, args.model, api_key=key) if args.model_url else None
-    return commands.kb_serve(args.kb, args.host, args.port, model, embedder=args.embedder)
+    routes = prices = None
+    if args.routes:
+        from rag.routes_file import load_routes
+        from slo.pricing import PriceTable
+
+        if model is not None:
+            raise ConfigError("--routes", str(args.routes), "leave --model-url out: the route file names the models")
+        routes, prices = load_routes(args.routes, environment_value), PriceTable.load(args.prices)
+    return commands.kb_serve(args.kb, args.host, args.port, model, embedder=args.embedder, routes=routes, prices=prices)
 
 
 def _strings(value: object) -> list[str]:

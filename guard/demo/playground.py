@@ -15,9 +15,9 @@ from guard.demo.content import articles
 from guard.demo.processes import Children
 from guard.demo.rebuild import Rebuild, whole
 from guard.demo.scene import STABLE, build_kb, make_release, write_guard_yaml, write_rules
-from rag.answer_path import EXTRACTIVE_MODEL
 from rag.embedding import embedder_status, load_embedder
 from rag.kb import KnowledgeBase
+from rag.router import EXTRACTIVE_MODEL
 from slo.clock import Clock
 from slo.errors import DataError
 

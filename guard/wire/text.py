@@ -148,6 +148,7 @@ def assemble(source: ContextSource, question: str, answer: str, documents: list[
         contexts = _from_header(source, headers)
     elif source.prompt_start:
         question, contexts = split_prompt(source, question)
+    answer_source, escalated = _way(documents, headers)
     return ExchangeText(
         question,
         answer,
@@ -155,7 +156,21 @@ def assemble(source: ContextSource, question: str, answer: str, documents: list[
         _retrieval_s(source, documents),
         response_model=_response_model(documents),
         finish_reasons=_finish_reasons(documents),
+        answer_source=answer_source,
+        escalated=escalated,
     )
+
+
+def _way(documents: list[Any], headers: Headers) -> tuple[str, bool]:
+    """Where the answer came from and whether a second model was asked, as the answer path says; "" when it does not."""
+    said = dict(headers)
+    found = said.get(b"x-answer-source", b"").decode("latin-1")
+    escalated = said.get(b"x-answer-escalated") == b"1"
+    for document in reversed(documents):
+        named = at_path(document, "answer_source")
+        if isinstance(named, str):
+            return (found or named)[:LABEL_CHARS], escalated or at_path(document, "route.escalated") is True
+    return found[:LABEL_CHARS], escalated
 
 
 def _response_model(documents: list[Any]) -> str:
