@@ -1,7 +1,7 @@
 # Two commands matter: `make run` and `make test`. Both set up what they need first.
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := guard exporters alerts dashboards slo registry rag
+PACKAGES := guard exporters alerts dashboards slo registry rag lora
 STAMP := .venv/.setup-stamp
 
 .PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sft-guard needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv: some minutes and 1.7 GB the first time"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,dev]"
 	touch $(STAMP)
 
 run: setup  ## knowledge base, answer path, guard and admin listener, all on loopback

@@ -6,7 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from guard.commands import alerts, cache, common, cost, dashboards, knowledge, measure, release, report, serving, setup
+from guard.commands import (
+    alerts,
+    cache,
+    common,
+    cost,
+    dashboards,
+    knowledge,
+    lora,
+    measure,
+    release,
+    report,
+    serving,
+    setup,
+)
 from slo.errors import ConfigError, GuardError
 
 EPILOG = """\
@@ -37,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sft-guard {common.program_version()}")
     groups = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (setup, serving, measure, alerts, release, knowledge, cost, dashboards, cache, report):
+    for module in (setup, serving, measure, alerts, release, knowledge, cost, dashboards, cache, report, lora):
         module.register(groups)
     return parser
 

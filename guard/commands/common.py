@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from slo.errors import RefusedError
+
 Groups = Any  # argparse's subparsers action has no public type
 Run = Callable[[argparse.Namespace], int]
 
@@ -40,6 +42,19 @@ def add_group(groups: Groups, name: str, help_text: str) -> Groups:
     """A command that only holds subcommands."""
     parser = groups.add_parser(name, help=help_text, description=help_text)
     return parser.add_subparsers(dest=f"{name}_command", metavar="COMMAND", required=True)
+
+
+def needs_extra(extra: str, run: Run) -> Run:
+    """`run`, with one clear line instead of a traceback when a library of an optional extra is not installed."""
+
+    def with_cure(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except ModuleNotFoundError as error:
+            cure = f"{error.name} is not installed; pip install 'sft-guard[{extra}]'"
+            raise RefusedError("missing_extra", cure) from error
+
+    return with_cure
 
 
 def emit(args: argparse.Namespace, result: Any, text: str) -> None:
