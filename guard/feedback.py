@@ -14,6 +14,7 @@ import msgspec
 
 from guard.limits import TokenBucket
 from guard.recent import RELEASE_OF_COUNT, RecentExchanges
+from slo.codec import NOT_JSON
 
 PATH = b"/guard/v1/feedback"
 COMMENT_CHARS = 2_000
@@ -50,7 +51,7 @@ def feedback_handler(
             return 429, _error("too_many", f"more than {PER_S:g} thumbs per second; send it again later")
         try:
             feedback = _decode(body)
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             return 400, _error("bad_request", f'{error}; send {{"exchange_id": "...", "thumb": "up" or "down"}}')
         if len(feedback.comment) > COMMENT_CHARS:
             return 413, _error("too_large", f"comment: {len(feedback.comment)} characters, at most {COMMENT_CHARS}")

@@ -19,12 +19,11 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Protocol
 
-import msgspec
-
 from guard.checks.frames import Done, Hello, Job, Ready, Splitter, decode_from_worker, frame
 from guard.checks.spec import CheckSpec
 from guard.ports import Capture, CheckedSink, ExchangeText, Route
 from slo.clock import Clock
+from slo.codec import NOT_JSON
 from slo.metric_names import CHECKS
 from slo.types import CheckResult, Exchange, Finding
 
@@ -266,7 +265,7 @@ class WorkerPipeline:
         for body in bodies:
             try:
                 message = decode_from_worker(body)
-            except msgspec.DecodeError:
+            except NOT_JSON:
                 self._disconnect()  # not our worker's language: start another one
                 return
             if isinstance(message, Done):

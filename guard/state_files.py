@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from guard.admin.backend import AlertBatch, AlertIn, AlertsStored
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 log = logging.getLogger("sft-guard")
@@ -160,7 +161,7 @@ class AlertStore:
                     "SELECT body, wall_s, seen_s, about FROM alerts WHERE seen_s >= ? ORDER BY rowid", (since_wall_s,)
                 ).fetchall()
             return [KnownAlert(msgspec.json.decode(body, type=AlertIn), *told) for body, *told in rows]
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except (sqlite3.Error, *NOT_JSON) as error:
             raise OSError(f"stored alerts cannot be read: {error}") from error
 
     def close(self) -> None:

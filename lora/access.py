@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from slo.codec import NOT_JSON
 from slo.errors import ConfigError, DataError, RefusedError
 
 
@@ -111,7 +112,7 @@ def load_access(path: Path | None) -> Access:
         return Access(msgspec.json.decode(path.read_bytes(), type=_File).users)
     except OSError as error:
         raise ConfigError(str(path), error.strerror, "make it with sft-guard lora token --access FILE") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ConfigError(
             str(path), str(error), 'write {"users": {NAME: {"role": ..., "token_sha256": ...}}}'
         ) from error

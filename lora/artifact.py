@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from slo.codec import NOT_JSON
 from slo.errors import RefusedError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -75,7 +76,7 @@ def check_safetensors(name: str, data: bytes) -> None:
         raise _rejected(name, f"says that its header has {size} bytes")
     try:
         header = msgspec.json.decode(data[8 : 8 + size])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _rejected(name, "has a header that is not JSON") from error
     if not isinstance(header, dict):
         raise _rejected(name, "has a header that is not an object")
@@ -104,7 +105,7 @@ def _span(name: str, tensor: str, entry: Any) -> tuple[int, int]:
 def _check_json(name: str, data: bytes) -> None:
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _rejected(name, "is not JSON") from error
     field = _code_field(found)
     if field:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lora.keys import KeyRing
+from slo.codec import NOT_JSON
 from slo.errors import DataError, GuardError
 
 LOG, HEAD = "audit.jsonl", "audit.head"
@@ -109,7 +110,7 @@ class AuditLog:
         for number, line in enumerate(data.split(b"\n")[:-1], 1):
             try:
                 found.append(msgspec.json.decode(line, type=Entry))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except NOT_JSON as error:
                 raise DataError(f"{self._directory / LOG}:{number}: not an entry; the log was changed") from error
         return found
 
@@ -156,7 +157,7 @@ class AuditLog:
             return msgspec.json.decode((self._directory / HEAD).read_bytes(), type=_Head)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise DataError(f"{self._directory / HEAD}: not readable; the audit log was changed") from error
 
     def _write_head(self, head: _Head) -> _Head:

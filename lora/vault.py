@@ -22,6 +22,7 @@ from lora.artifact import FILE_BYTES_MAX, check_artifact
 from lora.audit import AuditLog, AuditProblem, Entry
 from lora.envelope import Label, open_bytes, seal_bytes
 from lora.keys import KeyRing
+from slo.codec import NOT_JSON
 from slo.errors import DataError, GuardError, RefusedError
 
 MANIFEST = "manifest.json"
@@ -238,7 +239,7 @@ class Vault:
             ) from error
         try:
             manifest = msgspec.json.decode(data, type=Manifest)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise RefusedError("decrypt_failed", f"{path}: not a manifest; restore it from a copy") from error
         one_form = msgspec.json.encode(manifest) == data
         if not one_form or manifest.mac != self._mac(manifest) or (manifest.name, manifest.version) != (name, version):

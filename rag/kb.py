@@ -26,6 +26,7 @@ from rag.index import FlatIndex, faiss_available
 from rag.rows import RawRow, Rejected, as_raw_rows
 from rag.search import Searcher
 from rag.types import AddReport, Document, KbMeta, SearchResult
+from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 
 QUARANTINE = "quarantine.jsonl"
@@ -238,7 +239,7 @@ def _decode(files: Mapping[str, bytes], place: str) -> tuple[KbMeta, list[Docume
         meta = msgspec.json.decode(files[storage.META], type=KbMeta)
         ids = msgspec.json.decode(files[storage.MAPPINGS], type=dict[str, list[str]])["rowid_to_doc_id"]
         documents = [msgspec.json.decode(line, type=Document) for line in files[storage.ROWS].split(b"\n") if line]
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError) as error:
+    except (*NOT_JSON, msgspec.ValidationError, KeyError) as error:
         raise DataError(f"{place}: not a knowledge base ({error}); build it again from its rows") from error
     if len(documents) != meta.doc_count or ids != [document.doc_id for document in documents]:
         raise DataError(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
+from slo.codec import NOT_JSON
 from slo.errors import UpstreamError
 
 _LINE_BYTES_MAX = 1024 * 1024
@@ -108,7 +109,7 @@ class OpenAiModel:
             choice = answer["choices"][0]
             text = choice["message"].get("content") or ""
             return Piece(str(text), str(choice.get("finish_reason") or "stop"), _usage(answer), _model(answer))
-        except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (*NOT_JSON, KeyError, IndexError, TypeError, AttributeError) as error:
             raise ModelError(502, "malformed", f"model answered 200 without a chat completion ({error})") from error
 
     async def stream(
@@ -171,7 +172,7 @@ def _piece(data: bytes) -> Piece:
         choice = chunk["choices"][0]
         text = choice.get("delta", {}).get("content") or ""
         return Piece(str(text), str(choice.get("finish_reason") or ""), usage, model)
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (*NOT_JSON, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(502, "malformed", f"model stream holds no chat completion chunk ({error})") from error
 
 
@@ -180,7 +181,7 @@ def _check_status(response: aiohttp.ClientResponse, body: bytes) -> None:
         return
     try:
         message = _message(msgspec.json.decode(body))
-    except msgspec.DecodeError:
+    except NOT_JSON:
         message = "no error object"
     if response.status == 429:
         raise ModelError(429, "throttled", f"model is rate limited: {message}")

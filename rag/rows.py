@@ -14,6 +14,7 @@ import msgspec
 
 from rag.text import text_hash
 from rag.types import Document
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 TEXT_CHARS_MAX = 100_000
@@ -60,7 +61,7 @@ def read_jsonl(path: Path) -> Iterator[RawRow]:
                     yield RawRow(place, text, msgspec.json.decode(text))
                 except UnicodeDecodeError as error:
                     yield RawRow(place, raw.decode("utf-8", "backslashreplace"), error=f"not UTF-8 ({error.reason})")
-                except (msgspec.DecodeError, RecursionError) as error:
+                except NOT_JSON as error:
                     yield RawRow(place, text, error=f"not JSON ({error})")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -26,6 +26,7 @@ from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, 
 from rag.router import Pricer, Router, RouteTrace
 from rag.routes_file import Routes
 from slo.clock import Clock, SystemClock
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -287,7 +288,7 @@ async def _parsed(request: Request, kind: type[_Body]) -> _Body:
             raise _BadRequest(f"request body is larger than {BODY_BYTES_MAX} bytes", status=413)
     try:
         return kind.model_validate(msgspec.json.decode(bytes(data)))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _BadRequest(f"request body is not JSON: {error}") from error
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

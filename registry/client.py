@@ -303,7 +303,7 @@ def _decoded(raw: object, kind: type[T], place: str) -> T:
         if isinstance(raw, bytes):
             return msgspec.json.decode(raw, type=kind)
         return msgspec.convert(raw, kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise RegistryUnreachable(f"{place}: an answer of another kind ({error}); check the URL") from error
 
 
@@ -311,7 +311,7 @@ def _refusal(raw: bytes) -> tuple[str, str]:
     try:
         error = msgspec.json.decode(raw, type=dict[str, dict[str, str]])["error"]
         return error["type"], error["message"]
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError):
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, KeyError):
         return "", ""
 
 

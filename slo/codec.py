@@ -17,6 +17,9 @@ from slo.types import Exchange, Finding
 
 LOG_VERSION = 1
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes from outside raises: no JSON or another form, a string that is not UTF-8, nesting without end."""
+
 _encode = msgspec.json.Encoder().encode
 _decode_exchange = msgspec.json.Decoder(Exchange).decode
 _HEAD = b'{"v":%d,' % LOG_VERSION

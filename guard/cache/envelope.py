@@ -14,6 +14,7 @@ from hashlib import sha256
 import msgspec
 
 from guard.cache.types import CacheKey, Entry, Namespace, key_in
+from slo.codec import NOT_JSON
 
 MAGIC = b"SGA1"
 _HEAD_BYTES = len(MAGIC) + 32
@@ -82,7 +83,7 @@ def unseal(value: bytes, key: CacheKey, secret: bytes) -> Entry:
         raise InvalidValue("signature")
     try:
         w = _decoder.decode(written)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise InvalidValue("signed, but of another version of this program") from error
     space = Namespace(w.release, w.epoch, w.tenant, w.route, w.mark)
     if w.digest != key.digest or space != key.namespace or w.fingerprint != key.fingerprint:

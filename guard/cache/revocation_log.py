@@ -13,6 +13,7 @@ import msgspec
 
 from guard.cache.revocations import Revocations
 from guard.cache.types import Revocation, RevocationKind
+from slo.codec import NOT_JSON
 
 NAME = "cache-revoked.jsonl"
 
@@ -37,7 +38,7 @@ def load(directory: Path, revocations: Revocations, wall_s: float) -> bool:
     for number, raw in enumerate(lines):
         try:
             line = _decode(raw)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             # The last line may be half of one: a process that is killed while it writes.
             sound = sound and number == len(lines) - 1
             continue

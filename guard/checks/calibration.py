@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 PATH = Path(__file__).with_name("calibration.json")
@@ -54,7 +55,7 @@ def load_calibration(path: Path = PATH) -> Calibration:
     cure = "make it anew with `python -m bench.checks --calibrate`"
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise DataError(f"{path.name}: cannot be used ({error}); {cure}") from error
     if found.features != FEATURES or any(len(lang.weights) != len(FEATURES) for lang in found.languages.values()):
         raise DataError(f"{path.name}: made for other features; {cure}")

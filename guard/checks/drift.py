@@ -19,6 +19,7 @@ import msgspec
 from guard.checks.lexicon import normalise, terms, weight, words
 from guard.checks.spec import DRIFT_COMPONENT, HASHED_DIM, HASHED_FINGERPRINT
 from slo.artefact import from_json
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 from slo.types import CheckResult, Finding
 
@@ -64,7 +65,7 @@ def load_reference(path: Path) -> Reference:
         return _of_baseline(path, text)
     try:
         found = msgspec.json.decode(text, type=Reference)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise _no_reference(path, error) from error
     if found.count < 2 or not found.mean or not all(map(math.isfinite, found.mean)):
         raise DataError(f"{path}: no drift reference (count {found.count}, {len(found.mean)} numbers); make it anew")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
+
+from guard.release.incident import utc
 
 SHOWN_EXCHANGES = 5
 
@@ -29,10 +30,10 @@ def _lines(incident: dict[str, Any]) -> Iterator[str]:
     yield f"decided by {incident['actor']}{', automatically' if incident['automatic'] else ''}, rule {incident['rule']}"
     after = incident.get("aftermath") or {}
     if after.get("since_s") is not None:
-        yield f"bad since  {_utc(after['since_s'])}, {incident['opened_wall_s'] - after['since_s']:.0f} s before"
+        yield f"bad since  {utc(after['since_s'])}, {incident['opened_wall_s'] - after['since_s']:.0f} s before"
     if after.get("words"):
         yield f"since then {after['words']}"
-    yield from _section("timeline", [f"{_utc(e['wall_s'])}  {e['what']}" for e in incident["timeline"]])
+    yield from _section("timeline", [f"{utc(e['wall_s'])}  {e['what']}" for e in incident["timeline"]])
     yield from _section("evidence", [f"{e['rule']}: {e['state']}, {e['reason']}" for e in incident["evidence"]])
     changed = [f"{d['part']}: {d['before'] or '-'} -> {d['after'] or '-'}" for d in incident["differences"]]
     yield from _section("changed between the versions", changed)
@@ -54,7 +55,3 @@ def _section(title: str, rows: list[str]) -> Iterator[str]:
 
 def _printable(line: str) -> str:
     return "".join(char if char.isprintable() else " " for char in line)
-
-
-def _utc(wall_s: float) -> str:
-    return datetime.fromtimestamp(wall_s, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

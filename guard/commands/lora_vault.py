@@ -172,9 +172,11 @@ def run_audit(args: argparse.Namespace) -> int:
     """Show and check the audit log."""
     import msgspec
 
+    from guard.release.incident import utc
+
     entries, problem = _vault(args).audit()
     lines = [
-        f"{e.number:>5}  {e.wall_s:.0f}  {e.user} ({e.role})  {e.deed} {e.object}: {e.result}"
+        f"{e.number:>5}  {utc(e.wall_s)}  {e.user} ({e.role})  {e.deed} {e.object}: {e.result}"
         + (f", {e.detail}" if e.detail else "")
         for e in entries
     ]

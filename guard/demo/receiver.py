@@ -11,6 +11,7 @@ from aiohttp import web
 
 from guard.release.webhook import verify
 from slo.clock import Clock
+from slo.codec import NOT_JSON
 from slo.errors import RefusedError
 
 
@@ -58,7 +59,7 @@ class Receiver:
         except RefusedError as error:
             self.refused.append(error.reason)
             return web.json_response({"error": error.reason}, status=401)
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (*NOT_JSON, KeyError, TypeError):
             self.refused.append("malformed")
             return web.json_response({"error": "malformed"}, status=400)
         if all(known.message_id != message_id for known in self.calls):

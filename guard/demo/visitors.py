@@ -11,6 +11,7 @@ import msgspec
 
 from guard.demo.users import Ask, Users
 from slo.clock import Clock
+from slo.codec import NOT_JSON
 
 STREAM_RATIO = 0.3
 IN_FLIGHT_MAX = 200
@@ -87,7 +88,7 @@ class Visitors:
                 status = response.status
             if status == 200:
                 text, refused = _read_stream(data) if stream else _read(data)
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, IndexError, TypeError):
+        except (aiohttp.ClientError, TimeoutError, *NOT_JSON, KeyError, IndexError, TypeError):
             status, text = 0, ""
         return Answered(ask, release, exchange_id, status, text, refused, began_wall_s, self._clock.wall_s())
 

@@ -16,6 +16,7 @@ from guard.wire.openai_chat import edit_object, token_count
 from guard.wire.sse import read_event
 from guard.wire.text import Headers, assemble, at_path, content_text, documents_of, load_json
 from guard.wire.tokens import estimate_tokens
+from slo.codec import NOT_JSON
 
 _INPUT_NAMES = ("prompt_tokens", "input_tokens")
 _OUTPUT_NAMES = ("completion_tokens", "output_tokens")
@@ -36,7 +37,7 @@ class JsonWatcher(StreamWatcher):
             return False
         try:
             event = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             self.reason = self.reason or Reason.MALFORMED
             return False
         if name == b"error" or at_path(event, self._route.error_path):

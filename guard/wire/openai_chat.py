@@ -15,6 +15,7 @@ from guard.wire.dialect import AnswerFacts, PlainFrames, RequestFacts, StreamWat
 from guard.wire.sse import read_event
 from guard.wire.text import Headers, assemble, content_text, documents_of, last_user_text, load_json
 from guard.wire.tokens import estimate_tokens
+from slo.codec import NOT_JSON
 
 _ASK_FOR_USAGE = b'"stream_options":{"include_usage":true},'
 
@@ -80,10 +81,15 @@ def token_count(usage: Any, *names: str) -> int | None:
 def edit_object(body: bytes, **changes: Any) -> bytes:
     """Replace top-level members of a JSON object; the other values keep their bytes.
 
+    A body with a key that is not UTF-8 stays as it is: the upstream says what is wrong with it.
+
     >>> edit_object(b'{"a": 1.50, "b": 2}', b="x")
     b'{"a":1.50,"b":"x"}'
     """
-    members: dict[str, Any] = dict(_read_raw_object(body))
+    try:
+        members: dict[str, Any] = dict(_read_raw_object(body))
+    except NOT_JSON:
+        return body
     members.update(changes)
     return _encode(members)
 
@@ -104,7 +110,7 @@ def is_usage_event(raw: bytes) -> bool:
     data = read_event(raw)[1]
     try:
         chunk = _read_chunk(data or b"")
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return False
     return bool(chunk.usage) and not chunk.choices
 
@@ -128,7 +134,7 @@ class ChatWatcher(StreamWatcher):
             return False
         try:
             chunk = _read_chunk(data)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             self.reason = self.reason or Reason.MALFORMED
             return False
         if chunk.error or name == b"error":
@@ -162,7 +168,7 @@ class OpenAIChat(PlainFrames):
     def read_request(self, route: Route, body: bytes) -> RequestFacts:
         try:
             request = _read_request(body)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             return RequestFacts(body)  # The upstream says what is wrong with it.
         options = request.stream_options
         return RequestFacts(
@@ -185,7 +191,7 @@ class OpenAIChat(PlainFrames):
     def read_answer(self, route: Route, body: bytes) -> AnswerFacts:
         try:
             answer = _read_completion(body)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             return AnswerFacts(Reason.MALFORMED)
         if answer.error:
             return AnswerFacts(Reason.INBAND_ERROR)

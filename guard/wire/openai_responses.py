@@ -17,6 +17,7 @@ from guard.wire.replies import MESSAGE_OF
 from guard.wire.sse import read_event
 from guard.wire.text import Headers, assemble, content_text, documents_of, last_user_text, load_json
 from guard.wire.tokens import estimate_tokens
+from slo.codec import NOT_JSON
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete"})
 
@@ -71,7 +72,7 @@ class ResponsesWatcher(StreamWatcher):
             return False
         try:
             event = _read_event(data)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             self.reason = self.reason or Reason.MALFORMED
             return False
         kind = event.type if isinstance(event.type, str) else ""
@@ -96,7 +97,7 @@ class OpenAIResponses:
     def read_request(self, route: Route, body: bytes) -> RequestFacts:
         try:
             request = _read_request(body)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             return RequestFacts(body)
         user = request.safety_identifier or request.user
         return RequestFacts(
@@ -116,7 +117,7 @@ class OpenAIResponses:
     def read_answer(self, route: Route, body: bytes) -> AnswerFacts:
         try:
             answer = _read_response(body)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             return AnswerFacts(Reason.MALFORMED)
         if answer.error or answer.status == "failed":
             return AnswerFacts(Reason.INBAND_ERROR)

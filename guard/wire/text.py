@@ -9,6 +9,7 @@ import msgspec
 from guard.ports import ContextSource, ExchangeText
 from guard.wire.sse import EventSplitter, EventTooLarge, read_event
 from guard.wire.unpack import MAX_BYTES, unpack
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 LABEL_CHARS, MAX_CHOICES = 128, 16
@@ -42,7 +43,7 @@ def load_json(data: bytes) -> Any:
     """Decode, or None: of the words of an exchange what cannot be read is simply not there."""
     try:
         return _decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 
