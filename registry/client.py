@@ -1,168 +1,36 @@
-"""One port, two ways to the registry: over HTTP, or in this process.
-
-Both raise `RegistryRefused` for a refusal and `RegistryUnreachable` when nobody knows what happened; every write is
-safe to repeat after that.
-"""
+"""The registry over HTTP, behind the same port as the one of this process (`registry.local`)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
 
 from registry.errors import RegistryRefused, RegistryUnreachable
-from registry.model import AuditEntry, Control, Model, ModelVersion, Move, Stage, check_name, check_version
-from registry.store import RegistryStore
+from registry.local import LocalRegistry
+from registry.model import (
+    AuditEntry,
+    Control,
+    Evaluation,
+    Lineage,
+    Model,
+    ModelVersion,
+    Move,
+    Stage,
+    check_name,
+    check_version,
+)
+from registry.port import RegistryPort
+
+__all__ = ["LocalRegistry", "RegistryClient", "RegistryPort"]
 
 T = TypeVar("T")
 ANSWER_BYTES = 4 * 1024 * 1024
-
-
-class RegistryPort(Protocol):
-    """What the guard, the knowledge base and fine-tuning need of the registry."""
-
-    async def healthy(self) -> bool: ...
-
-    async def create_model(self, name: str, owner: str = "", description: str = "") -> Model: ...
-
-    async def models(self) -> tuple[Model, ...]: ...
-
-    async def create_version(
-        self,
-        model: str,
-        version: str,
-        *,
-        artifact_url: str = "",
-        description: str = "",
-        tags: tuple[str, ...] = (),
-        meta: Mapping[str, object] | None = None,
-        actor: str = "",
-    ) -> ModelVersion: ...
-
-    async def versions(self, model: str) -> tuple[ModelVersion, ...]: ...
-
-    async def production(self, model: str) -> ModelVersion | None: ...
-
-    async def transition(
-        self,
-        model: str,
-        version: str,
-        to_stage: Stage,
-        *,
-        actor: str,
-        rollback_to: str | None = None,
-        epoch: int | None = None,
-        key: str = "",
-        detail: str = "",
-    ) -> tuple[Move, ...]: ...
-
-    async def audit(self, limit: int = 200, model: str | None = None) -> tuple[AuditEntry, ...]: ...
-
-    async def control(self, service: str) -> Control | None: ...
-
-    async def put_control(self, control: Control, *, expected_epoch: int, actor: str) -> Control: ...
-
-    async def close(self) -> None: ...
-
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call off the event loop."""
-    return await asyncio.to_thread(call)
-
-
-class LocalRegistry:
-    """The store of this process behind the port. `offload` runs blocking calls; default: in a thread."""
-
-    def __init__(
-        self, store: RegistryStore, offload: Callable[[Callable[[], Any]], Awaitable[Any]] = in_thread
-    ) -> None:
-        self._store = store
-        self._offload = offload
-
-    async def healthy(self) -> bool:
-        return bool(await self._offload(self._store.healthy))
-
-    async def create_model(self, name: str, owner: str = "", description: str = "") -> Model:
-        model: Model = await self._offload(lambda: self._store.create_model(name, owner, description))
-        return model
-
-    async def models(self) -> tuple[Model, ...]:
-        models: tuple[Model, ...] = await self._offload(self._store.models)
-        return models
-
-    async def create_version(
-        self,
-        model: str,
-        version: str,
-        *,
-        artifact_url: str = "",
-        description: str = "",
-        tags: tuple[str, ...] = (),
-        meta: Mapping[str, object] | None = None,
-        actor: str = "",
-    ) -> ModelVersion:
-        made: ModelVersion = await self._offload(
-            lambda: self._store.create_version(
-                model,
-                version,
-                artifact_url=artifact_url,
-                description=description,
-                tags=tags,
-                meta=meta,
-                actor=actor,
-            )
-        )
-        return made
-
-    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
-        versions: tuple[ModelVersion, ...] = await self._offload(lambda: self._store.versions(model))
-        return versions
-
-    async def production(self, model: str) -> ModelVersion | None:
-        version: ModelVersion | None = await self._offload(lambda: self._store.production(model))
-        return version
-
-    async def transition(
-        self,
-        model: str,
-        version: str,
-        to_stage: Stage,
-        *,
-        actor: str,
-        rollback_to: str | None = None,
-        epoch: int | None = None,
-        key: str = "",
-        detail: str = "",
-    ) -> tuple[Move, ...]:
-        moves: tuple[Move, ...] = await self._offload(
-            lambda: self._store.transition(
-                model, version, to_stage, actor=actor, rollback_to=rollback_to, epoch=epoch, key=key, detail=detail
-            )
-        )
-        return moves
-
-    async def audit(self, limit: int = 200, model: str | None = None) -> tuple[AuditEntry, ...]:
-        entries: tuple[AuditEntry, ...] = await self._offload(lambda: self._store.audit(limit, model))
-        return entries
-
-    async def control(self, service: str) -> Control | None:
-        document: Control | None = await self._offload(lambda: self._store.control(service))
-        return document
-
-    async def put_control(self, control: Control, *, expected_epoch: int, actor: str) -> Control:
-        document: Control = await self._offload(
-            lambda: self._store.put_control(control, expected_epoch=expected_epoch, actor=actor)
-        )
-        return document
-
-    async def close(self) -> None:
-        await self._offload(self._store.close)
 
 
 class RegistryClient:
@@ -200,8 +68,9 @@ class RegistryClient:
         tags: tuple[str, ...] = (),
         meta: Mapping[str, object] | None = None,
         actor: str = "",
+        lineage: Lineage | None = None,
     ) -> ModelVersion:
-        body = {
+        body: dict[str, object] = {
             "version": version,
             "artifact_url": artifact_url,
             "description": description,
@@ -209,7 +78,12 @@ class RegistryClient:
             "meta": dict(meta or {}),
             "actor": actor,
         }
+        if lineage is not None:
+            body["lineage"] = asdict(lineage)
         return await self._call("POST", f"/models/{_segment(model)}/versions", ModelVersion, body)
+
+    async def version(self, model: str, version: str) -> ModelVersion:
+        return await self._call("GET", _place(model, version), ModelVersion)
 
     async def versions(self, model: str) -> tuple[ModelVersion, ...]:
         return await self._call("GET", f"/models/{_segment(model)}/versions", tuple[ModelVersion, ...])
@@ -233,15 +107,42 @@ class RegistryClient:
         epoch: int | None = None,
         key: str = "",
         detail: str = "",
+        if_production: str | None = None,
     ) -> tuple[Move, ...]:
         body: dict[str, object] = {"to_stage": str(to_stage), "actor": actor, "key": key, "detail": detail}
         if rollback_to is not None:
             body["rollback_to"] = rollback_to
         if epoch is not None:
             body["epoch"] = epoch
-        path = f"/models/{_segment(model)}/versions/{_segment(version, check_version)}/transition"
+        if if_production is not None:
+            body["if_production"] = if_production
+        path = f"{_place(model, version)}/transition"
         answer = await self._call("POST", path, dict[str, Any], body)
         return _decoded(answer.get("moves"), tuple[Move, ...], path)
+
+    async def aliases(self, model: str) -> dict[str, str]:
+        return await self._call("GET", f"/models/{_segment(model)}/aliases", dict[str, str])
+
+    async def resolve(self, model: str, alias: str) -> ModelVersion:
+        return await self._call("GET", f"/models/{_segment(model)}/aliases/{_segment(alias)}", ModelVersion)
+
+    async def set_alias(
+        self, model: str, alias: str, version: str | None, *, actor: str, expected: str | None = None
+    ) -> dict[str, str]:
+        body: dict[str, object] = {"version": version, "actor": actor}
+        if expected is not None:
+            body["expected"] = expected
+        path = f"/models/{_segment(model)}/aliases/{_segment(alias)}"
+        return await self._call("PUT", path, dict[str, str], body)
+
+    async def evaluate(
+        self, model: str, version: str, name: str, result: Mapping[str, object], *, actor: str, key: str = ""
+    ) -> tuple[Evaluation, ...]:
+        body = {"name": name, "result": dict(result), "actor": actor, "key": key}
+        return await self._call("POST", f"{_place(model, version)}/evaluations", tuple[Evaluation, ...], body)
+
+    async def evaluations(self, model: str, version: str) -> tuple[Evaluation, ...]:
+        return await self._call("GET", f"{_place(model, version)}/evaluations", tuple[Evaluation, ...])
 
     async def audit(self, limit: int = 200, model: str | None = None) -> tuple[AuditEntry, ...]:
         query = f"?limit={limit}" + (f"&model={_segment(model)}" if model else "")
@@ -296,6 +197,10 @@ class RegistryClient:
 
 def _segment(name: str, check: Callable[[str], str] = check_name) -> str:
     return quote(check(name), safe="")
+
+
+def _place(model: str, version: str) -> str:
+    return f"/models/{_segment(model)}/versions/{_segment(version, check_version)}"
 
 
 def _decoded(raw: object, kind: type[T], place: str) -> T:

@@ -42,6 +42,9 @@ class Database:
                 postgres_only.take_turns(db)  # two services that start at once would both create the tables
                 prepare(db)
             self._on_sqlite(sqlite_only.reserve)
+        except RegistryUnreachable:  # of another program's revision
+            self.engine.dispose()
+            raise
         except (sa.exc.SQLAlchemyError, sqlite_only.Error) as error:
             self.engine.dispose()
             cure = "check the URL and its access; a damaged file is copied, looked at, then moved aside"

@@ -34,6 +34,7 @@ STATUS: dict[str, int] = {
     "unknown_model": 404,
     "unknown_version": 404,
     "unknown_service": 404,
+    "unknown_alias": 404,
     "no_production": 404,
     "no_route": 404,
     "method_not_allowed": 405,
@@ -43,6 +44,7 @@ STATUS: dict[str, int] = {
     "no_target": 409,
     "conflict": 409,
     "stale_epoch": 409,
+    "reserved_alias": 409,
     "too_large": 413,
     "precondition_required": 428,
 }

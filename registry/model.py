@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -21,6 +21,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._+-]{0,63}$"
 MAX_EPOCH = 2**53  # what JSON readers keep exactly
 MAX_STAGE = 10_000
+CHAMPION, PREVIOUS = "champion", "previous"
+"""Aliases that follow the stages: what is in Production, and what was there before it."""
 _NAME = re.compile(NAME_PATTERN[1:-1])
 _VERSION = re.compile(VERSION_PATTERN[1:-1])
 
@@ -53,6 +55,34 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a version comes from, as it was said when it was registered. Never changes afterwards.
+
+    data_hash: of what it was made from. git_commit: of the code that made it. parent: version it was grown from.
+    parameters: JSON values (chunking, learning rate, embedder fingerprint...).
+    """
+
+    created_by: str = ""
+    data_hash: str = ""
+    git_commit: str = ""
+    parent: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One result of one version, added after the fact. name: what was run (`kb-gate`, `lora-eval`...)."""
+
+    entry_id: int
+    model: str
+    version: str
+    name: str
+    time_s: float
+    actor: str
+    result: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One version. `meta` holds JSON values only (artifact_type, dim, doc_count, hash...)."""
 
@@ -64,6 +94,7 @@ class ModelVersion:
     tags: tuple[str, ...] = ()
     meta: Mapping[str, object] = field(default_factory=dict)
     created_s: float = 0.0
+    lineage: Lineage = Lineage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +222,42 @@ def plan_transition(
         if stage is Stage.PRODUCTION
     )
     return (*demoted, Move(version, "rollback" if rollback_to else "promote", now, to_stage))
+
+
+def check_holder(stages: Mapping[str, Stage], if_production: str | None) -> None:
+    """Compare who is in Production with what a caller read before it decided ("" for nobody, None: no matter).
+
+    Raises:
+        RegistryRefused: `conflict`, somebody promoted or demoted in between.
+    """
+    holder = next((name for name, stage in stages.items() if stage is Stage.PRODUCTION), "")
+    if if_production is not None and if_production != holder:
+        raise RegistryRefused(
+            "conflict", f"Production is {holder or 'empty'}, not {if_production or 'empty'}; read it again and decide"
+        )
+
+
+def previous_after(previous: str, moves: Sequence[Move]) -> str:
+    """The `previous` pointer once `moves` were made: what a rollback would return to, "" when there is nothing.
+
+    After a rollback that is never the version that was just taken out: rolling back twice does not bring it back.
+
+    >>> previous_after("", plan_transition({"v1": Stage.PRODUCTION, "v2": Stage.STAGING}, "v2", Stage.PRODUCTION))
+    'v1'
+    >>> previous_after("v1", plan_transition({"v1": Stage.STAGING, "v2": Stage.PRODUCTION}, "v2", Stage.STAGING, "v1"))
+    ''
+    """
+    changed = [move for move in moves if move.from_stage is not move.to_stage]
+    risen = next((m for m in changed if m.to_stage is Stage.PRODUCTION), None)
+    fallen = next((m for m in changed if m.from_stage is Stage.PRODUCTION), None)
+    gone = {m.version for m in changed if m.to_stage is Stage.ARCHIVED}
+    if risen is not None and risen.action == "rollback":
+        gone |= {m.version for m in moves if m is not risen}
+    elif fallen is not None:
+        previous = fallen.version
+    if risen is not None:
+        gone.add(risen.version)
+    return "" if previous in gone else previous
 
 
 def _plan_rollback(stages: Mapping[str, Stage], bad: str, to_stage: Stage, target: str) -> tuple[Move, ...]:

@@ -3,6 +3,8 @@
     POST /models {name, owner, description}          GET /models
     POST|GET /models/{name}/versions                 GET /models/{name}/production
     POST /models/{name}/versions/{version}/transition {to_stage, actor, rollback_to}
+    GET /models/{name}/versions/{version}            POST|GET .../evaluations {name, result, actor}
+    GET /models/{name}/aliases                       GET|PUT /models/{name}/aliases/{alias} {version, actor, expected}
     GET /audit    GET /healthz    GET|PUT /control/{service} (If-Match: the epoch that was read)
 
 Handlers are plain functions: the framework runs them in threads, so a slow disk never stalls the loop.
@@ -29,6 +31,8 @@ from registry.model import (
     VERSION_PATTERN,
     AuditEntry,
     Control,
+    Evaluation,
+    Lineage,
     Model,
     ModelVersion,
     Move,
@@ -54,6 +58,16 @@ class NewModel(_Body):
     description: str = Field(default="", max_length=2000)
 
 
+class LineageBody(_Body):
+    """Where a version comes from; `parameters` takes any JSON values."""
+
+    created_by: str = Field(default="", max_length=200)
+    data_hash: str = Field(default="", max_length=200)
+    git_commit: str = Field(default="", max_length=200)
+    parent: str = Field(default="", max_length=200)
+    parameters: dict[str, Any] = Field(default={})
+
+
 class NewVersion(_Body):
     """POST /models/{name}/versions. `meta` takes any JSON values (artifact_type, dim, hash...)."""
 
@@ -63,12 +77,30 @@ class NewVersion(_Body):
     tags: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=32)
     meta: dict[str, Any] = Field(default={})
     actor: str = Field(default="", max_length=200)
+    lineage: LineageBody | None = None
+
+
+class AliasBody(_Body):
+    """PUT /models/{name}/aliases/{alias}. `version` null removes it; `expected`: what it points to now, "" nothing."""
+
+    version: str | None = Field(pattern=VERSION_PATTERN)
+    actor: str = Field(min_length=1, max_length=200)
+    expected: str | None = Field(default=None, max_length=64)
+
+
+class EvaluationBody(_Body):
+    """POST .../evaluations. `key` makes it safe to repeat."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    result: dict[str, Any]
+    actor: str = Field(min_length=1, max_length=200)
+    key: str = Field(default="", max_length=200)
 
 
 class Transition(_Body):
     """POST .../transition. `rollback_to`: the version that takes Production in the same transaction.
 
-    `epoch` (fence) and `key` (safe to repeat) are for programs.
+    `epoch` (fence), `key` (safe to repeat) and `if_production` (compare and set, "" for nobody) are for programs.
     """
 
     to_stage: str
@@ -77,6 +109,7 @@ class Transition(_Body):
     epoch: int | None = Field(default=None, ge=1)
     key: str = Field(default="", max_length=200)
     detail: str = Field(default="", max_length=2000)
+    if_production: str | None = Field(default=None, max_length=64)
 
 
 class ControlBody(_Body):
@@ -165,6 +198,7 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
             tags=tuple(body.tags),
             meta=body.meta,
             actor=body.actor,
+            lineage=Lineage(**body.lineage.model_dump()) if body.lineage else None,
         )
 
     @app.get("/models/{name}/versions")
@@ -182,9 +216,33 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
             epoch=body.epoch,
             key=body.key,
             detail=body.detail,
+            if_production=body.if_production,
         )
-        now = next(v for v in store.versions(name) if v.version == version)
-        return MovedTo(version=now, moves=list(moves), repeated=not moves)
+        return MovedTo(version=store.version(name, version), moves=list(moves), repeated=not moves)
+
+    @app.get("/models/{name}/versions/{version}")
+    def version(name: Name, version: VersionName) -> ModelVersion:
+        return store.version(name, version)
+
+    @app.get("/models/{name}/versions/{version}/evaluations")
+    def evaluations(name: Name, version: VersionName) -> list[Evaluation]:
+        return list(store.evaluations(name, version))
+
+    @app.post("/models/{name}/versions/{version}/evaluations", status_code=201, dependencies=writes)
+    def evaluate(name: Name, version: VersionName, body: EvaluationBody) -> list[Evaluation]:
+        return list(store.evaluate(name, version, body.name, body.result, actor=body.actor, key=body.key))
+
+    @app.get("/models/{name}/aliases")
+    def aliases(name: Name) -> dict[str, str]:
+        return store.aliases(name)
+
+    @app.get("/models/{name}/aliases/{alias}")
+    def resolve(name: Name, alias: Name) -> ModelVersion:
+        return store.resolve(name, alias)
+
+    @app.put("/models/{name}/aliases/{alias}", dependencies=writes)
+    def set_alias(name: Name, alias: Name, body: AliasBody) -> dict[str, str]:
+        return store.set_alias(name, alias, body.version, actor=body.actor, expected=body.expected)
 
     @app.get("/models/{name}/production")
     def production(name: Name) -> ModelVersion:

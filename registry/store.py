@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from registry import tables
+from registry import aliases, migrating, tables
 from registry.database import Database
 from registry.errors import RegistryRefused
 from registry.model import (
     AuditEntry,
     Control,
+    Evaluation,
+    Lineage,
     Model,
     ModelVersion,
     Move,
     Stage,
     check_control,
+    check_holder,
     check_name,
     check_version,
     plan_transition,
@@ -47,7 +50,7 @@ class RegistryStore:
 
     def __init__(self, url: str = "sqlite:///registry.db", *, wall_s: Callable[[], float] = _utc_s) -> None:
         self._wall_s = wall_s
-        self.database = Database(url, tables.metadata.create_all)
+        self.database = Database(url, migrating.prepare)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -75,7 +78,7 @@ class RegistryStore:
                     return there
                 raise RegistryRefused("exists", f"model {name!r} is registered by {there.owner!r}; choose another name")
             db.execute(tables.models.insert().values(**asdict(model), fence_epoch=0))
-            self._note(db, "create_model", actor or owner, name)
+            tables.note(db, self._wall_s(), "create_model", actor or owner, name)
             return model
 
         return self.database.write(work)
@@ -96,8 +99,11 @@ class RegistryStore:
         tags: tuple[str, ...] = (),
         meta: Mapping[str, object] | None = None,
         actor: str = "",
+        lineage: Lineage | None = None,
     ) -> ModelVersion:
         """Register a version in stage None; the same call again returns what is there.
+
+        lineage: where it comes from; `created_by` is the actor unless it says otherwise.
 
         Raises:
             RegistryRefused: bad_name, unknown_model, too_large; `exists` when the content differs: a version that
@@ -110,8 +116,9 @@ class RegistryStore:
             artifact_url=artifact_url,
             description=description,
             tags=tags,
-            meta=_checked_meta(meta or {}),
+            meta=_checked_json(meta or {}, "meta"),
             created_s=self._wall_s(),
+            lineage=_checked_lineage(lineage or Lineage(), actor),
         )
         if len(tags) > TAG_COUNT:
             raise RegistryRefused("too_large", f"tags: got {len(tags)}; at most {TAG_COUNT}")
@@ -120,19 +127,13 @@ class RegistryStore:
             tables.lock_model(db, model)
             there = tables.read_version(db, model, version)
             if there is not None:
-                same = (there.artifact_url, there.description, there.tags, dict(there.meta)) == (
-                    artifact_url,
-                    description,
-                    tags,
-                    dict(row.meta),
-                )
-                if same:
+                if _content(there) == _content(row):
                     return there
                 raise RegistryRefused(
                     "exists", f"version {version!r} of {model!r} has other content; register a new version"
                 )
             db.execute(tables.versions.insert().values(**tables.version_row(row)))
-            self._note(db, "create_version", actor, model, version, to_value=Stage.NONE)
+            tables.note(db, self._wall_s(), "create_version", actor, model, version, to_value=Stage.NONE)
             return row
 
         return self.database.write(work)
@@ -170,11 +171,13 @@ class RegistryStore:
         epoch: int | None = None,
         key: str = "",
         detail: str = "",
+        if_production: str | None = None,
     ) -> tuple[Move, ...]:
         """Move a version through the stages and return what moved (see `registry.model.plan_transition`).
 
         epoch: control epoch of the caller; older than the one that moved this model last is `stale_epoch`.
         key: makes the call safe to repeat: the second call with a key changes nothing and returns no moves.
+        if_production: what the caller believes to be in Production, "" for nothing; the loser of a race is refused.
         """
         check_name(model, "model")
 
@@ -194,6 +197,7 @@ class RegistryStore:
                 sa.select(tables.versions.c.version, tables.versions.c.stage).where(tables.versions.c.model == model)
             )
             stages = {row.version: Stage(row.stage) for row in rows}
+            check_holder(stages, if_production)
             moves = plan_transition(stages, version, to_stage, rollback_to)
             for move in moves:  # Demotions come first: at no moment are there two in Production.
                 if move.from_stage is not move.to_stage:
@@ -202,17 +206,77 @@ class RegistryStore:
                         .where(tables.versions.c.model == model, tables.versions.c.version == move.version)
                         .values(stage=move.to_stage.value)
                     )
+            aliases.follow(db, model, moves)
             if epoch is not None:
                 db.execute(tables.models.update().where(tables.models.c.name == model).values(fence_epoch=epoch))
             for move in moves:
                 last = move is moves[-1]
-                self._note(
-                    db, move.action, actor, model, move.version, move.from_stage, move.to_stage,
+                tables.note(
+                    db, self._wall_s(), move.action, actor, model, move.version, move.from_stage, move.to_stage,
                     detail, key if last and key else None,
                 )  # fmt: skip
             return moves
 
         return self.database.write(work)
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """One version. Raises RegistryRefused `unknown_model`, `unknown_version`."""
+        with self.database.read() as db:
+            return tables.require_version(db, check_name(model, "model"), check_version(version))
+
+    # -- aliases and evaluations ---------------------------------------------------------------------------------
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Alias to version; `champion` is what is in Production, `previous` what was there before."""
+        with self.database.read() as db:
+            tables.require_model(db, check_name(model, "model"))
+            return aliases.read(db, model)
+
+    def resolve(self, model: str, alias: str) -> ModelVersion:
+        """The version that an alias points to. Raises RegistryRefused `unknown_model`, `unknown_alias`."""
+        with self.database.read() as db:
+            tables.require_model(db, check_name(model, "model"))
+            return aliases.resolve(db, model, alias)
+
+    def set_alias(
+        self, model: str, alias: str, version: str | None, *, actor: str, expected: str | None = None
+    ) -> dict[str, str]:
+        """Point an alias to a version, None: remove it; returns all aliases (see `registry.aliases.point`)."""
+        check_name(model, "model")
+
+        def work(db: Connection) -> dict[str, str]:
+            tables.lock_model(db, model)
+            now_s = self._wall_s()
+            before, changed = aliases.point(db, model, alias, version, expected, now_s)
+            action = "alias" if changed else "noop"
+            tables.note(db, now_s, action, actor, model, version or before, before, version or "", f"alias {alias}")
+            return aliases.read(db, model)
+
+        return self.database.write(work)
+
+    def evaluate(
+        self, model: str, version: str, name: str, result: Mapping[str, object], *, actor: str, key: str = ""
+    ) -> tuple[Evaluation, ...]:
+        """Add a result to a version and return all of them; nothing is ever replaced. key: safe to repeat."""
+        check_name(name, "evaluation")
+        plain = _checked_json(result, "result")
+
+        def work(db: Connection) -> tuple[Evaluation, ...]:
+            tables.lock_model(db, check_name(model, "model"))
+            tables.require_version(db, model, version)
+            if not tables.used_key(db, key):
+                row = {"model": model, "version": version, "name": name, "actor": actor[:200], "result": plain}
+                db.execute(tables.evaluations.insert().values(time_s=self._wall_s(), **row))
+                tables.note(db, self._wall_s(), "evaluate", actor, model, version, "", name, "", key or None)
+            return tables.read_evaluations(db, model, version)
+
+        return self.database.write(work)
+
+    def evaluations(self, model: str, version: str) -> tuple[Evaluation, ...]:
+        """All results of a version, oldest first."""
+        with self.database.read() as db:
+            tables.require_version(db, check_name(model, "model"), check_version(version))
+            return tables.read_evaluations(db, model, version)
 
     # -- audit --------------------------------------------------------------------------------------------------
 
@@ -259,8 +323,8 @@ class RegistryStore:
                         "conflict",
                         f"control {control.service!r} is at epoch {now}, not {expected_epoch}; read it again",
                     )
-            self._note(
-                db, "control", actor, control.service, control.canary or control.stable,
+            tables.note(
+                    db, self._wall_s(), "control", actor, control.service, control.canary or control.stable,
                 f"epoch {expected_epoch}", f"epoch {control.epoch}",
                 f"canary_ratio={control.canary_ratio:g} phase={control.phase} incident={control.incident_id}",
             )  # fmt: skip
@@ -268,39 +332,27 @@ class RegistryStore:
 
         return self.database.write(work)
 
-    def _note(
-        self,
-        db: Connection,
-        action: str,
-        actor: str,
-        model: str,
-        version: str = "",
-        from_value: str = "",
-        to_value: str = "",
-        detail: str = "",
-        key: str | None = None,
-    ) -> None:
-        db.execute(
-            tables.audit.insert().values(
-                time_s=self._wall_s(),
-                action=action,
-                actor=actor[:200],
-                model=model,
-                version=version,
-                from_value=str(from_value),
-                to_value=str(to_value),
-                detail=detail[:2000],
-                key=key,
-            )
-        )
 
-
-def _checked_meta(meta: Mapping[str, object]) -> dict[str, object]:
+def _checked_json(value: Mapping[str, object], place: str) -> dict[str, object]:
     try:
-        text = json.dumps(dict(meta), allow_nan=False)
+        text = json.dumps(dict(value), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RegistryRefused("invalid", f"meta: {error}; JSON values only") from error
+        raise RegistryRefused("invalid", f"{place}: {error}; JSON values only") from error
     if len(text) > META_BYTES:
-        raise RegistryRefused("too_large", f"meta: {len(text)} bytes; at most {META_BYTES}")
+        raise RegistryRefused("too_large", f"{place}: {len(text)} bytes; at most {META_BYTES}")
     plain: dict[str, object] = json.loads(text)
     return plain
+
+
+def _checked_lineage(lineage: Lineage, actor: str) -> Lineage:
+    for name in ("created_by", "data_hash", "git_commit", "parent"):
+        if len(getattr(lineage, name)) > 200:
+            raise RegistryRefused("too_large", f"lineage: `{name}` has more than 200 characters")
+    parameters = _checked_json(lineage.parameters, "lineage: parameters")
+    return replace(lineage, created_by=lineage.created_by or actor[:200], parameters=parameters)
+
+
+def _content(version: ModelVersion) -> tuple[object, ...]:
+    """What may not change under a name. Who registered it may: two people may register the same thing."""
+    lineage = replace(version.lineage, created_by="")
+    return version.artifact_url, version.description, version.tags, dict(version.meta), lineage

@@ -9,7 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from registry.errors import RegistryRefused
-from registry.model import AuditEntry, Control, Model, ModelVersion, Stage
+from registry.model import AuditEntry, Control, Evaluation, Lineage, Model, ModelVersion, Stage
+
+REVISION = "r0002"
+"""Newest revision of `registry/migrations`: what `metadata` describes."""
 
 metadata = sa.MetaData()
 models = sa.Table(
@@ -21,6 +24,8 @@ models = sa.Table(
     sa.Column("created_s", sa.Float, nullable=False),
     # Highest control epoch that has moved this model's pointer; an enactor with an older one is stale.
     sa.Column("fence_epoch", sa.BigInteger, nullable=False),
+    # Columns that came later have defaults: a program from before them still writes here during an upgrade.
+    sa.Column("previous", sa.String(64), nullable=False, server_default=sa.text("''")),
 )
 versions = sa.Table(
     "versions",
@@ -33,6 +38,7 @@ versions = sa.Table(
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Column("meta", sa.JSON, nullable=False),
     sa.Column("created_s", sa.Float, nullable=False),
+    sa.Column("lineage", sa.JSON, nullable=False, server_default="{}"),
 )
 IN_PRODUCTION = versions.c.stage == Stage.PRODUCTION.value
 # The rule "one Production per model" is held by the database too, whoever writes.
@@ -58,6 +64,30 @@ audit = sa.Table(
     # A request that may be repeated carries a key; its second coming finds this row and changes nothing.
     sa.Column("key", sa.String(200), unique=True, nullable=True),
 )
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    sa.Column("model", sa.String(64), sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("alias", sa.String(64), primary_key=True),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("updated_s", sa.Float, nullable=False),
+)
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("entry_id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("time_s", sa.Float, nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("result", sa.JSON, nullable=False),
+)
+alembic_version = sa.Table(
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), primary_key=True),
+)
 control = sa.Table(
     "control",
     metadata,
@@ -77,6 +107,7 @@ control = sa.Table(
     sa.Column("mode", sa.String(16), nullable=False),
 )
 CONTROL_FIELDS = tuple(f.name for f in fields(Control))
+LINEAGE_FIELDS = tuple(f.name for f in fields(Lineage))
 
 
 def lock_model(db: Connection, model: str) -> int:
@@ -103,6 +134,23 @@ def read_version(db: Connection, model: str, version: str) -> ModelVersion | Non
     return None if row is None else to_version(row)
 
 
+def require_version(db: Connection, model: str, version: str) -> ModelVersion:
+    """One version. Raises RegistryRefused `unknown_model`, `unknown_version`."""
+    require_model(db, model)
+    found = read_version(db, model, version)
+    if found is None:
+        raise RegistryRefused(
+            "unknown_version", f"version {version!r} of {model!r} is not registered; register it first"
+        )
+    return found
+
+
+def read_evaluations(db: Connection, model: str, version: str) -> tuple[Evaluation, ...]:
+    """Results of one version, oldest first."""
+    query = sa.select(evaluations).where(evaluations.c.model == model, evaluations.c.version == version)
+    return tuple(Evaluation(**row) for row in db.execute(query.order_by(evaluations.c.entry_id)).mappings())
+
+
 def read_control(db: Connection, service: str) -> Control | None:
     row = db.execute(sa.select(control).where(control.c.service == service)).mappings().first()
     return None if row is None else Control(**{name: row[name] for name in CONTROL_FIELDS})
@@ -113,11 +161,14 @@ def to_model(row: Any) -> Model:
 
 
 def to_version(row: Any) -> ModelVersion:
-    known = {k: v for k, v in row.items() if k not in ("tags", "stage")}
-    return ModelVersion(**known, tags=tuple(row["tags"]), stage=Stage(row["stage"]))
+    """A version as it is registered."""
+    known = {k: v for k, v in row.items() if k not in ("tags", "stage", "lineage")}
+    said = {k: v for k, v in dict(row["lineage"] or {}).items() if k in LINEAGE_FIELDS}
+    return ModelVersion(**known, tags=tuple(row["tags"]), stage=Stage(row["stage"]), lineage=Lineage(**said))
 
 
 def version_row(version: ModelVersion) -> dict[str, Any]:
+    """A version as a row."""
     row = asdict(version)
     return row | {"tags": list(version.tags), "meta": dict(version.meta), "stage": version.stage.value}
 
@@ -125,3 +176,36 @@ def version_row(version: ModelVersion) -> dict[str, Any]:
 def to_entry(row: Any) -> AuditEntry:
     """An audit entry; the key of the request stays inside."""
     return AuditEntry(**{k: v for k, v in row.items() if k != "key"})
+
+
+def note(
+    db: Connection,
+    time_s: float,
+    action: str,
+    actor: str,
+    model: str,
+    version: str = "",
+    from_value: str = "",
+    to_value: str = "",
+    detail: str = "",
+    key: str | None = None,
+) -> None:
+    """Write one audit entry, in the transaction of what it tells of."""
+    db.execute(
+        audit.insert().values(
+            time_s=time_s,
+            action=action,
+            actor=actor[:200],
+            model=model,
+            version=version,
+            from_value=str(from_value),
+            to_value=str(to_value),
+            detail=detail[:2000],
+            key=key,
+        )
+    )
+
+
+def used_key(db: Connection, key: str) -> bool:
+    """Whether a request with this key was carried out already."""
+    return bool(key) and db.execute(sa.select(audit.c.entry_id).where(audit.c.key == key)).first() is not None

@@ -6,104 +6,22 @@ The registry of the simulated fleet (tests/sim) is held to them too, so that wha
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import uvicorn
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from registry import tables
-from registry.client import LocalRegistry, RegistryClient, RegistryPort
+from registry.client import RegistryClient, RegistryPort
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import Control, Stage
-from registry.service import create_app
 from registry.store import RegistryStore
-from slo.clock import SystemClock
-from tests.postgres_kit import Server
-from tests.sim.registry import MemoryRegistry
+from tests.registry_kit import Served, refusal, stages, with_versions
 
 FIRST = Control("faq-bot", 1, "v1.2.0", canary="v1.2.1", canary_ratio=0.1, phase="rolling_out")
-
-
-class Served:
-    """`create_app` behind a real socket, in a thread of its own."""
-
-    def __init__(self, store: RegistryStore, token: str | None) -> None:
-        config = uvicorn.Config(create_app(store, token=token), port=0, log_level="error", lifespan="off", ws="none")
-        self._server = uvicorn.Server(config)
-        self._socket = config.bind_socket()
-        self._socket.listen(64)  # connections queue from now on, before the server runs
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
-        self._socket.close()
-
-
-@pytest.fixture(params=["sqlite local", "sqlite http", "postgresql local", "postgresql http", "simulated local"])
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, way: str, tmp_path: Path) -> Iterator[RegistryStore]:
-    if way.startswith("sqlite"):
-        made = RegistryStore(f"sqlite:///{tmp_path}/registry.db")
-    elif way.startswith("simulated"):
-        made = MemoryRegistry(SystemClock().wall_s)  # type: ignore[assignment]
-    else:
-        server: Server = request.getfixturevalue("postgresql_server")
-        server.empty()
-        made = RegistryStore(server.url())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def served(store: RegistryStore) -> Iterator[Served]:
-    server = Served(store, token="t0p")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def port(request: pytest.FixtureRequest, way: str, store: RegistryStore) -> AsyncIterator[RegistryPort]:
-    if way.endswith("local"):
-        yield LocalRegistry(store)
-        return
-    served: Served = request.getfixturevalue("served")
-    client = RegistryClient(served.url, token="t0p")
-    yield client
-    await client.close()
-
-
-async def with_versions(port: RegistryPort, **stages: Stage) -> None:
-    await port.create_model("faq-bot", "sre", "answers")
-    for name, stage in stages.items():
-        await port.create_version("faq-bot", name)
-        if stage is not Stage.NONE:
-            await port.transition("faq-bot", name, Stage.STAGING, actor="t")
-        if stage in (Stage.PRODUCTION, Stage.ARCHIVED):
-            await port.transition("faq-bot", name, stage, actor="t")
-
-
-async def stages(port: RegistryPort) -> dict[str, str]:
-    return {v.version: v.stage.value for v in await port.versions("faq-bot")}
-
-
-async def refusal(call: object) -> str:
-    with pytest.raises(RegistryRefused) as caught:
-        await call  # type: ignore[misc]
-    assert "\n" not in str(caught.value)
-    return caught.value.reason
 
 
 @pytest.mark.anyio

@@ -12,11 +12,13 @@ from registry.errors import RegistryRefused
 from registry.model import (
     AuditEntry,
     Control,
+    Lineage,
     Model,
     ModelVersion,
     Move,
     Stage,
     check_control,
+    check_holder,
     check_name,
     check_version,
     plan_transition,
@@ -76,6 +78,7 @@ class MemoryRegistry:
         tags: tuple[str, ...] = (),
         meta: Mapping[str, object] | None = None,
         actor: str = "",
+        lineage: Lineage | None = None,  # of no matter to releases
     ) -> ModelVersion:
         versions = self._of(model)
         row = ModelVersion(model, check_version(version), Stage.NONE, artifact_url, description, tuple(tags),
@@ -106,12 +109,14 @@ class MemoryRegistry:
         epoch: int | None = None,
         key: str = "",
         detail: str = "",
+        if_production: str | None = None,
     ) -> tuple[Move, ...]:
         versions = self._of(model)
         if key and key in self._keys:
             return ()
         if epoch is not None and epoch < self._fence.get(model, 0):
             raise RegistryRefused("stale_epoch", f"epoch {epoch} is older than {self._fence[model]}")
+        check_holder({v.version: v.stage for v in versions.values()}, if_production)
         moves = plan_transition({v.version: v.stage for v in versions.values()}, version, to_stage, rollback_to)
         for move in moves:
             versions[move.version] = replace(versions[move.version], stage=move.to_stage)

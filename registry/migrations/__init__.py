@@ -1,0 +1,1 @@
+"""Revisions of the registry's tables; run by `registry.migrating`, in the transaction that it holds."""
