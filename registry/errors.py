@@ -47,5 +47,6 @@ STATUS: dict[str, int] = {
     "reserved_alias": 409,
     "too_large": 413,
     "precondition_required": 428,
+    "unsupported": 501,
 }
 """HTTP status of each reason. 409: the loser of a race, or a rule of the stages."""

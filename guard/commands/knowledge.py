@@ -1,4 +1,4 @@
-"""kb and registry: the answer path behind the guard."""
+"""kb: the answer path behind the guard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress
-from guard.settings import environment_value, split_host_port
+from guard.settings import environment_value
 from slo.errors import ConfigError
 
 
@@ -44,13 +44,6 @@ def register(groups: Groups) -> None:
         parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
     for parser in (add, search, serve):
         parser.add_argument("--embedder", help="name, path, or none (BM25 only); default: the one it was made with")
-
-    registry = add_group(groups, "registry", "version registry")
-    registry_serve = add_command(registry, "serve", run_registry_serve, "serve the version registry over REST",
-                                 "sft-guard registry serve --listen 127.0.0.1:8820")  # fmt: skip
-    registry_serve.add_argument("--listen", default="127.0.0.1:8820")
-    registry_serve.add_argument("--database", default="sqlite:///registry.sqlite", help="SQLAlchemy URL")
-    registry_serve.add_argument("--token-env", help="environment variable with the bearer token for writes")
 
 
 def run_kb_init(args: argparse.Namespace) -> int:
@@ -115,27 +108,3 @@ def run_kb_serve(args: argparse.Namespace) -> int:
 
 def _strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
-
-
-def run_registry_serve(args: argparse.Namespace) -> int:
-    """Serve until interrupted."""
-    import uvicorn
-
-    from guard.release.pointer import translated
-    from registry.service import create_app
-    from registry.store import RegistryStore
-
-    token = None
-    if args.token_env:
-        token = environment_value(args.token_env)
-        if token is None:
-            raise ConfigError("--token-env", args.token_env, "set that environment variable")
-    try:
-        host, port = split_host_port(args.listen)
-    except ValueError as error:
-        raise ConfigError("--listen", args.listen, "write host:port") from error
-    with translated():
-        store = RegistryStore(args.database)
-    progress(f"registry on http://{host}:{port} ({'writes need the token' if token else 'writes need no token'})")
-    uvicorn.run(create_app(store, token=token), host=host, port=port, log_level="warning")
-    return 0
