@@ -40,6 +40,7 @@ from guard.release.controller import Controller
 from guard.release.facts import Facts
 from guard.release.incident import Incident, IncidentKind
 from guard.release.journal import Journal
+from guard.release.kb_facts import KbFacts
 from guard.release.outbox import Outbox
 from guard.release.pointer import ReleaseRegistry, translated
 from guard.release.report import Hooks
@@ -201,6 +202,7 @@ class Guard:
             self._background("fleet_windows", self.fleet.run())
         self._background("release", self.controller.run())
         self._background("outbox", self.outbox.run())
+        self._background("kb_facts", self.kb_facts.run())
         self._background("windows", self._save_windows())
         self._background("lag", self._watch_lag())
         if file.alertmanager is not None and self._session is not None:
@@ -383,7 +385,9 @@ class Guard:
             wants={w.name: w.events for w in file.webhooks},
             on_page=lambda reason, item: log.error("webhook %s: %s; the outbox goes on for 24 h", item.target, reason),
         )
-        self._registry = ReleaseRegistry(self._registry_port(), file.service, model=file.registry.model)
+        port = self._registry_port()
+        self._registry = ReleaseRegistry(port, file.service, model=file.registry.model)
+        self.kb_facts = KbFacts(port, lambda: [version.kb for version in self.settings.file.versions.values()])
         hooks = Hooks(
             on_rollback=self._rolled_back,
             on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
@@ -439,7 +443,7 @@ class Guard:
 
     def _details(self, name: str) -> Mapping[str, str]:
         version = self.settings.file.versions.get(name)
-        return version.details if version else {}
+        return {**self.kb_facts.details(version.kb), **version.details} if version else {}
 
     # -- events ---------------------------------------------------------------------------------------------------
 

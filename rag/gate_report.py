@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rag.defects import EMPTY, MALFORMED, SPECIAL
 from rag.gate import Decision, Side, depths, shown
 from rag.profile import Profile
 from rag.profile_limits import REFUSED, Check
 
 ROWS_SHOWN = 50
+RATIOS = ("empty_ratio", "malformed_ratio", "duplicate_ratio")
 
 
 def markdown(decision: Decision) -> str:
@@ -65,28 +64,6 @@ def facts(profile: Profile) -> dict[str, object]:
     }
 
 
-def words(values: Mapping[str, object]) -> dict[str, str]:
-    """`facts` as short words for a table of differences; unknown ones are left out.
-
-    >>> words({"mean_tokens": 280.4, "empty_ratio": 0.15, "languages": {"cjk": 1.0}})
-    {'KB mean row': '280 tokens', 'KB empty rows': '15.0%', 'KB languages': 'cjk 100%'}
-    """
-    found: dict[str, str] = {}
-    for name, label in (("row_count", "KB rows"), ("mean_tokens", "KB mean row")):
-        value = values.get(name)
-        if isinstance(value, int | float):
-            found[label] = f"{value:.0f} tokens" if name == "mean_tokens" else f"{value:.0f}"
-    for name in ("empty", "malformed", "duplicate"):
-        value = values.get(f"{name}_ratio")
-        if isinstance(value, int | float):
-            found[f"KB {name} rows"] = f"{value:.1%}"
-    languages = values.get("languages")
-    if isinstance(languages, Mapping):
-        parts = (f"{k} {v:.0%}" for k, v in sorted(languages.items()) if isinstance(v, int | float))
-        found["KB languages"] = ", ".join(parts)
-    return found
-
-
 def _check(check: Check) -> dict[str, object]:
     rows = [{"place": row.place, "kind": row.kind, "reason": row.reason} for row in check.rows]
     return {"name": check.name, "state": check.state, "reason": check.reason, "value": check.value,
@@ -120,7 +97,10 @@ def _table(decision: Decision) -> list[str]:
 
 
 def _cells(profile: Profile, side: Side | None) -> dict[str, str]:
-    cells = {label.removeprefix("KB "): value for label, value in words(facts(profile)).items()}
+    figures = facts(profile)
+    cells = {"rows": f"{profile.row_count}", "mean row": f"{profile.lengths.mean:.0f} tokens"}
+    cells |= {name.replace("_ratio", " rows"): f"{figures[name]:.1%}" for name in RATIOS}
+    cells["languages"] = ", ".join(f"{name} {ratio:.0%}" for name, ratio in profile.language_ratio) or "-"
     if side is not None and side.outcome is not None and side.outcome.zero_hits is not None:
         cells |= {name: shown(share) for name, share in depths(side.outcome).items()}
         cells["zero-hit"] = shown(side.outcome.zero_hits)

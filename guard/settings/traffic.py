@@ -74,7 +74,9 @@ class VersionSettings(Model):
     upstreams: tuple[str, ...] = Field(min_length=1, description="Origins, http(s)://host:port[/base].")
     model: str = Field("", max_length=128)
     adapter: str = Field("", max_length=128)
-    kb: str = Field("", max_length=128)
+    kb: str = Field(
+        "", max_length=140, description="Knowledge base; MODEL@VERSION is looked up in the registry for incidents."
+    )
     prompt: str = Field("", max_length=128)
     policy: str = Field("", max_length=128)
     headers: dict[str, str] = Field(default_factory=dict, description="Headers set on every request to it.")
