@@ -213,15 +213,10 @@ def _embedder(settings: Settings) -> Iterator[Diagnosis]:
     if not settings.file.checks.enabled:
         yield Diagnosis("warn", "checks", "switched off: quality indicators stay unknown", "checks: {enabled: true}")
         return
-    from rag.embedding import embedder_status  # heavy libraries: only here, only in this process
+    from guard.embedder_report import embedder_findings  # reads models: only here, only in this process
 
-    ok, text = embedder_status(settings.file.checks.embedder)
-    yield Diagnosis(
-        "ok" if ok else "warn",
-        "embedder",
-        text,
-        "" if ok else "pip install 'sft-guard[embeddings]', or checks: {embedder: none}",
-    )
+    for state, subject, text, cure in embedder_findings(settings):
+        yield Diagnosis(state, subject, text, cure)
 
 
 def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:

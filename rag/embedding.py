@@ -17,6 +17,7 @@ from math import log, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rag.hashed import DIM_DEFAULT, DIM_MAX, DIM_MIN, HASHED_TFIDF, HashedTfIdfEmbedder
 from rag.static_embedder import CARD, StaticEmbedder
 from rag.text import char_ngrams, latin_ratio
 from slo.errors import DataError
@@ -101,6 +102,7 @@ class MiniLmEmbedder:
         from rag.minilm import MiniLm
 
         path = directory / "model.safetensors"
+        self.files = (path, directory / "tokenizer.json")
         try:
             weights = path.read_bytes()
         except OSError as error:
@@ -235,7 +237,7 @@ def embedder_status(name: str | None = None) -> tuple[bool, str]:
         return False, "embedder switched off by configuration: retrieval and checks work on words alone"
     if name in _DEFAULT_NAMES:
         needed: tuple[str, ...] = ("numpy", "safetensors", "tokenizers", _BUNDLE)
-    elif name.startswith(_HASHED):
+    elif name.startswith((_HASHED, HASHED_TFIDF)):
         needed = ("numpy",)
     elif _static_directory(name):
         needed = ("numpy", "safetensors")
@@ -279,6 +281,8 @@ def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: 
     name = name or DEFAULT_EMBEDDER
     if not embedder_status(name)[0]:
         return None
+    if name.startswith(HASHED_TFIDF):
+        return _hashed_tfidf(name)
     if name.startswith(_HASHED):
         return _hashed(name)
     if directory := _static_directory(name):
@@ -287,6 +291,14 @@ def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: 
         _limit_threads(threads)
         return MiniLmEmbedder(minilm_directory())
     return TransformerEmbedder(name, threads, allow_download)
+
+
+def _hashed_tfidf(name: str) -> HashedTfIdfEmbedder:
+    size = name.removeprefix(HASHED_TFIDF).lstrip("-") or str(DIM_DEFAULT)
+    if not size.isdigit() or not DIM_MIN <= int(size) <= DIM_MAX:
+        cure = f"write {HASHED_TFIDF}-N with N from {DIM_MIN} to {DIM_MAX}"
+        raise DataError(f"embedder {name!r}: the size is {size!r}; {cure}")
+    return HashedTfIdfEmbedder(int(size))
 
 
 def _hashed(name: str) -> HashedNgramEmbedder:

@@ -60,6 +60,8 @@ class StaticEmbedder:
         DataError: a file is missing, damaged, or not the one that the card names.
     """
 
+    every_answer = True
+
     def __init__(self, directory: Path, name: str | None = None) -> None:
         import numpy
         from safetensors.numpy import load
@@ -68,6 +70,7 @@ class StaticEmbedder:
 
         self._np = numpy
         self.card = _card(directory)
+        self.files = (directory / CARD, *(directory / file for file in self.card.files))
         content = {file: _verified(directory / file, digest) for file, digest in self.card.files.items()}
         self._ids, self._unknown_id = _tokenizer(self.card, content)
         try:

@@ -33,3 +33,10 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 STOP_BIGRAMS = frozenset(_STOP_BIGRAMS.split())
 """Bigrams of question words, politeness and function characters: they match every Chinese text alike."""
+
+FUNCTION_CHARACTERS = frozenset(
+    "的是了在不有和與及或為於以之其也而等這那此個中上下一二三人到由從被將把對就都會可能還又很最什麼甚何哪誰幾多少嗎呢吧請問"
+    "如因所但則並且來去後前時年月日大小我們你他她它您要用讓使得著過給向當者性該並各每某些位名次"
+    "与为于这个从将对会还么谁几多吗请问来后时们让过给当该并"
+)
+"""Chinese characters, traditional and simplified, that hold sentences together: frequent whatever a text is about."""

@@ -41,7 +41,7 @@ def check_similarity(
     if waiting_for and (embedded or semantic is None):
         return Finding(CHECK, CheckResult.SKIPPED, None, waiting_for)
     if semantic is not None and embedded:
-        score, detector = semantic.best_cosine(answer, others), semantic.name
+        score, detector = semantic.best_cosine(answer, others), semantic.semantic_for(answer, *others).name
     else:
         score = max(lexical_cosine(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)
         detector = "lexical (words and character bigrams)"

@@ -18,7 +18,8 @@ DRIFT_COMPONENT = "query"
 class CheckSpec:
     """Settings of one worker.
 
-    embedder: name or path for `rag.embedding.load_embedder`; "none" checks by words alone.
+    embedder: name or path for `rag.embedding.load_embedder`; scripts it does not cover are served by hashed character
+        n-grams. "none" checks by words alone.
     rules_path: rules.yaml; "" for the built-in rules only.
     grounding_threshold: hallucination score in [0, 1] from which an answer fails; None for the calibrated one.
     grounding_cosine: let the embedder speak about claims in doubt. Off: on the labelled sets it moves AUROC by 0.002 or
@@ -31,7 +32,7 @@ class CheckSpec:
     text_mode: what of an exchange's words comes back from the worker: none | redacted | full.
     """
 
-    embedder: str = "all-MiniLM-L6-v2"
+    embedder: str = "static"
     rules_path: str = ""
     grounding_threshold: float | None = None
     grounding_cosine: bool = False

@@ -118,6 +118,7 @@ class Worker:
             )
             began_s = self._clock.now_s()
             busy = len(self._jobs) >= BUSY_COUNT or began_s < self._embed_again_s
+            busy = busy and not (suite.semantic is not None and suite.semantic.every_answer)
             findings = suite.check(text, release=job.release, arm=job.arm, busy=busy)
             if not busy:
                 ended_s = self._clock.now_s()
@@ -136,6 +137,7 @@ def unavailable(reason: str) -> tuple[Finding, ...]:
 
 def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
     """Status line and embedder; None when it is off, missing or damaged."""
+    from rag.by_language import with_every_script
     from rag.embedding import embedder_status, load_embedder
 
     ok, line = embedder_status(spec.embedder)
@@ -147,7 +149,8 @@ def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
         return f"embedder not usable, by words alone: {' '.join(str(error).split())[:300]}", None
     if embedder is None:
         return line, None
-    return f"{embedder.name} {embedder.fingerprint}", Semantic(embedder)
+    serving = with_every_script(embedder)
+    return ", ".join(f"{name} {stamp}" for name, stamp in serving.fingerprints.items()), Semantic(serving)
 
 
 def main() -> int:

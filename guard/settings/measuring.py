@@ -24,7 +24,11 @@ class CheckSettings(Model):
     """Checks off the path."""
 
     enabled: bool = True
-    embedder: str = Field("all-MiniLM-L6-v2", description="Name or path of a sentence-transformers model, or none.")
+    embedder: str = Field(
+        "static",
+        description="static, all-MiniLM-L6-v2, the name or path of a sentence-transformers model, a directory made by "
+        "`sft-guard embedder distill`, endpoint (see `embeddings`), or none.",
+    )
     rules: Path | None = Field(None, description="rules.yaml")
     grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")
     queue: int = Field(2000, ge=1, le=100_000)

@@ -16,7 +16,6 @@ from guard.checks.grounding import check_grounding
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.worker import load_semantic
-from rag.embedding import embedder_status
 from slo.types import CheckResult
 
 PATH = Path(rag.text.__file__).parent / "demo_kb" / "kb.jsonl"
@@ -57,13 +56,18 @@ def test_true_sentences_pass_and_changed_numbers_and_units_fail(lang: str) -> No
     assert seen["unit", True] >= 0.85 * (seen["unit", True] + seen["unit", False])
 
 
-@pytest.mark.embeddings
-def test_the_default_embedder_serves_english_and_stays_out_of_chinese() -> None:
-    ok, why = embedder_status()
-    if not ok:
-        pytest.skip(why)
-    _, semantic = load_semantic(CheckSpec())
+def test_the_default_embedder_serves_english_by_words_pieces_and_chinese_by_characters() -> None:
+    line, semantic = load_semantic(CheckSpec())
     assert isinstance(semantic, Semantic)
-    assert semantic.covers("How many days of leave do I get?")
-    assert not semantic.covers("請問特別休假有幾天\uff1f")
-    assert semantic.best_cosine("annual leave days", ["holiday entitlement", "a red car"]) > 0.3
+    assert "static-all-MiniLM-L6-v2" in line
+    assert "hashed-tfidf-1024" in line
+    english, chinese = (
+        "How many days of leave do I get?",
+        "\u8acb\u554f\u7279\u5225\u4f11\u5047\u6709\u5e7e\u5929\uff1f",
+    )
+    assert semantic.semantic_for(english).embedder.name == "static-all-MiniLM-L6-v2"
+    assert semantic.semantic_for(chinese).embedder.name == "hashed-tfidf-1024"
+    assert semantic.semantic_for(english, chinese).embedder.name == "hashed-tfidf-1024"  # both by what covers both
+    assert semantic.best_cosine("annual leave days", ["holiday entitlement", "a red car"]) > 0.2
+    assert semantic.best_cosine(chinese, ["\u7b2c\u4e00\u5e74\u7279\u5225\u4f11\u5047\u4e03\u5929"]) > 0.2
+    assert semantic.every_answer
