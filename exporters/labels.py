@@ -18,7 +18,7 @@ VALUE_CHARS = 120
 
 FAILOPEN_DEPS = frozenset({
     "redis", "cache", "semantic", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "recorder", "loop",
-    "alertmanager", "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config",
+    "alertmanager", "webhook", "baseline", "screen", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config",
 })  # fmt: skip
 FAILOPEN_REASONS = frozenset({
     # how a dependency failed

@@ -13,7 +13,7 @@ from __future__ import annotations
 from random import random
 from typing import TYPE_CHECKING
 
-from guard.ports import Capture, Reason, Route
+from guard.ports import Capture, Reason, Refusal, Route
 from guard.replay import replay
 from guard.split import session_key, session_label
 from guard.streaming import BodyCapture, ByteRelay, EventRelay, PackedEventRelay
@@ -44,7 +44,7 @@ class Passage:
         "_assignment", "_body_out", "_cache", "_capture", "_chunked_out", "_client", "_connecting",
         "_connecting_since_s", "_connection", "_dialect", "_facts", "_first_byte_s", "_first_token_s", "_head",
         "_head_out", "_hold", "_method", "_overhead_s", "_path", "_plan", "_pool", "_ready_s", "_relay", "_request",
-        "_retried", "_route", "_session", "_started_s", "_status", "_stream", "_turn", "_wall_s", "_watcher",
+        "_refusal", "_retried", "_route", "_session", "_started_s", "_status", "_stream", "_turn", "_wall_s", "_watcher",
         "done", "exchange_id",
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ class Passage:
         self._status = 0
         self._cache = _BYPASS
         self._turn: Turn | None = None
+        self._refusal: Refusal | None = None
         self._capture: BodyCapture | None = None
         self._watcher: StreamWatcher | None = None
         self._head: http1.ResponseHead | None = None
@@ -82,6 +83,11 @@ class Passage:
         self._assignment = path.split.assign(self._session)
         plan: TargetPlan = path.plan(self._assignment.target)
         self._plan = plan
+        if path.screen is not None and facts.understood:
+            refusal = self._refusal = path.screen.refusal(route, self._dialect.question(route, body))
+            if refusal is not None:
+                self._reply_error(Reason.GUARD_BLOCKED)
+                return
         if path.cache is not None and not path.draining:
             turn = self._turn = path.cache.turn(
                 head, body, route, release=plan.release, epoch=self._assignment.cache_epoch, mark=plan.mark,
@@ -334,9 +340,13 @@ class Passage:
         begun = self._status == 200
         self._status = status
         keep_alive = head.keep_alive and reason is not Reason.DRAINING
-        body = error_body(reason)
+        refusal = self._refusal
+        if refusal is None:
+            body = error_body(reason)
+        else:
+            body = error_body(reason, refusal.message, param=refusal.param, code=refusal.finding.check)
         self._client.write(reply(status, body, keep_alive=keep_alive, extra=extra, head_only=head.method == b"HEAD"))
-        if reason in _REFUSALS:
+        if reason in _REFUSALS or refusal is not None:
             outcome = Outcome.BLOCKED
         elif reason in _TIMEOUTS:
             outcome = Outcome.TIMEOUT
@@ -438,6 +448,7 @@ class Passage:
             usage=usage,
             cost_usd=cost_usd,
             traceparent=notes.get(b"traceparent", b"")[:100].decode("latin-1"),
+            findings=() if self._refusal is None else (self._refusal.finding,),
         )
         capture = self._captured() if outcome is Outcome.OK else None
         turn, self._turn = self._turn, None
@@ -450,12 +461,14 @@ class Passage:
         if capture is None or head is None:
             return None
         headers = tuple([field[3] for field in head.fields])
-        return Capture(self._route, self._request, capture.body(), headers, self._stream, capture.truncated)
+        roles = self._method.notes.get(b"x-guard-roles", b"")[:_ROLES_BYTES].decode("latin-1")
+        return Capture(self._route, self._request, capture.body(), headers, self._stream, capture.truncated, roles)
 
 
 _BYTE_RELAY = ByteRelay()
 _BYPASS, _MISS, _HIT = CacheStatus.BYPASS, CacheStatus.MISS, CacheStatus.HIT
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
+_ROLES_BYTES = 1024
 _TRACEPARENT = frozenset({b"traceparent"})
 _NOTHING: frozenset[bytes] = frozenset()
 

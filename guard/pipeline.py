@@ -181,7 +181,8 @@ class WorkerPipeline:
         self._next_id += 1
         data = frame(
             Job(job_id, self._routes.get(capture.route, capture.route), exchange.release, exchange.arm, capture.request,
-                capture.response, capture.response_headers, capture.stream, capture.truncated)
+                capture.response, capture.response_headers, capture.stream, capture.truncated, capture.roles,
+                exchange.tenant)
         )  # fmt: skip
         self._waiting.append(_Item(exchange, job_id, data, self._clock.now_s()))
         self._bytes += len(data)

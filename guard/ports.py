@@ -40,6 +40,7 @@ class Reason(StrEnum):
     EGRESS_DENIED = "egress_denied"
     DRAINING = "draining"
     INTERNAL = "internal"
+    GUARD_BLOCKED = "guard_blocked"  # a safety check in mode enforce refused the question: 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class ContextSource:
     text_field: str = "text"
     retrieval_s_path: str = ""  # where the answer path reports its retrieval time, seconds
     id_field: str = "doc_id"  # when the list holds objects, the field that names the document
+    acl_field: str = "acl"  # when the list holds objects, the field with the roles that may see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Capture:
     response_headers: tuple[tuple[bytes, bytes], ...]
     stream: bool
     truncated: bool
+    roles: str = ""  # x-guard-roles of the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ class ExchangeText:
     """The words of one exchange. contexts None: unknown (unchecked, never passed); (): zero-hit.
 
     response_model, finish_reasons: what the answer says of itself, for traces. answer_source, escalated: which way the
-    answer path took, by its own word (header `x-answer-source`, or `answer_source` in the body).
+    answer path took, by its own word (header `x-answer-source`, or `answer_source` in the body). system: the request's
+    own system messages. context_tags: access tags of each context, None where it carries none; () when unknown.
     """
 
     question: str
@@ -217,6 +221,25 @@ class ExchangeText:
     finish_reasons: tuple[str, ...] = ()
     answer_source: str = ""
     escalated: bool = False
+    system: str = ""
+    context_tags: tuple[tuple[str, ...] | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a question goes no further. message: for the caller, without a word of the question; code: the check."""
+
+    finding: Finding
+    message: str
+    param: str
+
+
+class QuestionScreen(Protocol):
+    """Looks at a question before the upstream is asked."""
+
+    def refusal(self, route: Route, question: str) -> Refusal | None:
+        """None: it may pass. Never raises, never waits: what breaks lets the question pass and is counted."""
+        ...
 
 
 class CheckPipeline(Protocol):
@@ -227,6 +250,7 @@ class CheckPipeline(Protocol):
 
 __all__ = [
     "Assignment", "Capture", "CheckPipeline", "CheckedSink", "ContextSource", "Endpoint", "ExchangeSink",
-    "ExchangeText", "FailOpenCounter", "Finding", "Limits", "Pricer", "Reason", "Route", "Splitter", "Target",
+    "ExchangeText", "FailOpenCounter", "Finding", "Limits", "Pricer", "QuestionScreen", "Reason", "Refusal", "Route",
+    "Splitter", "Target",
     "Timeouts", "Version",
 ]  # fmt: skip

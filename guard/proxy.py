@@ -22,7 +22,18 @@ from guard.cache.service import AnswerCache
 from guard.limits import Admission, Egress, RetryBudget
 from guard.listener import HEAD, ClientConnection
 from guard.passage import Passage, retry_after_s
-from guard.ports import Capture, ExchangeSink, Limits, Pricer, Reason, Route, Splitter, Target, Timeouts
+from guard.ports import (
+    Capture,
+    ExchangeSink,
+    Limits,
+    Pricer,
+    QuestionScreen,
+    Reason,
+    Route,
+    Splitter,
+    Target,
+    Timeouts,
+)
 from guard.split import session_key, session_label
 from guard.upstream import EndpointPool, PoolStats, Upstreams
 from guard.wire.dialect import Dialect
@@ -119,6 +130,7 @@ class DataPath:
         cache: AnswerCache | None = None,
         freezes_gc: bool = True,
         trace: Callable[[bytes, bytes], bytes] | None = None,
+        screen: QuestionScreen | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -128,6 +140,7 @@ class DataPath:
             allow_networks: networks that public names may resolve into, e.g. "10.0.0.0/8".
             tls_context: for https endpoints; the default verifies certificate and name with the system's authorities.
             trace: (exchange id, the client's traceparent or b"") -> traceparent for the upstream; None passes it on.
+            screen: refuses questions before the upstream; None lets all pass.
             cache: answers repeats; None: every request goes to an upstream.
             freezes_gc: what exists at the start is hidden from the garbage collector; for a process that only serves.
 
@@ -141,6 +154,7 @@ class DataPath:
         self.draining = False
         self._freezes_gc = freezes_gc
         self.trace = trace
+        self.screen = screen
         self.retries = RetryBudget()
         self.admission = Admission()
         self.upstreams = Upstreams(self.limits, self.timeouts, now_s, Egress(allow_networks), tls_context)

@@ -47,7 +47,9 @@ from guard.release.report import Hooks
 from guard.release.state import Mode, Phase, ReleaseState
 from guard.release.webhook import Sender, WebhookSender
 from guard.rule_files import Rules
+from guard.safety.screen import Screen
 from guard.settings import Settings, split_host_port
+from guard.settings.safety import safety_spec
 from guard.sinks import CheckedSink, PathSink, WindowsRecorder
 from guard.split import WeightedSplit
 from guard.state_files import AlertStore, load_windows, save_windows
@@ -121,6 +123,7 @@ class Guard:
             self.exporter.gauge_source(self.kept_care.care.gauges)
             self.exporter.gauge_source(self.cache.gauges)
         self.fanout = Fanout(recorders, self._recorder_failed)
+        self.safety = safety_spec(settings)
         self.pipeline = self._pipeline()
         self.data_path = DataPath(
             settings.routes,
@@ -133,6 +136,7 @@ class Guard:
             trace=onward_of(settings),
             own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb, self._flag)},
             cache=self.cache.answers if self.cache is not None else None,
+            screen=Screen(self.safety, self.exporter, self.clock.now_s) if self.safety.screens else None,
         )
         if self.kept_care is not None:
             sick = lambda: self.vitals.last_lag_s > LOOP_LAG_S  # noqa: E731 - a question, asked twice a second
@@ -362,6 +366,7 @@ class Guard:
             pii=checks.pii,
             drift_reference=self.rules.drift_reference,
             drift_window=checks.drift.window,
+            safety=self.safety,
             text_mode=self.settings.file.exchange_log.text,
         )
         return WorkerPipeline(

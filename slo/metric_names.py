@@ -67,7 +67,10 @@ INDICATORS: dict[str, Indicator] = {
     )
 }  # fmt: skip
 
-CHECKS = ("rules", "grounding", "similarity", "query_drift", "zero_hit", "pii")
+CHECKS = (
+    "rules", "grounding", "similarity", "query_drift", "zero_hit", "pii",
+    "injection", "context_injection", "question_pii", "prompt_leak", "toxicity", "question_toxicity", "acl",
+)  # fmt: skip
 """Closed set of the `check` label."""
 
 METRICS: dict[str, Metric] = {
@@ -168,6 +171,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_check_queue_length", "gauge", "Answers waiting for the checks"),
         Metric("sft_guard_check_coverage_ratio", "gauge", "Share of recent answers that were checked"),
         Metric("sft_guard_failopen_total", "counter", "Answers served past a broken dependency", ("dep", "reason")),
+        Metric("sft_guard_blocked_total", "counter", "Questions refused before the upstream by a safety check",
+               ("route", "check")),
         Metric("sft_guard_webhook_deliveries_total", "counter", "Webhook attempts", ("result",)),
         Metric("sft_guard_alerts_received_total", "counter",
                "Alerts that Alertmanager sent here; truncated: those it left out of its deliveries", ("result",)),

@@ -40,6 +40,8 @@ class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
     response_headers: tuple[tuple[bytes, bytes], ...]
     stream: bool
     truncated: bool
+    roles: str = ""
+    tenant: str = ""
 
 
 class Ready(msgspec.Struct, tag="r", array_like=True, frozen=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from guard.safety.modes import SafetySpec
+
 TEXT_MODES = ("none", "redacted", "full")
 
 
@@ -29,6 +31,7 @@ class CheckSpec:
     drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
         `drift_window` questions of the stable release.
     drift_window: questions per comparison.
+    safety: modes of the safety signals.
     text_mode: what of an exchange's words comes back from the worker: none | redacted | full.
     """
 
@@ -42,3 +45,4 @@ class CheckSpec:
     drift_reference: str = ""
     drift_window: int = 200
     text_mode: str = "redacted"
+    safety: SafetySpec = SafetySpec()

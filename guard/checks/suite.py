@@ -1,4 +1,4 @@
-"""All checks of one exchange, in order of cost: rules, pii, zero-hit, drift, grounding, similarity.
+"""All checks of one exchange: rules, zero-hit, grounding, similarity, personal data, safety signals, drift.
 
 A check that breaks says `unavailable` with the reason; it never stops the others. Under load the worker passes `busy`
 and nothing is embedded: grounding goes by words, similarity is sampled.
@@ -18,6 +18,7 @@ from guard.checks.selftest import selftest
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.ports import ExchangeText
+from guard.safety.checks import SafetyChecks
 from slo.errors import GuardError
 from slo.types import CheckResult, Finding
 
@@ -50,13 +51,16 @@ class CheckSuite:
                 self._drift_problem = str(error)
         self._drift = drift.DriftCheck(spec.drift_window, reference)
         self.grounding_problem = selftest(self.calibration)
+        self._safety = SafetyChecks(spec.safety)
 
     def retest(self) -> None:
         """Run the golden pairs again; from now on grounding says `unavailable` when they no longer separate."""
         self.grounding_problem = selftest(self.calibration, self.semantic)
 
-    def check(self, text: ExchangeText, *, release: str, arm: str, busy: bool = False) -> tuple[Finding, ...]:
-        """Findings of one exchange, one per check. Never raises on any text."""
+    def check(
+        self, text: ExchangeText, *, release: str, arm: str, busy: bool = False, roles: frozenset[str] = frozenset()
+    ) -> tuple[Finding, ...]:
+        """Findings of one exchange, one per check. roles: of the reader, for the ACL check. Never raises on any text."""
         question, answer, contexts = text.question[:QUESTION_CHARS], text.answer, text.contexts
         semantic, waiting_for = self.semantic, "embedder loading" if self.embedder_pending else ""
         if busy and semantic is not None:
@@ -71,8 +75,9 @@ class CheckSuite:
                 lambda: similarity.check_similarity(answer, contexts, text.reference, semantic, waiting_for),
             ),
         ]
-        if self.spec.pii:
+        if self.spec.pii and self.spec.safety.pii_answer != "off":
             findings.append(_run("pii", lambda: pii.check_pii(answer, allowed)))
+        findings += [_run(name, work) for name, work in self._safety.checks(text, roles)]
         if self.spec.drift:
             findings.append(_run("query_drift", lambda: self._check_drift(question, release, arm)))
         return tuple(findings)
@@ -114,7 +119,8 @@ _redact_cached = lru_cache(maxsize=512)(pii.redact)  # the same contexts come ba
 def stored_text(text: ExchangeText, mode: str) -> tuple[ExchangeText | None, int]:
     """What may be stored of the words, and how many values were redacted."""
     if mode == "none":
-        return replace(text, question="", answer="", contexts=None, reference=""), 0
+        return replace(text, question="", answer="", contexts=None, reference="", system="", context_tags=()), 0
+    text = replace(text, system="", context_tags=())  # never part of what is stored
     if mode == "full":
         return text, 0
     counts = 0

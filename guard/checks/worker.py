@@ -20,6 +20,7 @@ from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted, stored_text
 from guard.ports import Route
+from guard.safety.acl import roles_of
 from guard.wire.dialects import DIALECTS
 from slo.clock import Clock, SystemClock
 from slo.errors import GuardError
@@ -119,7 +120,8 @@ class Worker:
             began_s = self._clock.now_s()
             busy = len(self._jobs) >= BUSY_COUNT or began_s < self._embed_again_s
             busy = busy and not (suite.semantic is not None and suite.semantic.every_answer)
-            findings = suite.check(text, release=job.release, arm=job.arm, busy=busy)
+            roles = roles_of(job.roles, job.tenant)
+            findings = suite.check(text, release=job.release, arm=job.arm, busy=busy, roles=roles)
             if not busy:
                 ended_s = self._clock.now_s()
                 self._embed_again_s = ended_s + (ended_s - began_s) * (1.0 / EMBED_SHARE - 1.0)

@@ -32,6 +32,7 @@ class Settings:
         self.registry_token = self._env("registry.token_env", file.registry.token_env)
         self.prometheus_token = self._env("windows.token_env", file.windows.token_env)
         self.otel_headers = self._otel_headers()
+        self.safety_canary = self._env("checks.safety.leak.canary_env", file.checks.safety.leak.canary_env)
         redis = file.cache.redis if file.cache is not None and file.cache.enabled else None
         self.redis_password = self._env("cache.redis.password_env", redis.password_env) if redis else None
         self.cache_secret = self._cache_secret(redis.hmac_key_env) if redis else None

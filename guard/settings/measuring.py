@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from guard.settings.safety import SafetySettings
 from guard.settings.fields import Bytes, Model, Ratio, Seconds
 
 
@@ -35,6 +36,7 @@ class CheckSettings(Model):
     queue_bytes: Bytes = 8 * 2**20
     pii: bool = True
     drift: DriftSettings = DriftSettings()
+    safety: SafetySettings = SafetySettings()
 
 
 class LogSettings(Model):

@@ -51,6 +51,7 @@ class Contexts(Model):
     prompt_end: str = Field("", description="Text after the contexts inside the last user message.")
     text_field: str = Field("text", description="Field with the text when the list holds objects.")
     id_field: str = Field("doc_id", description="Field with the document's id when the list holds objects.")
+    acl_field: str = Field("acl", description="Field with the roles that may see it when the list holds objects.")
     retrieval_s: str = Field("", description="Dotted path of the retrieval time in seconds.")
 
 
@@ -177,5 +178,6 @@ def route_of(r: RouteSettings) -> Route:
         r.contexts.text_field,
         r.contexts.retrieval_s,
         r.contexts.id_field,
+        r.contexts.acl_field,
     )
     return Route(r.name, r.path, r.adapter, contexts, r.question, r.answer, r.usage, r.error, r.priority)

@@ -100,6 +100,10 @@ class Dialect(Protocol):
         """All words of the request, to estimate its tokens by."""
         ...
 
+    def question(self, route: Route, body: bytes) -> str:
+        """The user's question alone, without delimited contexts; "" when the body is not understood."""
+        ...
+
     def error_frame(self, reason: Reason) -> bytes:
         """The event that tells an official client that its stream failed."""
         ...

@@ -13,7 +13,16 @@ import msgspec
 from guard.ports import ExchangeText, Reason, Route
 from guard.wire.dialect import AnswerFacts, PlainFrames, RequestFacts, StreamWatcher
 from guard.wire.sse import read_event
-from guard.wire.text import Headers, assemble, content_text, documents_of, last_user_text, load_json
+from guard.wire.text import (
+    Headers,
+    assemble,
+    content_text,
+    documents_of,
+    last_user_text,
+    load_json,
+    question_alone,
+    system_text,
+)
 from guard.wire.tokens import estimate_tokens
 from slo.codec import NOT_JSON
 
@@ -217,16 +226,24 @@ class OpenAIChat(PlainFrames):
             return "\n".join(content_text(message.get("content")) for message in messages if isinstance(message, dict))
         return content_text(request.get("prompt"))
 
+    def question(self, route: Route, body: bytes) -> str:
+        asked = load_json(body)
+        return question_alone(route.contexts, _asked(asked)) if isinstance(asked, dict) else ""
+
     def extract_text(
         self, route: Route, request: bytes, response: bytes, response_headers: Headers, stream: bool
     ) -> ExchangeText:
         asked = load_json(request)
-        question = ""
+        question, system = "", ""
         if isinstance(asked, dict):
-            question = last_user_text(asked.get("messages")) or content_text(asked.get("prompt"))
+            question, system = _asked(asked), system_text(asked.get("messages"))
         documents = documents_of(response, response_headers, stream)
         answer = "".join(map(_words_of_event, documents)) if stream else "".join(map(_words_of_body, documents))
-        return assemble(route.contexts, question, answer, documents, response_headers)
+        return assemble(route.contexts, question, answer, documents, response_headers, system)
+
+
+def _asked(request: dict[str, Any]) -> str:
+    return last_user_text(request.get("messages")) or content_text(request.get("prompt"))
 
 
 def _first_choice(document: Any) -> dict[str, Any]:

@@ -15,7 +15,16 @@ from guard.wire.dialect import AnswerFacts, RequestFacts, StreamWatcher
 from guard.wire.openai_chat import edit_object, token_count
 from guard.wire.replies import MESSAGE_OF
 from guard.wire.sse import read_event
-from guard.wire.text import Headers, assemble, content_text, documents_of, last_user_text, load_json
+from guard.wire.text import (
+    Headers,
+    assemble,
+    content_text,
+    documents_of,
+    last_user_text,
+    load_json,
+    question_alone,
+    system_text,
+)
 from guard.wire.tokens import estimate_tokens
 from slo.codec import NOT_JSON
 
@@ -144,6 +153,10 @@ class OpenAIResponses:
             words.append(content_text(asked))
         return "\n".join(words)
 
+    def question(self, route: Route, body: bytes) -> str:
+        asked = load_json(body)
+        return question_alone(route.contexts, last_user_text(asked.get("input"))) if isinstance(asked, dict) else ""
+
     def error_frame(self, reason: Reason) -> bytes:
         # Clients of typed events read `type`; the official one raises on an `error` object, whatever the type.
         message = MESSAGE_OF.get(reason, reason.value)
@@ -155,13 +168,17 @@ class OpenAIResponses:
         self, route: Route, request: bytes, response: bytes, response_headers: Headers, stream: bool
     ) -> ExchangeText:
         asked = load_json(request)
-        question = last_user_text(asked.get("input")) if isinstance(asked, dict) else ""
+        question, system = "", ""
+        if isinstance(asked, dict):
+            question = last_user_text(asked.get("input"))
+            parts = (content_text(asked.get("instructions")), system_text(asked.get("input")))
+            system = "\n".join(filter(None, parts))
         documents = documents_of(response, response_headers, stream)
         if stream:
             answer = "".join(map(_delta_text, documents))
         else:
             answer = _output_text(documents[0].get("output")) if isinstance(documents[0], dict) else ""
-        return assemble(route.contexts, question, answer, documents, response_headers)
+        return assemble(route.contexts, question, answer, documents, response_headers, system)
 
 
 def _delta_text(event: Any) -> str:

@@ -27,6 +27,9 @@ class Passthrough:
     def request_text(self, route: Route, body: bytes) -> str:
         return ""
 
+    def question(self, route: Route, body: bytes) -> str:
+        return ""
+
     def error_frame(self, reason: Reason) -> bytes:
         return b""  # A frame in an unknown protocol would be a forgery; the cut connection says enough.
 

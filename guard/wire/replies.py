@@ -29,6 +29,7 @@ STATUS_OF: dict[Reason, HTTPStatus] = {
     Reason.SLOW_REQUEST: HTTPStatus.REQUEST_TIMEOUT,
     Reason.NO_ROUTE: HTTPStatus.NOT_FOUND,
     Reason.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Reason.GUARD_BLOCKED: HTTPStatus.BAD_REQUEST,
 }
 """Status of an answer that the guard gives because of a reason; refused requests bring their own."""
 
@@ -52,14 +53,14 @@ MESSAGE_OF: dict[Reason, str] = {
 }
 
 
-def error_body(reason: Reason, message: str = "") -> bytes:
-    """The JSON that OpenAI clients turn into an exception.
+def error_body(reason: Reason, message: str = "", *, param: str | None = None, code: str = "") -> bytes:
+    """The JSON that OpenAI clients turn into an exception. code: when it says more than the reason.
 
     >>> error_body(Reason.SHED, "later")
     b'{"error":{"message":"later","type":"shed","param":null,"code":"shed"}}'
     """
     text = message or MESSAGE_OF.get(reason, reason.value)
-    return _encode({"error": {"message": text, "type": reason.value, "param": None, "code": reason.value}})
+    return _encode({"error": {"message": text, "type": reason.value, "param": param, "code": code or reason.value}})
 
 
 def error_frame(reason: Reason, message: str = "") -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from guard.ports import ContextSource, ExchangeText
+from guard.safety.acl import tags_of
 from guard.wire.sse import EventSplitter, EventTooLarge, read_event
 from guard.wire.unpack import MAX_BYTES, unpack
 from slo.codec import NOT_JSON
@@ -70,6 +71,18 @@ def last_user_text(messages: Any) -> str:
     return ""
 
 
+def system_text(messages: Any) -> str:
+    """Words of the messages whose role is `system` or `developer`."""
+    if not isinstance(messages, list):
+        return ""
+    found = (
+        content_text(message.get("content"))
+        for message in messages
+        if isinstance(message, dict) and message.get("role") in ("system", "developer")
+    )
+    return "\n".join(filter(None, found))
+
+
 def open_body(response: bytes, headers: Headers) -> bytes:
     """The body without its content coding, within the caps of `unpack`.
 
@@ -95,26 +108,34 @@ def stream_events(body: bytes) -> list[tuple[bytes, Any]]:
     return events
 
 
-def _context_texts(value: Any, text_field: str) -> tuple[str, ...] | None:
+Tagged = tuple["tuple[str, ...] | None", "tuple[tuple[str, ...] | None, ...]"]
+"""(contexts or None when unknown, access tags of each)."""
+
+_UNKNOWN: Tagged = (None, ())
+
+
+def _context_texts(value: Any, source: ContextSource) -> Tagged:
     if isinstance(value, str):
-        return (value,) if value.strip() else ()
+        return ((value,) if value.strip() else ()), ()
     if not isinstance(value, list):
-        return None
+        return _UNKNOWN
     found: list[str] = []
+    tags: list[tuple[str, ...] | None] = []
     for item in value:
-        text = at_path(item, text_field) if isinstance(item, dict) else item
+        text = at_path(item, source.text_field) if isinstance(item, dict) else item
         if isinstance(text, str):
             found.append(text)
+            tags.append(tags_of(at_path(item, source.acl_field)) if isinstance(item, dict) else None)
     # A list whose items cannot be read is unknown, which is not the same as an empty one (a zero hit).
-    return tuple(found) if found or not value else None
+    return (tuple(found), tuple(tags)) if found or not value else _UNKNOWN
 
 
-def _from_header(source: ContextSource, headers: Headers) -> tuple[str, ...] | None:
+def _from_header(source: ContextSource, headers: Headers) -> Tagged:
     wanted = source.header.lower().encode()
     for name, value in headers:
         if name == wanted:
-            return _context_texts(load_json(value), source.text_field)
-    return None
+            return _context_texts(load_json(value), source)
+    return _UNKNOWN
 
 
 def split_prompt(source: ContextSource, question: str) -> tuple[str, tuple[str, ...] | None]:
@@ -133,20 +154,28 @@ def split_prompt(source: ContextSource, question: str) -> tuple[str, tuple[str, 
     return (before + after).strip(), tuple(part.strip() for part in parts if part.strip())
 
 
-def assemble(source: ContextSource, question: str, answer: str, documents: list[Any], headers: Headers) -> ExchangeText:
+def question_alone(source: ContextSource, question: str) -> str:
+    """The question without the contexts that a prompt carries."""
+    return split_prompt(source, question)[0] if source.prompt_start else question
+
+
+def assemble(
+    source: ContextSource, question: str, answer: str, documents: list[Any], headers: Headers, system: str = ""
+) -> ExchangeText:
     """Put the words of an exchange together; contexts come from the first source that is set.
 
     documents: the decoded body, or the decoded events of a stream (the last that holds the path counts).
     """
     contexts: tuple[str, ...] | None = None
+    tags: tuple[tuple[str, ...] | None, ...] = ()
     if source.body_path:
         for document in reversed(documents):
             value = at_path(document, source.body_path)
             if value is not None:
-                contexts = _context_texts(value, source.text_field)
+                contexts, tags = _context_texts(value, source)
                 break
     elif source.header:
-        contexts = _from_header(source, headers)
+        contexts, tags = _from_header(source, headers)
     elif source.prompt_start:
         question, contexts = split_prompt(source, question)
     answer_source, escalated = _way(documents, headers)
@@ -159,6 +188,8 @@ def assemble(source: ContextSource, question: str, answer: str, documents: list[
         finish_reasons=_finish_reasons(documents),
         answer_source=answer_source,
         escalated=escalated,
+        system=system,
+        context_tags=tags,
     )
 
 

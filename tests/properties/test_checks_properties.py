@@ -10,7 +10,8 @@ from guard.checks.facts import statement
 from guard.checks.grounding import answer_score, check_grounding
 from guard.checks.lexicon import normalise
 from guard.checks.numbers import chinese_number, quantities, to_chinese
-from guard.checks.pii import find_pii, luhn, redact
+from guard.checks.pii import find_pii, redact
+from guard.checks.pii_patterns import luhn
 from guard.checks.rules import Rules
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted

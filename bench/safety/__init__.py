@@ -1,0 +1,1 @@
+"""How good the safety signals are, and how their models are trained."""

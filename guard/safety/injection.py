@@ -1,0 +1,201 @@
+"""Prompt injection: instructions to the model in a question, and in retrieved contexts. Pure.
+
+A question is judged as a whole and by windows of sentences, so that a long harmless text cannot hide a short order. A
+context is judged sentence by sentence: how much the sentence is an order or a request, and how little it has to do with
+its neighbours and with the question. Both go through `hidden.reveal` first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from guard.safety.cues import cues_of, words_of
+from guard.safety.hidden import Revealed, reveal
+from guard.safety.linear import Features, Model, features, load_models, score
+from slo.types import CheckResult, Finding
+
+QUESTION_CHECK, CONTEXT_CHECK = "injection", "context_injection"
+DETECTOR = "cues+linear"
+QUESTION_CHARS = 8_000
+"""Of a longer question the first and the last half of this are read: orders stand at the ends, and time is bounded."""
+
+CONTEXT_CHARS = 32_000
+WINDOW_SENTENCES = 3
+SENTENCE_CHARS = 600
+EVIDENCE_CHARS = 160
+EVIDENCE_COUNT = 3
+CERTAIN = frozenset({"tags", "exfiltration"})
+"""Signs that have no harmless use in a context: letters nobody can see, links that carry placeholders away."""
+
+_BREAK = re.compile(r"\n|(?<=[.!?\u3002\uff01\uff1f\uff1b])(?:[\"'\u201d\u300d)\]]{0,2})(?:\s+|(?<=[\u3002\uff01\uff1f\uff1b]))")
+_STOP = frozenset(
+    "this that with from have has had were was will would could should about into your their there which what when where "
+    "while them then than they these those been being also only just more most other some such very each over under after "
+    "before between because does did doing make made please provide response answer reply".split()
+)
+_HAN = re.compile("[\u3400-\u9fff]{2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a context, read once. text: as it stands there; terms: what it is about."""
+
+    text: str
+    found: Features
+    terms: frozenset[str]
+    signs: frozenset[str]
+
+
+def sentences_of(text: str) -> list[str]:
+    """Split at sentence ends and line breaks; very long pieces are cut.
+
+    >>> sentences_of("One thing. Another? Yes")
+    ['One thing.', 'Another?', 'Yes']
+    """
+    pieces = [piece.strip() for piece in _BREAK.split(text)]
+    return [
+        piece[i : i + SENTENCE_CHARS] for piece in pieces if piece for i in range(0, len(piece), SENTENCE_CHARS)
+    ]  # fmt: skip
+
+
+def terms_of(plain: str, words: Sequence[str]) -> frozenset[str]:
+    """What a revealed sentence is about: longer words by their first five letters, pairs of Chinese characters."""
+    found = {word[:5] for word in words if len(word) > 3 and word not in _STOP}
+    if not plain.isascii():
+        for run in _HAN.findall(plain):
+            found.update(run[i : i + 2] for i in range(len(run) - 1))
+    return frozenset(found)
+
+
+def question_features(text: Revealed) -> Features:
+    """What the question model sees of one text."""
+    words = words_of(text.plain)
+    names = [*cues_of(text.plain, words), *(f"sign_{sign}" for sign in text.signs)]
+    return features(text.plain, words, names, {"long": 1.0} if len(text.plain) > 400 else None)
+
+
+def question_parts(question: str) -> list[Revealed]:
+    """What of a question is scored: the whole of it, then windows of sentences when it is long."""
+    if len(question) > QUESTION_CHARS:
+        question = f"{question[: QUESTION_CHARS // 2]}\n{question[-QUESTION_CHARS // 2 :]}"
+    seen = reveal(question)
+    found = [seen]
+    parts = sentences_of(seen.plain)
+    if len(parts) > WINDOW_SENTENCES:
+        for i in range(0, len(parts) - 1, WINDOW_SENTENCES - 1):
+            found.append(Revealed(" ".join(parts[i : i + WINDOW_SENTENCES]), seen.signs))
+    return found
+
+
+def question_score(question: str, model: Model | None = None) -> float:
+    """Chance that a question tries to take the model over, 0..1."""
+    model = model or load_models().question
+    return max(score(model, question_features(part)) for part in question_parts(question))
+
+
+def check_question(question: str, rate: str) -> Finding:
+    """rate: the false-positive rate whose threshold decides. Score: `question_score`."""
+    if not question.strip():
+        return Finding(QUESTION_CHECK, CheckResult.SKIPPED, None, "no question")
+    model = load_models().question
+    value = question_score(question, model)
+    if value < model.thresholds[rate]:
+        return Finding(QUESTION_CHECK, CheckResult.PASS, round(value, 4), "", (), DETECTOR)
+    reason = "the question reads like instructions to the model"
+    return Finding(QUESTION_CHECK, CheckResult.FAIL, round(value, 4), reason, (), DETECTOR)
+
+
+def read_sentences(context: str) -> tuple[Sentence, ...]:
+    """Read a context; cached, because the same contexts come back in RAG traffic."""
+    return _read_cached(context) if len(context) <= 8_000 else _read(context[:CONTEXT_CHARS])
+
+
+def _read(context: str) -> tuple[Sentence, ...]:
+    found = []
+    whole = reveal(context)
+    # What was hidden behind an encoding or in invisible letters stands at the end of the revealed text only.
+    source = whole.plain if whole.signs & {"encoded", "tags"} else context
+    for text in sentences_of(source):
+        seen = reveal(text)
+        words = words_of(seen.plain)
+        names = [*cues_of(seen.plain, words), *(f"sign_{sign}" for sign in whole.signs)]
+        found.append(
+            Sentence(text, features(seen.plain, words, names), terms_of(seen.plain, words), seen.signs)
+        )  # fmt: skip
+    return tuple(found)
+
+
+_read_cached = lru_cache(maxsize=512)(_read)
+
+
+_PLACE = {0: "first", -1: "last"}
+
+
+def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> list[Features]:
+    """What the context model sees of each sentence: its own features, and how far it is from the rest.
+
+    asked: terms of the question.
+    """
+    counts: dict[str, int] = {}
+    for sentence in sentences:
+        for term in sentence.terms:
+            counts[term] = counts.get(term, 0) + 1
+    result = []
+    for position, sentence in enumerate(sentences):
+        terms, own = sentence.terms, sentence.found
+        near = sum(1 for term in terms if counts[term] > 1)
+        off = 1.0 - near / len(terms) if terms else 0.5
+        to_question = len(terms & asked) / len(terms) if terms else 0.0
+        more = {"off": off, "asked": to_question}
+        for name in ("task", "question", "your_answer", "embed", "task_zh", "your_answer_zh", "override", "wh"):
+            if name in own.named:
+                more[f"off_{name}"] = off
+        place = "alone" if len(sentences) == 1 else _PLACE.get(position - len(sentences) * (position > 0), "")
+        if place:
+            more[place] = 1.0
+            if "question" in own.named or "wh" in own.named:
+                more[f"{place}_question"] = 1.0  # the title of an FAQ entry
+        if len(terms) < 2:
+            more["few"] = 1.0
+        result.append(Features({**own.named, **more}, own.buckets, own.scale))
+    return result
+
+
+def context_scores(context: str, question: str = "", model: Model | None = None) -> list[tuple[float, str]]:
+    """(score, sentence) of each sentence of one context."""
+    model = model or load_models().context
+    sentences = read_sentences(context)
+    asked = _asked(question)
+    scored = []
+    for sentence, found in zip(sentences, context_features(sentences, asked), strict=True):
+        value = 1.0 if sentence.signs & CERTAIN else score(model, found)
+        scored.append((value, sentence.text))
+    return scored
+
+
+@lru_cache(maxsize=64)
+def _asked(question: str) -> frozenset[str]:
+    plain = reveal(question[:QUESTION_CHARS]).plain
+    return terms_of(plain, words_of(plain))
+
+
+def check_contexts(contexts: Sequence[str] | None, question: str, rate: str) -> Finding:
+    """Score: the highest of any sentence. Evidence: the sentences that read like orders, worst first."""
+    if contexts is None:
+        return Finding(CONTEXT_CHECK, CheckResult.SKIPPED, None, "contexts unknown")
+    if not any(c.strip() for c in contexts):
+        return Finding(CONTEXT_CHECK, CheckResult.SKIPPED, None, "no contexts")
+    model = load_models().context
+    limit = model.thresholds[rate]
+    scored = [(value, i, text) for i, c in enumerate(contexts, 1) for value, text in context_scores(c, question, model)]
+    bad = sorted((s for s in scored if s[0] >= limit), key=lambda s: -s[0])
+    highest = round(max((s[0] for s in scored), default=0.0), 4)
+    if not bad:
+        return Finding(CONTEXT_CHECK, CheckResult.PASS, highest, "", (), DETECTOR)
+    where = sorted({i for _, i, _ in bad})
+    reason = f"context {', '.join(map(str, where[:5]))}: {len(bad)} sentence{'s' if len(bad) > 1 else ''} to the model"
+    evidence = tuple(f"context {i}: {text[:EVIDENCE_CHARS]}" for _, i, text in bad[:EVIDENCE_COUNT])
+    return Finding(CONTEXT_CHECK, CheckResult.FAIL, highest, reason, evidence, DETECTOR)
