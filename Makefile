@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag lora
 STAMP := .venv/.setup-stamp
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -44,6 +44,9 @@ cache-model: setup  ## random histories against the cache: every hit held agains
 
 bench-cache: setup  ## the answer cache: money saved, a release with and without warming, the gate, hits against direct
 	$(BIN)/python -m bench.cache
+
+bench-safety: setup  ## train and measure the safety signals on the development sets (DATA=DIR), writes the models and docs/accuracy.md
+	$(BIN)/python -m bench.safety --write $(if $(DATA),--data $(DATA))
 
 bench-verdicts: setup  ## how right verdicts are and what they cost, by simulation with seeds; QUICK=1 for small sizes
 	$(BIN)/python -m bench.verdicts --seed $(or $(SEED),1) $(if $(QUICK),--quick)

@@ -24,7 +24,6 @@ from guard.checks.spec import CheckSpec
 from guard.ports import Capture, CheckedSink, ExchangeText, Route
 from slo.clock import Clock
 from slo.codec import NOT_JSON
-from slo.metric_names import CHECKS
 from slo.types import CheckResult, Exchange, Finding
 
 log = logging.getLogger("guard.pipeline")
@@ -40,10 +39,16 @@ FAIL_OPEN_REASON = {
 
 _DROP_LABELS = {reason: {"reason": reason} for reason in FAIL_OPEN_REASON}
 _FAIL_OPEN_LABELS = {reason: {"dep": "checks", "reason": word} for reason, word in FAIL_OPEN_REASON.items()}
-GIVEN_UP = {
-    reason: tuple(Finding(check, CheckResult.UNAVAILABLE, None, f"not checked: {reason}") for check in CHECKS)
-    for reason in FAIL_OPEN_REASON
-}
+
+
+def _given_up(spec: CheckSpec) -> dict[str, tuple[Finding, ...]]:
+    """By reason: what is said of an exchange that nobody looked at."""
+    return {
+        reason: tuple(Finding(check, CheckResult.UNAVAILABLE, None, f"not checked: {reason}") for check in spec.names)
+        for reason in FAIL_OPEN_REASON
+    }
+
+
 TRIES = 2
 """A text that was with the worker when it died this often is given up as poison."""
 
@@ -140,6 +145,7 @@ class WorkerPipeline:
         command: tuple[str, ...] | None = None,
     ) -> None:
         self._hello = frame(Hello(spec, routes))
+        self._given_up = _given_up(spec)
         self._routes = {route: i for i, route in enumerate(routes)}
         self._on_checked, self._counters, self._clock = on_checked, counters, clock
         self._limits = limits or PipelineLimits()
@@ -199,7 +205,7 @@ class WorkerPipeline:
         self._dropped[reason] += 1
         self._counters.inc("sft_guard_checks_dropped_total", _DROP_LABELS[reason])
         self._counters.inc("sft_guard_failopen_total", _FAIL_OPEN_LABELS[reason])
-        self._tell(_with_findings(exchange, GIVEN_UP[reason]), None, checked=False)
+        self._tell(_with_findings(exchange, self._given_up[reason]), None, checked=False)
 
     def _tell(self, exchange: Exchange, text: ExchangeText | None, *, checked: bool) -> None:
         if len(self._recent) == RECENT_COUNT:

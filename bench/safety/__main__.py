@@ -80,11 +80,14 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
     """The section of docs/accuracy.md."""
     head = ["", *(f"at {r}" for r in RATES)]
     lines = [
-        f"    .venv/bin/{COMMAND}", "",
-        "Development halves, cross-fitted: no text was judged by weights that had seen it, and no BIPIA attack by weights that had "
-        "seen its category. The columns are the named false-positive rates of the setting; what they flag of each kind of "
-        "harmless text stands beside. Expressions: a dozen of the kind that firewalls for prompts publish. MiniLM: logistic "
-        "regression on all-MiniLM-L6-v2, same rows, same folds, same way of setting the limit (rows thinned to keep the run short).", "",
+        f"Command: `.venv/bin/{COMMAND}` (needs the development sets).", "",
+        "Development halves, cross-fitted: no text was judged by weights that had seen it, and no BIPIA attack by "
+        "weights\n"
+        "that had seen its category. The columns are the named false-positive rates of the setting. Expressions: "
+        "a dozen\n"
+        "of the kind that firewalls for prompts publish. MiniLM: logistic regression on all-MiniLM-L6-v2, same "
+        "rows, same\n"
+        "folds, same way of setting the limit (rows thinned to keep the run short).", "",
         "### Injection in questions", "",
     ]  # fmt: skip
     rows = []
@@ -117,7 +120,7 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
     count, finds = pii.false_finds(data)
     said = ", ".join(f"{kind} {n}" for kind, n in sorted(finds.items())) or "none"
     lines += [
-        "The patterns were adjusted while looking at this set. In texts that hold nobody's data "
+        "The patterns were adjusted while looking at this set. In texts that hold nobody's data\n"
         f"({count:,} encyclopedia passages and how-to pages) they find: {said}.", "", "### Time", "",
     ]  # fmt: skip
     lines += [table(["", "microseconds"], [[k, f"{v:.0f}"] for k, v in microseconds(data).items()])]
@@ -126,9 +129,13 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
 
 def main(argv: list[str] | None = None) -> int:
     """Train, measure, print; write when asked to."""
-    parser = argparse.ArgumentParser(prog="python -m bench.safety", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.safety", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--data", type=Path, default=sets.ROOT.parent / "shared" / "data")
-    parser.add_argument("--write", action="store_true", help="write the trained models and the section of docs/accuracy.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the trained models and the section of docs/accuracy.md"
+    )
     parser.add_argument("--no-embedder", action="store_true", help="leave the comparison with MiniLM out")
     args = parser.parse_args(argv)
     if not (args.data / "safety").is_dir():

@@ -56,7 +56,9 @@ def own_chinese() -> list[tuple[str, str, bool]]:
 def questions(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Result:
     """Fit, cross-fit and calibrate the question model."""
     texts = sets.questions(data)
-    own = [sets.Text(f"own zh test ({kind})", text, attack) for kind, text, attack in own_chinese() if kind != "context"]
+    own = [
+        sets.Text(f"own zh test ({kind})", text, attack) for kind, text, attack in own_chinese() if kind != "context"
+    ]
     table, own_table = train.question_table(texts), None
     folds = np.array([t.fold for t in texts])
     values = np.full(len(texts), np.nan)
@@ -142,6 +144,10 @@ def _limit(groups: list[np.ndarray], rate: float) -> float:
     return float(np.nextafter(values[order][min(index, len(values) - 1)], np.inf))
 
 
+def _matched(texts: list[str]) -> float:
+    return float(np.mean([bool(PATTERNS.search(text)) for text in texts])) if texts else 0.0
+
+
 def contexts(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Result:
     """Fit, cross-fit and calibrate the context model. Hosts of the measured attacks were never trained on."""
     pages = sets.training_pages(data)
@@ -163,7 +169,9 @@ def contexts(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Res
         for k, where in enumerate(sets.PLACES):
             host = chinese[(n * 13 + k) % len(chinese)]
             kind = "own zh attacks" if is_attack else "own zh harmless"
-            planted.append(sets.Page(host.source, sets.planted(host.text, attack, where), "", attack, n % sets.FOLDS, where, kind))
+            planted.append(
+                sets.Page(host.source, sets.planted(host.text, attack, where), "", attack, n % sets.FOLDS, where, kind)
+            )
     measured = hosts + planted
     _say(f"reading {len(measured)} measured pages")
     test = train.page_table(measured)
@@ -174,7 +182,8 @@ def contexts(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Res
     cross = np.zeros(len(pages))
     for fold in range(sets.FOLDS):
         held = np.array([
-            p.fold == fold or (p.category not in ("", "own", "clinc") and sets.fold_of(p.category) == fold) for p in pages
+            p.fold == fold or (p.category not in ("", "own", "clinc") and sets.fold_of(p.category) == fold)
+            for p in pages
         ])  # fmt: skip
         model = train.fit(table, ~held)
         mine = fold_of_row == fold
@@ -206,9 +215,9 @@ def contexts(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Res
     result.caught = _shares(groups, limits)
     bipia = [p for p in planted if not p.category.startswith("own zh")]
     result.plain = {
-        "all": float(np.mean([bool(PATTERNS.search(p.text)) for p in bipia])),
-        "own zh attacks": float(np.mean([bool(PATTERNS.search(p.text)) for p in planted if p.category == "own zh attacks"] or [0])),
-        "harmless": float(np.mean([bool(PATTERNS.search(h.text)) for h in hosts])),
+        "all": _matched([p.text for p in bipia]),
+        "own zh attacks": _matched([p.text for p in planted if p.category == "own zh attacks"]),
+        "harmless": _matched([h.text for h in hosts]),
     }  # fmt: skip
     if embed is not None:
         result.minilm = _minilm_contexts(pages, hosts, bipia, embed)
@@ -244,7 +253,9 @@ def _minilm_contexts(
         chosen = set(mine)
         own = [(n, s) for n, s in pieces if n in chosen]
         if own:
-            for (n, _), value in zip(own, fitted.decision_function(np.array([vectors[s] for _, s in own])), strict=True):
+            for (n, _), value in zip(
+                own, fitted.decision_function(np.array([vectors[s] for _, s in own])), strict=True
+            ):
                 found[n] = max(found[n], value)
     groups: dict[str, list[float]] = defaultdict(list)
     for page, value in zip(test_pages, found, strict=True):

@@ -9,9 +9,13 @@ from bench.safety.sets import Grammar, rows_of
 from guard.checks.pii import find_pii
 
 KIND_OF = {
-    "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "EMAIL_ADDRESS": "email", "IBAN_CODE": "iban", "US_SSN": "national_id",
+    "PHONE_NUMBER": "phone",
+    "CREDIT_CARD": "card",
+    "EMAIL_ADDRESS": "email",
+    "IBAN_CODE": "iban",
+    "US_SSN": "national_id",
     "IP_ADDRESS": "ip",
-}  # fmt: skip
+}
 
 
 def measure(data: Path) -> dict[str, tuple[float, float, int, int]]:

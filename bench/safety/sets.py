@@ -74,7 +74,14 @@ def questions(data: Path) -> list[Text]:
     grammar = Grammar(11)
     rows: list[Text] = []
     for lang, scale in (("en", 1.0), ("zh", 0.6)):
-        for family, count in (("override", 700), ("role", 500), ("theft", 500), ("marked", 400), ("exfil", 200), ("plant", 200)):
+        for family, count in (
+            ("override", 700),
+            ("role", 500),
+            ("theft", 500),
+            ("marked", 400),
+            ("exfil", 200),
+            ("plant", 200),
+        ):
             for _ in range(int(count * scale)):
                 attack = grammar.attack(family, lang)
                 if grammar.chance(0.15):  # an ordinary question first, then the order
@@ -91,7 +98,10 @@ def questions(data: Path) -> list[Text]:
     for i, row in enumerate(rows_of(safety / "piguard_valid.jsonl")):
         if not row["source"].startswith("BIPIA"):  # an ordinary task is no attack when the user asks for it
             rows.append(Text(f"piguard {row['source'].split('_')[0]}", row["text"], bool(row["label"]), i % FOLDS))
-    rows += [Text("wildguard", r["text"], False, i % FOLDS) for i, r in enumerate(rows_of(safety / "benign_prompts_dev.jsonl"))]
+    rows += [
+        Text("wildguard", r["text"], False, i % FOLDS)
+        for i, r in enumerate(rows_of(safety / "benign_prompts_dev.jsonl"))
+    ]
     for name, count in (("clinc_train", 2500), ("banking77_train", 1200)):
         found = [r["text"] for r in rows_of(intents / f"{name}.jsonl")]
         rows += [Text(name.partition("_")[0], text, False, fold_of(text)) for text in sample(found, count)]
@@ -102,7 +112,9 @@ def attacks_for_pages(data: Path) -> list[tuple[str, str]]:
     """(category, text) of the BIPIA text attacks, and PIGuard's of the same kind."""
     found = [(r["category"], r["text"]) for r in rows_of(data / "safety" / "bipia_text_attack_train.jsonl")]
     found += [
-        ("validation", r["text"]) for r in rows_of(data / "safety" / "piguard_valid.jsonl") if r["source"] == "BIPIA_text"
+        ("validation", r["text"])
+        for r in rows_of(data / "safety" / "piguard_valid.jsonl")
+        if r["source"] == "BIPIA_text"
     ]  # fmt: skip
     return found
 
@@ -114,7 +126,9 @@ def planted(text: str, attack: str, where: str) -> str:
     if where == "end":
         return f"{text} {attack}"
     half = len(text) // 2
-    cut = next((text.index(mark, half) + len(mark) for mark in (". ", "\u3002", "\n", " ") if mark in text[half:]), half)
+    cut = next(
+        (text.index(mark, half) + len(mark) for mark in (". ", "\u3002", "\n", " ") if mark in text[half:]), half
+    )
     return f"{text[:cut].rstrip()} {attack} {text[cut:].lstrip()}"
 
 
@@ -132,13 +146,22 @@ def training_pages(data: Path) -> list[Page]:
         docs.append(("begin", "en", text, asked[text]))
         if i % 3 == 0:  # longer pages: three passages about different things under one roof
             docs.append(("begin", "en", "\n".join(known[i : i + 3]), asked[text]))
-    docs += [("bipia email", "en", r["context"], r["question"]) for r in rows_of(data / "safety" / "bipia_email_train.jsonl")]
+    docs += [
+        ("bipia email", "en", r["context"], r["question"]) for r in rows_of(data / "safety" / "bipia_email_train.jsonl")
+    ]
     for row in rows_of(data / "grounding" / "uhgeval_zh_dev.jsonl"):
         docs.append(("uhgeval", "zh", f"{row['beginning']}{row['remainder']}"[:900], row["headline"]))
-    docs += [("own", lang, grammar.document(lang), grammar.harmless("plain", lang)) for lang, n in (("en", 700), ("zh", 400)) for _ in range(n)]
+    docs += [
+        ("own", lang, grammar.document(lang), grammar.harmless("plain", lang))
+        for lang, n in (("en", 700), ("zh", 400))
+        for _ in range(n)
+    ]
     titles = sample([r["text"] for r in rows_of(data / "intents" / "banking77_train.jsonl")], 800)
     docs += [("own threads", "en", grammar.thread(titles), "") for _ in range(700)]
-    docs += [("demo", "en" if r["text"].isascii() else "zh", r["text"], "") for r in rows_of(ROOT / "rag" / "demo_kb" / "kb.jsonl")]
+    docs += [
+        ("demo", "en" if r["text"].isascii() else "zh", r["text"], "")
+        for r in rows_of(ROOT / "rag" / "demo_kb" / "kb.jsonl")
+    ]
     bipia = attacks_for_pages(data)
     requests = sample([r["text"] for r in rows_of(data / "intents" / "clinc_train.jsonl")], 600)
     families = ["override", "role", "theft", "form", "form", "plant", "plant", "exfil", "marked", "task", "task", "ask"]
@@ -155,7 +178,9 @@ def training_pages(data: Path) -> list[Page]:
         if lang == "en" and bipia:
             category, attack = bipia[i % len(bipia)]
             where = PLACES[i % 3]
-            pages.append(Page(source, planted(text, attack, where), question, attack, fold_of(category), where, category))
+            pages.append(
+                Page(source, planted(text, attack, where), question, attack, fold_of(category), where, category)
+            )
         if lang == "en" and requests and i % 2:
             attack = requests[i % len(requests)]
             attack = attack[:1].upper() + attack[1:] + ("?" if grammar.chance(0.4) else ".")
@@ -170,8 +195,13 @@ def harmless_pages(data: Path, count: int = 400) -> list[Page]:
     rag = list(rows_of(data / "grounding" / "ragtruth_qa_dev.jsonl"))
     pages += [Page("ragtruth", p, r["question"]) for r in sample(rag, count) for p in r["passages"]][: 2 * count]
     pages += [Page("squad2", r["text"], "") for r in sample(list(rows_of(retrieval / "squad2_passages.jsonl")), count)]
-    pages += [Page("drcd zh-TW", r["text"], "") for r in sample(list(rows_of(retrieval / "drcd_zhtw_passages.jsonl")), count)]
-    pages += [Page("stackfaq", r["question"] + "\n" + "\n".join(r["answers"]), "") for r in rows_of(retrieval / "stackfaq_docs.jsonl")]
+    pages += [
+        Page("drcd zh-TW", r["text"], "") for r in sample(list(rows_of(retrieval / "drcd_zhtw_passages.jsonl")), count)
+    ]
+    pages += [
+        Page("stackfaq", r["question"] + "\n" + "\n".join(r["answers"]), "")
+        for r in rows_of(retrieval / "stackfaq_docs.jsonl")
+    ]
     seen: dict[str, Page] = {}
     for page in pages:
         seen.setdefault(page.text, page)

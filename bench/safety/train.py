@@ -46,7 +46,9 @@ class Table:
     unit_count: int
 
 
-def _table(found: list[Features], unit: list[int], label: list[int], certain: list[bool], source: list[str], count: int) -> Table:
+def _table(
+    found: list[Features], unit: list[int], label: list[int], certain: list[bool], source: list[str], count: int
+) -> Table:
     names = sorted({name for f in found for name in f.named})
     column = {name: i for i, name in enumerate(names)}
     at, columns, values = [0], [], []
@@ -85,7 +87,9 @@ def page_table(pages: Sequence[Page]) -> Table:
         sentences = read_sentences(page.text)
         plain = reveal(page.question).plain
         wanted = "".join(page.planted.split())
-        for sentence, piece in zip(sentences, context_features(sentences, terms_of(plain, words_of(plain))), strict=True):
+        for sentence, piece in zip(
+            sentences, context_features(sentences, terms_of(plain, words_of(plain))), strict=True
+        ):
             squeezed = "".join(sentence.text.split())
             attack = bool(wanted) and (
                 squeezed in wanted or wanted in squeezed or bool({"encoded"} & sentence.signs)
@@ -146,4 +150,14 @@ def calibrated(model: Model, groups: Sequence[np.ndarray]) -> Model:
     return Model(model.intercept, model.named, model.buckets, thresholds, model.counts)
 
 
-__all__ = ["RATES", "WINDOW_SENTENCES", "Table", "calibrated", "fit", "page_table", "question_table", "scores", "threshold"]
+__all__ = [
+    "RATES",
+    "WINDOW_SENTENCES",
+    "Table",
+    "calibrated",
+    "fit",
+    "page_table",
+    "question_table",
+    "scores",
+    "threshold",
+]

@@ -1,6 +1,6 @@
 """Personal data and secrets in text: found by pattern and checksum, replaced before anything is stored. Pure.
 
-A number counts as a card, an IBAN or a national id only when its checksum is right, so that order numbers stay readable.
+A number counts as a card, an IBAN or a national id only when its checksum is right, so order numbers stay readable.
 """
 
 from __future__ import annotations

@@ -179,17 +179,23 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
     ("phone", "digits", re.compile(r"(?<![\w.-])(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?!\d)"), _phone),
     # National groups that begin with 0, at least three of them, one kind of gap: 0490 39 07 81, 03.93.92.16.85.
     ("phone", "digits", re.compile(
-        r"(?<![\w.,/:-])\(?0[1-9]\d{0,3}\)?(?P<gap>[ .-])\d{2,4}(?:(?P=gap)\d{2,4}){1,3}(?![\w/]|[.,-]\d)"), _phone),
+        r"(?<![\w.,/:-])(?<!\d[ .-])\(?0[1-9]\d{0,3}\)?(?P<gap>[ .-])\d{2,4}(?:(?P=gap)\d{2,4}){1,3}"
+        r"(?![\w/]|[.,-]\d)"), _phone),
     ("phone", "digits", re.compile(
-        r"(?i)(?:\b(?:tele)?phones?(?: numbers?)?|\btel|\bmobiles?|\bcell(?:phone)?|\bfax|\bdesk|\bwhatsapp|\bsms|\bhotline"
-        r"|\b(?:call|dial|text|ring|phone|reach)(?:ing)?(?: (?:me|us|him|her|them|back))?(?: (?:at|on|under))?|\banswering (?:at|on)"
+        r"(?i)(?:\b(?:tele)?phones?(?: numbers?)?|\btel|\bmobiles?|\bcell(?:phone)?|\bfax|\bdesk|\bwhatsapp|\bsms|"
+        r"\bhotline"
+        r"|\b(?:call|dial|text|ring|phone|reach)(?:ing)?(?: (?:me|us|him|her|them|back))?(?: (?:at|on|under))?|"
+        r"\banswering (?:at|on)"
         r"|\bmessages? to|\bmy registered(?: (?:number|mobile))?|\u96fb\u8a71|\u7535\u8bdd|\u624b\u6a5f|\u624b\u673a"
         r"|\u884c\u52d5|\u50b3\u771f|\u5ba2\u670d\u5c08\u7dda|\u5c08\u7dda|\u64a5\u6253|\u4f86\u96fb)"
-        r"(?: (?:is|no|number))?[\s:.#\uff1a\u662f\u70ba]{0,4}(?P<s>\(?\+?\d[\d().-]*(?: ?[\d().-]+){0,5}\d(?:x\d{1,5})?)(?![\w/%])"),
+        r"(?: (?:is|no|number))?[\s:.#\uff1a\u662f\u70ba]{0,4}(?P<s>\(?\+?\d[\d().-]*(?: "
+        r"?[\d().-]+){0,5}\d(?:x\d{1,5})?)(?![\w/%])"),
      _named_phone),
     ("ip", "dots", re.compile(
-        r"(?i)(?<![\w.])(?<!version )(?<!release )(?<!build )(?<!section )(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"), _public_address),
-    ("ip", "colons", re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){4,7}(?::?[0-9A-Fa-f]{1,4})(?![\w:])"), _public_address),
+        r"(?i)(?<![\w.])(?<!version )(?<!release )(?<!build )(?<!section "
+        r")(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"), _public_address),
+    ("ip", "colons", re.compile(
+        r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){4,7}(?::?[0-9A-Fa-f]{1,4})(?![\w:])"), _public_address),
     # A long word that nobody could guess, behind nothing that makes it an address.
     ("token", "long", re.compile(r"(?<![\w/+.=-])[A-Za-z0-9_-]{32,128}(?![\w/+=-])"), _unguessable),
 )  # fmt: skip

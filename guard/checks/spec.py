@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from guard.safety.modes import SafetySpec
+from slo.metric_names import CHECKS
 
 TEXT_MODES = ("none", "redacted", "full")
 
@@ -45,4 +46,20 @@ class CheckSpec:
     drift_reference: str = ""
     drift_window: int = 200
     text_mode: str = "redacted"
-    safety: SafetySpec = SafetySpec()
+    safety: SafetySpec = field(default_factory=SafetySpec)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Checks that are on, in the order of `slo.metric_names.CHECKS`."""
+        off = set() if self.drift else {"query_drift"}
+        off |= set() if self.pii and self.safety.pii_answer != "off" else {"pii"}
+        modes = {
+            "injection": self.safety.injection_question,
+            "context_injection": self.safety.injection_contexts,
+            "question_pii": self.safety.pii_question,
+            "prompt_leak": self.safety.leak_answer,
+            "toxicity": self.safety.toxicity_answer,
+            "question_toxicity": self.safety.toxicity_question,
+            "acl": self.safety.acl_contexts,
+        }
+        return tuple(name for name in CHECKS if name not in off and modes.get(name) != "off")

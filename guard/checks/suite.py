@@ -60,7 +60,7 @@ class CheckSuite:
     def check(
         self, text: ExchangeText, *, release: str, arm: str, busy: bool = False, roles: frozenset[str] = frozenset()
     ) -> tuple[Finding, ...]:
-        """Findings of one exchange, one per check. roles: of the reader, for the ACL check. Never raises on any text."""
+        """Findings of one exchange, one per check. roles: of the reader, for `acl`. Never raises on any text."""
         question, answer, contexts = text.question[:QUESTION_CHARS], text.answer, text.contexts
         semantic, waiting_for = self.semantic, "embedder loading" if self.embedder_pending else ""
         if busy and semantic is not None:

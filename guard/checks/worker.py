@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 from guard.checks.frames import Beat, Done, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
 from guard.checks.semantic import Semantic
@@ -111,7 +112,7 @@ class Worker:
         if suite is None:
             return Done(job.job_id, unavailable("checks are not configured"), None)
         if job.truncated:  # never judge a part as the whole answer
-            return Done(job.job_id, unavailable("capture truncated"), None)
+            return Done(job.job_id, unavailable("capture truncated", suite.spec.names), None)
         try:
             route = self._routes[job.route] if isinstance(job.route, int) else job.route
             text = DIALECTS[route.adapter].extract_text(
@@ -129,12 +130,12 @@ class Worker:
             return Done(job.job_id, redacted(findings), stored, count)
         except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.
             log.warning("exchange could not be checked: %s", type(error).__name__)
-            return Done(job.job_id, unavailable(f"text not readable ({type(error).__name__})"), None)
+            return Done(job.job_id, unavailable(f"text not readable ({type(error).__name__})", suite.spec.names), None)
 
 
-def unavailable(reason: str) -> tuple[Finding, ...]:
-    """Every check as unavailable, with one reason."""
-    return tuple(Finding(check, CheckResult.UNAVAILABLE, None, reason) for check in CHECKS)
+def unavailable(reason: str, checks: Iterable[str] = CHECKS) -> tuple[Finding, ...]:
+    """Every one of the checks as unavailable, with one reason."""
+    return tuple(Finding(check, CheckResult.UNAVAILABLE, None, reason) for check in checks)
 
 
 def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:

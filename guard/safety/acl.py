@@ -1,4 +1,4 @@
-"""Whether the contexts of an answer were for this reader: their access tags against the request's roles and tenant. Pure.
+"""Whether the contexts of an answer were for this reader: their access tags against roles and tenant. Pure.
 
 A context is for a reader when it carries the tag `public` or `*`, a role that the request holds, or `tenant:NAME` with
 the request's tenant. Contexts without tags say nothing; of a request without roles and tenant nothing is known.
@@ -43,7 +43,7 @@ def tags_of(value: object) -> tuple[str, ...] | None:
 
 
 def check_acl(tags: Sequence[Iterable[str] | None], roles: frozenset[str]) -> Finding:
-    """tags: of each context, None where it carries none. Score: share of the tagged contexts that the reader may see."""
+    """tags: of each context, None where it carries none. Score: share of the tagged contexts the reader may see."""
     tagged = [(number, frozenset(found)) for number, found in enumerate(tags, start=1) if found is not None]
     if not tagged:
         return Finding(CHECK, CheckResult.SKIPPED, None, "no context carries an access tag")

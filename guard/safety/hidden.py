@@ -1,4 +1,4 @@
-"""What a reader does not see and a model does: invisible characters, hidden markup, encoded text, look-alike letters. Pure.
+"""What a reader does not see and a model does: invisible letters, hidden markup, encodings, look-alikes. Pure.
 
 `reveal` gives the text as a model would read it, with what was hidden brought into the open, and the names of the
 hiding places it found.
@@ -21,13 +21,15 @@ _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
 _COMMENT = re.compile(r"<!--(.{0,4000}?)-->", re.DOTALL)
 _UNSEEN = re.compile(
-    r"<(?:span|div|p|font|td)\b[^>]{0,300}?(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|opacity\s*:\s*0"
+    r"<(?:span|div|p|font|td)\b[^>]{0,300}?(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|"
+    r"opacity\s*:\s*0"
     r"(?![.\d])|color\s*:\s*(?:#fff(?:fff)?|white|transparent))[^>]{0,300}>",
     re.IGNORECASE,
 )
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{24,4000}={0,2}(?![A-Za-z0-9+/=])")
 _EXFILTRATION = re.compile(
-    r"!\[[^\]\n]{0,200}\]\(\s*https?://[^)\s]{0,300}?[?&=/](?:[^)\s]{0,200}?)(?:\{|%7b|<|\[|\$|data=|secret|prompt|history|"
+    r"!\[[^\]\n]{0,200}\]\(\s*https?://[^)\s]{0,300}?[?&=/](?:[^)\s]{0,200}?)(?:\{|%7b|<|\[|\$|data=|secret|prompt|"
+    r"history|"
     r"conversation|summary|answer)[^)]{0,300}\)",
     re.IGNORECASE,
 )
@@ -36,7 +38,7 @@ _ALPHA = re.compile(r"[^\W\d_]{2,}")
 _LOOKALIKE = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0455\u0458\u04bb\u0501\u051b\u0261\u0251"
     "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406",
-    "aeopcyxisjhdqga" "ABEKMHOPCTXI",
+    "aeopcyxisjhdqgaABEKMHOPCTXI",
 )
 
 
@@ -63,9 +65,8 @@ def reveal(text: str) -> Revealed:
             signs.add("comment")
         if _UNSEEN.search(text):
             signs.add("unseen")
-    if "://" in text or "www." in text:
-        if _EXFILTRATION.search(text):
-            signs.add("exfiltration")
+    if "](" in text and _EXFILTRATION.search(text):
+        signs.add("exfiltration")
     if len(text) >= 24 and (decoded := _decoded(text)):
         signs.add("encoded")
         text = f"{text}\n{decoded}"
@@ -106,7 +107,7 @@ def _decoded(text: str) -> str:
     found = []
     for match in _BASE64.finditer(text):
         word = match[0]
-        if word.isalpha() and (word.islower() or word.isupper()) or word.isdigit():
+        if (word.isalpha() and (word.islower() or word.isupper())) or word.isdigit():
             continue
         try:
             plain = base64.b64decode(word + "=" * (-len(word) % 4), validate=True).decode("utf-8")

@@ -30,11 +30,69 @@ EVIDENCE_COUNT = 3
 CERTAIN = frozenset({"tags", "exfiltration"})
 """Signs that have no harmless use in a context: letters nobody can see, links that carry placeholders away."""
 
-_BREAK = re.compile(r"\n|(?<=[.!?\u3002\uff01\uff1f\uff1b])(?:[\"'\u201d\u300d)\]]{0,2})(?:\s+|(?<=[\u3002\uff01\uff1f\uff1b]))")
+_BREAK = re.compile(
+    r"\n|(?<=[.!?\u3002\uff01\uff1f\uff1b])(?:[\"'\u201d\u300d)\]]{0,2})(?:\s+|(?<=[\u3002\uff01\uff1f\uff1b]))"
+)
 _STOP = frozenset(
-    "this that with from have has had were was will would could should about into your their there which what when where "
-    "while them then than they these those been being also only just more most other some such very each over under after "
-    "before between because does did doing make made please provide response answer reply".split()
+    [
+        "this",
+        "that",
+        "with",
+        "from",
+        "have",
+        "has",
+        "had",
+        "were",
+        "was",
+        "will",
+        "would",
+        "could",
+        "should",
+        "about",
+        "into",
+        "your",
+        "their",
+        "there",
+        "which",
+        "what",
+        "when",
+        "where",
+        "while",
+        "them",
+        "then",
+        "than",
+        "they",
+        "these",
+        "those",
+        "been",
+        "being",
+        "also",
+        "only",
+        "just",
+        "more",
+        "most",
+        "other",
+        "some",
+        "such",
+        "very",
+        "each",
+        "over",
+        "under",
+        "after",
+        "before",
+        "between",
+        "because",
+        "does",
+        "did",
+        "doing",
+        "make",
+        "made",
+        "please",
+        "provide",
+        "response",
+        "answer",
+        "reply",
+    ]
 )
 _HAN = re.compile("[\u3400-\u9fff]{2,}")
 
@@ -121,7 +179,7 @@ def _read(context: str) -> tuple[Sentence, ...]:
     for text in sentences_of(source):
         seen = reveal(text)
         words = words_of(seen.plain)
-        names = [*cues_of(seen.plain, words), *(f"sign_{sign}" for sign in whole.signs)]
+        names = [*cues_of(seen.plain, words), *(f"sign_{sign}" for sign in seen.signs | (whole.signs & {"encoded"}))]
         found.append(
             Sentence(text, features(seen.plain, words, names), terms_of(seen.plain, words), seen.signs)
         )  # fmt: skip

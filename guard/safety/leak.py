@@ -32,12 +32,16 @@ def squeezed(text: str) -> str:
     return "".join(filter(str.isalnum, folded))
 
 
-# What a prompt quotes is what the bot shall say ("answer: 'I could not find this'"); what stands under a heading such as
-# "Context:" is what it shall answer from. Neither is secret.
-_QUOTED = re.compile(r"\"[^\"\n]{4,400}\"|'[^'\n]{8,400}'|\u201c[^\u201d\n]{4,400}\u201d|\u300c[^\u300d\n]{2,400}\u300d")
+# What a prompt quotes is what the bot shall say ("answer: 'I could not find this'"); what stands under a heading
+# such as "Context:" is what it shall answer from. Neither is secret.
+_QUOTED = re.compile(
+    r"\"[^\"\n]{4,400}\"|'[^'\n]{8,400}'|\u201c[^\u201d\n]{4,400}\u201d|\u300c[^\u300d\n]{2,400}\u300d"
+)
 _GIVEN = re.compile(
-    r"(?im)^\W{0,6}(?:(?:retrieved |relevant |given |reference )?(?:contexts?|documents?|passages?|sources?|knowledge base)"
-    r"|\u4e0a\u4e0b\u6587|(?:\u53c3\u8003|\u53c2\u8003)?(?:\u8cc7\u6599|\u8d44\u6599|\u6587\u4ef6|\u5167\u5bb9|\u5185\u5bb9))"
+    r"(?im)^\W{0,6}(?:(?:retrieved |relevant |given |reference )?(?:contexts?|documents?|passages?|sources?|"
+    r"knowledge base)"
+    r"|\u4e0a\u4e0b\u6587|(?:\u53c3\u8003|\u53c2\u8003)?(?:\u8cc7\u6599|\u8d44\u6599|\u6587\u4ef6|\u5167\u5bb9|"
+    r"\u5185\u5bb9))"
     r"[ >]{0,3}(?:[:\uff1a]|>|$)"
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from zlib import crc32
 
 import msgspec
@@ -58,7 +59,7 @@ def buckets_of(plain: str, words: list[str]) -> frozenset[int]:
     5
     """
     found = {crc32(word.encode()) & MASK for word in words}
-    found.update(crc32(f"{a} {b}".encode()) & MASK for a, b in zip(words, words[1:], strict=False))
+    found.update(crc32(f"{a} {b}".encode()) & MASK for a, b in pairwise(words))
     if not plain.isascii():
         for run in _HAN.findall(plain):
             raw = run.encode("utf-32-le")  # four bytes a character: pieces are slices

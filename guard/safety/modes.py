@@ -1,4 +1,4 @@
-"""What is done about each safety signal: `off`, `report` (a finding) or `enforce` (refused before the upstream). Pure."""
+"""What is done about each safety signal: `off`, `report` (a finding), `enforce` (refused before the upstream). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions refused before the upstream: the checks that are in mode `enforce`. On the data path: pure work, no waiting.
+"""Questions refused before the upstream: the checks in mode `enforce`. On the data path: pure work, no waiting.
 
 What breaks here lets the question pass and is counted; a guard that cannot look must not stop the bot. A message to the
 caller names the check, never a word of the question.
@@ -12,16 +12,18 @@ from typing import Protocol
 
 from guard.checks.pii import check_pii_question
 from guard.ports import Refusal, Route
-from guard.safety import injection, toxicity
+from guard.safety import injection, linear, toxicity
 from guard.safety.modes import SafetySpec
 from slo.types import CheckResult, Finding
 
 log = logging.getLogger("guard.safety")
 
 MESSAGE = {
-    "injection": "this question was not sent to the model: it reads like instructions that change how the model behaves. "
+    "injection": "this question was not sent to the model: it reads like instructions that change how the model "
+    "behaves. "
     "Ask in other words, without instructions to the model.",
-    "question_pii": "this question was not sent to the model: it holds personal data or a secret. Take it out and ask again.",
+    "question_pii": "this question was not sent to the model: it holds personal data or a secret. Take it out "
+    "and ask again.",
     "question_toxicity": "this question was not sent to the model: it holds abusive words.",
 }
 _PARAM = {"openai-chat": "messages", "openai-responses": "input"}
@@ -47,7 +49,7 @@ class Screen:
         self._logged_s, self._unsaid = -LOG_EVERY_S, 0
         self._checks: list[Callable[[str], Finding]] = []
         if spec.injection_question == "enforce":
-            injection.load_models()
+            linear.load_models()
             self._checks.append(lambda question: injection.check_question(question, spec.question_rate))
         if spec.pii_question == "enforce":
             self._checks.append(check_pii_question)

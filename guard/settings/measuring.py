@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from guard.settings.safety import SafetySettings
 from guard.settings.fields import Bytes, Model, Ratio, Seconds
+from guard.settings.safety import SafetySettings
 
 
 class DriftSettings(Model):
@@ -37,6 +37,12 @@ class CheckSettings(Model):
     pii: bool = True
     drift: DriftSettings = DriftSettings()
     safety: SafetySettings = SafetySettings()
+
+    @model_validator(mode="after")
+    def _enforced_when_on(self) -> CheckSettings:
+        if not self.enabled and self.safety.enforces:
+            raise ValueError("a safety check is set to enforce and checks are off; turn the checks on, or write report")
+        return self
 
 
 class LogSettings(Model):

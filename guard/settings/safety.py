@@ -88,6 +88,11 @@ class SafetySettings(Model):
     toxicity: ToxicitySettings = ToxicitySettings()
     acl: AclSettings = AclSettings()
 
+    @property
+    def enforces(self) -> bool:
+        """Whether a question may be refused."""
+        return "enforce" in (self.injection.question, self.pii.question, self.toxicity.question)
+
 
 def safety_spec(settings: Settings) -> SafetySpec:
     """The part of the configuration that the checks get; files and secrets are read here.

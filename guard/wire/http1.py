@@ -38,8 +38,8 @@ _KINDS: dict[bytes, int] = {
     b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
     b"expect": EXPECT, b"keep-alive": HOP, b"proxy-connection": HOP, b"proxy-authenticate": HOP,
     b"proxy-authorization": HOP, b"te": HOP, b"trailer": HOP, b"upgrade": HOP,
-    b"x-guard-session": NOTED, b"x-guard-tenant": NOTED, b"x-guard-roles": NOTED, b"traceparent": NOTED, b"content-encoding": NOTED,
-    b"accept-encoding": NOTED, b"content-type": NOTED,
+    b"x-guard-session": NOTED, b"x-guard-tenant": NOTED, b"x-guard-roles": NOTED, b"traceparent": NOTED,
+    b"content-encoding": NOTED, b"accept-encoding": NOTED, b"content-type": NOTED,
     # The guard's own words: an upstream cannot speak them.
     b"x-guard-exchange-id": HOP, b"x-guard-release": HOP, b"x-guard-cache": HOP,
 }  # fmt: skip
