@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := guard exporters alerts dashboards slo registry rag lora
 STAMP := .venv/.setup-stamp
+RUN_STAMP := .venv/.run-stamp
+MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sft-guard needs Python 3.11 or newer, this is " + sys.version.split()[0])' \
+	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
 
@@ -10,13 +14,19 @@ setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
 # One pip call: torch is pinned in constraints.txt and must be chosen together with what needs it.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sft-guard needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(MAKE_VENV)
 	@echo "setting up .venv: some minutes and 1.7 GB the first time"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,dev]"
+	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,dev]"
 	touch $(STAMP)
 
-run: setup  ## knowledge base, answer path, guard and admin listener, all on loopback
+# What `run` needs and no more: no torch, nothing of the tests. A complete .venv is used as it is.
+$(RUN_STAMP): pyproject.toml constraints.txt
+	$(MAKE_VENV)
+	@if test -e $(STAMP); then $(MAKE) setup; else \
+	  echo "setting up .venv to run: less than a minute and 200 MB the first time"; $(PIP_INSTALL) -e .; fi
+	touch $(RUN_STAMP)
+
+run: $(RUN_STAMP)  ## knowledge base, answer path, guard and admin listener, all on loopback; light set-up without torch
 	$(BIN)/sft-guard demo
 
 test: setup  ## all tests; those that need a Debian package skip with a reason where it is missing

@@ -66,13 +66,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sample", type=int, default=500, help="questions per set, 0 for all (default 500)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the JSON lines files")
+    parser.add_argument("--embedder", help="name or path for `load_embedder` (default: all-MiniLM-L6-v2)")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end")
     args = parser.parse_args()
     if not (args.data / "stackfaq_docs.jsonl").exists():
         print(f"skipped: no evaluation sets in {args.data}; give their folder with --data", file=sys.stderr)
         return 0
-    installed, status = embedder_status()
-    embedder = load_embedder() if installed else None
+    installed, status = embedder_status(args.embedder)
+    embedder = load_embedder(args.embedder) if installed else None
     if embedder is None:
         print(f"by words only: {status}", file=sys.stderr)
     results: dict[str, dict[str, list[float]]] = {}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rag.embedding import Embedder, embedder_status, load_embedder
+from rag.embedding import Embedder, default_embedder, embedder_status, load_embedder
 from rag.kb import QUARANTINE, KnowledgeBase
 from rag.model_client import ModelConfig
 from rag.router import Pricer
@@ -126,6 +126,7 @@ def _rows(jsonl: Sequence[Path | str], text: Sequence[Path | str]) -> Iterator[R
 
 def _embedder_for(kb: KnowledgeBase, name: str | None) -> tuple[Embedder | None, str]:
     """The embedder asked for, else the one of the knowledge base; with the reason when there is none."""
-    name = name or kb.meta.model
+    if name is None:  # the one it was made with; before it has any vector, one that is here
+        name = kb.meta.model if kb.meta.indexed_count or embedder_status(kb.meta.model)[0] else default_embedder()
     ok, message = embedder_status(name)
     return (load_embedder(name), "") if ok else (None, message)

@@ -226,13 +226,21 @@ def _gram_weight(gram: str, count: int) -> float:
     return (1.0 + log(count)) * (0.5 if len(gram) == 1 else 1.0)
 
 
+def default_embedder() -> str:
+    """What a knowledge base is made with when none is named: MiniLM where its package is, else the static one.
+
+    MiniLM finds more, the static one is always there. Nothing else falls back like this: their vectors do not mix.
+    """
+    return DEFAULT_EMBEDDER if embedder_status(DEFAULT_EMBEDDER)[0] else STATIC
+
+
 def embedder_status(name: str | None = None) -> tuple[bool, str]:
     """Whether `load_embedder(name)` would give one, and what to do if not. Imports nothing heavy.
 
     >>> embedder_status("none")
     (False, 'embedder switched off by configuration: retrieval and checks work on words alone')
     """
-    name = name or DEFAULT_EMBEDDER
+    name = name or default_embedder()
     if name == "none":
         return False, "embedder switched off by configuration: retrieval and checks work on words alone"
     if name in _DEFAULT_NAMES:
@@ -270,15 +278,15 @@ def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: 
     """The embedder called `name`, or None when it is switched off or its packages are missing (`embedder_status`).
 
     Args:
-        name: None or "all-MiniLM-L6-v2" for the default; "static" for the table that is shipped, or the directory of
-            one made by `sft-guard embedder distill`; "hashed-ngram"; "none"; otherwise a sentence-transformers name
-            or path.
+        name: None for `default_embedder()`; "all-MiniLM-L6-v2"; "static" for the table that is shipped, or the
+            directory of one made by `sft-guard embedder distill`; "hashed-tfidf", "hashed-ngram"; "none"; otherwise a
+            sentence-transformers name or path.
         threads: processor threads it may use; a second one costs twice the CPU for a quarter less time.
         allow_download: only for other sentence-transformers names.
     Raises:
         DataError: the packages are there and the model is damaged, foreign or missing.
     """
-    name = name or DEFAULT_EMBEDDER
+    name = name or default_embedder()
     if not embedder_status(name)[0]:
         return None
     if name.startswith(HASHED_TFIDF):

@@ -8,27 +8,44 @@ StackFAQ, so the words weigh as much as their winner stands out, compared with h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-LEXICAL_WEIGHT: Final = 0.75
-"""Weight of the words at their most decisive, chosen on the development halves (bench/retrieval.py)."""
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a cosine of one kind of embedder is worth, chosen on the development halves (bench/retrieval.py).
+
+    lexical_weight: of the words at their most decisive. The others: logistic of confidence, see `confidence_of`.
+    """
+
+    lexical_weight: float
+    cosine: float
+    words: float
+    bias: float
+
+
+TRANSFORMER: Final = Scale(lexical_weight=0.75, cosine=22.0, words=8.5, bias=-10.8)
+STATIC: Final = Scale(lexical_weight=2.0, cosine=17.5, words=6.0, bias=-9.3)
+"""Vectors of single words see less of a sentence: words decide sooner (SQuAD hybrid .746 -> .784)."""
 
 _GAP_FLOOR: Final = 0.05  # a cosine lead this small is within noise
 CHARACTER_WEIGHT: Final = 0.3
 """Weight of single characters beside bigrams in Chinese: DRCD .935 -> .948, flat between 0.2 and 0.5."""
 
 
-def fuse(cosines: Mapping[int, float], words: Mapping[int, float]) -> dict[int, float]:
+def fuse(cosines: Mapping[int, float], words: Mapping[int, float], scale: Scale = TRANSFORMER) -> dict[int, float]:
     """Fused score per row.
 
     Args:
         cosines: cosine of each candidate to the query; a row without a meaningful vector is left out.
         words: BM25 score of each row divided by the highest score the query could reach, 0..1.
+        scale: of the embedder that the cosines come from.
     """
     lead = _lead(words.values())
     decisive_ratio = min(1.0, lead / (_lead(cosines.values()) + _GAP_FLOOR)) if cosines else 1.0
-    weight = LEXICAL_WEIGHT * decisive_ratio
+    weight = scale.lexical_weight * decisive_ratio
     return {row: cosines.get(row, 0.0) + weight * words.get(row, 0.0) for row in {**cosines, **words}}
 
 
@@ -40,7 +57,9 @@ def _lead(values: Iterable[float]) -> float:
     return max(0.0, first - second)  # a lone cosine may be negative
 
 
-def confidence_of(*, cosine: float | None, word_ratio: float, character_ratio: float | None) -> float:
+def confidence_of(
+    *, cosine: float | None, word_ratio: float, character_ratio: float | None, scale: Scale = TRANSFORMER
+) -> float:
     """How sure it is that a document is about the question, 0..1; 0.5 is the default line for answering from it.
 
     Logistic in the signals at hand, fitted on in-domain against out-of-domain questions of the development halves
@@ -52,9 +71,10 @@ def confidence_of(*, cosine: float | None, word_ratio: float, character_ratio: f
         cosine: of question and document, None when the embedder has no say about this question.
         word_ratio: share of the question's words that the document holds, weighted by rarity, 0..1.
         character_ratio: the same of CJK characters; None for a question without any.
+        scale: of the embedder that the cosine comes from.
     """
     if cosine is not None:
-        logit = 22.0 * cosine + 8.5 * word_ratio - 10.8
+        logit = scale.cosine * cosine + scale.words * word_ratio + scale.bias
     elif character_ratio is not None:
         logit = 17.5 * word_ratio + 3.8 * character_ratio - 5.0
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rag.bm25 import Bm25
 from rag.embedding import INSTALL_LINE, Embedder, ngram_cosine
 from rag.index import FlatIndex
-from rag.retrieval import CHARACTER_WEIGHT, confidence_of, fuse
+from rag.retrieval import CHARACTER_WEIGHT, TRANSFORMER, confidence_of, fuse
 from rag.text import fold_width, has_cjk, language, search_tokens
 from rag.types import Document, Hit, SearchResult
 from slo.errors import DataError
@@ -37,6 +37,7 @@ class Searcher:
     def __init__(self, documents: Sequence[Document], index: FlatIndex | None) -> None:
         self._documents, self._index = documents, index
         self._embedder: Embedder | None = None
+        self._scale = TRANSFORMER
         self._bm25 = Bm25()
         self._terms: list[frozenset[str]] = []
         self._character_count: Counter[str] = Counter()  # documents that hold a CJK character
@@ -53,6 +54,7 @@ class Searcher:
     def attach(self, embedder: Embedder) -> None:
         """Use vectors from now on; the index must have been made by the same embedder."""
         self._embedder = embedder
+        self._scale = getattr(embedder, "scale", TRANSFORMER)
         self._embed_query.cache_clear()
         self._covered.clear()
 
@@ -96,7 +98,7 @@ class Searcher:
         cosines |= self._index.similarities(vector, (row for row in best_words if row not in cosines))
         # A vector of a text the embedder does not cover is noise that can land anywhere near the query.
         trusted = {row: cosine for row, cosine in cosines.items() if self._is_covered(row)}
-        scores = fuse(trusted, {row: words[row] for row in {*best_words, *cosines} if row in words})
+        scores = fuse(trusted, {row: words[row] for row in {*best_words, *cosines} if row in words}, self._scale)
         kept = [(row, s) for row, s in scores.items() if row in words or trusted.get(row, 0.0) >= _COSINE_FLOOR]
         ranked = nlargest(len(kept), kept, key=lambda item: (item[1], -item[0]))
         return self._result(query, k, ranked, cosines, "hybrid", "")
@@ -148,6 +150,7 @@ class Searcher:
             cosine=cosines.get(row) if cosines is not None and trusted else None,
             word_ratio=words,
             character_ratio=self._character_share(query, row) if has_cjk(query) else None,
+            scale=self._scale,
         )
 
     def _shares(self, scores: Mapping[int, float], query: str) -> dict[int, float]:

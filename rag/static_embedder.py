@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rag.retrieval import STATIC
 from rag.text import latin_ratio
 from rag.wordpiece import WordPiece
 from slo.errors import DataError
@@ -61,6 +62,7 @@ class StaticEmbedder:
     """
 
     every_answer = True
+    scale = STATIC
 
     def __init__(self, directory: Path, name: str | None = None) -> None:
         import numpy

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The demo's answer path.")
     parser.add_argument("--kb", action="append", required=True, metavar="DIR:PORT", help="a port of 0 takes a free one")
     parser.add_argument("--model-url", help="OpenAI-compatible model; without one answers are extractive")
-    parser.add_argument("--embedder", default="all-MiniLM-L6-v2")
+    parser.add_argument("--embedder", default="static")
     args = parser.parse_args(argv)
     kbs = [(Path(directory), int(port)) for directory, _, port in (text.rpartition(":") for text in args.kb)]
     model = ModelConfig(args.model_url, MODEL_NAME) if args.model_url else None

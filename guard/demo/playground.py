@@ -15,7 +15,7 @@ from guard.demo.content import articles
 from guard.demo.processes import Children
 from guard.demo.rebuild import Rebuild, whole
 from guard.demo.scene import STABLE, build_kb, make_release, write_guard_yaml, write_rules
-from rag.embedding import embedder_status, load_embedder
+from rag.embedding import STATIC, load_embedder
 from rag.kb import KnowledgeBase
 from rag.router import EXTRACTIVE_MODEL
 from slo.clock import Clock
@@ -48,15 +48,11 @@ class Playground:
             GuardError: a part could not be started, or ended by itself.
         """
         build = whole(articles())
-        available, reason = embedder_status(None)
-        name = "all-MiniLM-L6-v2" if available else "none"
-        if not available:
-            self._say(f"by words only: {reason}")
-        kb_directory, kb = await asyncio.to_thread(self._knowledge_base, build, name)
+        kb_directory, kb = await asyncio.to_thread(self._knowledge_base, build)
         async with Children(self._directory) as children:
             path = children.start(
                 "answer-path",
-                ["-m", "guard.demo.answer_path", "--kb", f"{kb_directory}:{self._answer_port}", "--embedder", name],
+                ["-m", "guard.demo.answer_path", "--kb", f"{kb_directory}:{self._answer_port}", "--embedder", STATIC],
             )
             release = make_release(STABLE, build, kb, self._answer_port, model=EXTRACTIVE_MODEL)
             write_rules(self._directory)
@@ -65,7 +61,7 @@ class Playground:
                 (release,),
                 data=f"127.0.0.1:{self._data_port}",
                 admin=f"127.0.0.1:{self._admin_port}",
-                embedder=name,
+                embedder=STATIC,
                 cache=True,
             )
             guard = children.start("guard", ["-m", "guard.cli", "serve", "-c", "guard.yaml"])
@@ -90,16 +86,17 @@ class Playground:
                     pass  # not up yet; the deadline ends this
                 await self._clock.sleep(0.1)
 
-    def _knowledge_base(self, build: Rebuild, embedder_name: str) -> tuple[Path, KnowledgeBase]:
+    def _knowledge_base(self, build: Rebuild) -> tuple[Path, KnowledgeBase]:
         """The one of an earlier run when it is sound and of the same content, else a new one."""
-        content = sha256("\x1e".join((embedder_name, *(f"{r.doc_id}\x1f{r.text}" for r in build.rows))).encode())
+        embedder = load_embedder(STATIC)
+        assert embedder is not None  # it comes with the program
+        content = sha256("\x1e".join((embedder.fingerprint, *(f"{r.doc_id}\x1f{r.text}" for r in build.rows))).encode())
         directory = self._directory / f"kb-{content.hexdigest()[:12]}"
         try:
             return directory, KnowledgeBase.open(directory)
         except DataError:
             shutil.rmtree(directory, ignore_errors=True)  # none yet, or half-written: it is ours to make again
         self._say("making the knowledge base (once)")
-        embedder = load_embedder(embedder_name) if embedder_name != "none" else None
         return directory, build_kb(directory, build, embedder)
 
     def _welcome(self) -> str:

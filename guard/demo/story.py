@@ -37,7 +37,7 @@ from guard.demo.scene import (
 )
 from guard.demo.users import Users
 from guard.demo.visitors import Answered, Visitors
-from rag.embedding import embedder_status, load_embedder
+from rag.embedding import STATIC, load_embedder
 from slo.baselines import collect, save_baseline
 from slo.clock import Clock
 from slo.errors import UpstreamError
@@ -80,7 +80,6 @@ class Story:
         self._secrets = Secrets.fresh()
         self._warm_up, self._ledger = Ledger(), Ledger()
         self._release_started_wall_s: float | None = None
-        self._embedder = "none"
         self._releases_after: list[str] = []
         self._after_wall_s: float | None = None
 
@@ -127,11 +126,7 @@ class Story:
         seed = self._script.seed
         model = children.start("model", ["-m", "guard.demo.model_server", "--port", "0", "--seed", str(seed)])
         builds = whole(articles()), too_small(articles(), seed) if self._script.incident else healthy(articles())
-        available, reason = embedder_status(None)
-        name = self._embedder = "all-MiniLM-L6-v2" if available else "none"
-        if not available:
-            self._note(f"by words only: {reason}")
-        embedder = await asyncio.to_thread(load_embedder, name) if available else None
+        embedder = await asyncio.to_thread(load_embedder, STATIC)
         directories = [self._directory / "kb-stable", self._directory / "kb-canary"]
         kbs = [
             await asyncio.to_thread(build_kb, path, build, embedder)
@@ -140,14 +135,14 @@ class Story:
         model_port = (await model.printed(model_server.READY, self._clock, within_s=START_S)).split()[-1]
         command = ["-m", "guard.demo.answer_path", "--model-url", f"http://127.0.0.1:{model_port}/v1"]
         command += [word for path in directories for word in ("--kb", f"{path}:0")]
-        path = children.start("answer-path", [*command, "--embedder", name])
+        path = children.start("answer-path", [*command, "--embedder", STATIC])
         ports = (await path.printed(answer_path.READY, self._clock, within_s=START_S)).split()[-2:]
         stable, canary = (
             make_release(version, build, kb, int(port))
             for version, build, kb, port in zip((STABLE, CANARY), builds, kbs, ports, strict=True)
         )
         write_rules(self._directory)
-        self._write_guard_yaml((stable, canary), webhook_port, name, baseline=False)
+        self._write_guard_yaml((stable, canary), webhook_port, STATIC, baseline=False)
         for release in (stable, canary):
             build = release.build
             self._note(
@@ -174,7 +169,7 @@ class Story:
             )
         )
         save_baseline(baseline, self._directory / "baseline.json")
-        self._write_guard_yaml(releases, webhook_port, self._embedder, baseline=True)
+        self._write_guard_yaml(releases, webhook_port, STATIC, baseline=True)
         guard.reload()
         await self._until(lambda: _has_baseline(admin), "the guard did not take the new baseline")
         values = baseline.of("sft_quality_hallucination_rate", baseline.window_s)
