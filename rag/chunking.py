@@ -49,26 +49,46 @@ def parse_chunking(text: str | None) -> Chunking:
 
 def chunk(text: str, how: Chunking) -> list[str]:
     """The chunks of one text, in order; a text that needs no cutting comes back as it is."""
+    return [piece for _, piece in chunk_spans(text, how)]
+
+
+def chunk_spans(text: str, how: Chunking) -> list[tuple[int, str]]:
+    """The chunks with the place of their first character in the text.
+
+    >>> chunk_spans("one two three", Chunking("tokens", 2, 1))
+    [(0, 'one two'), (4, 'two three')]
+    """
     if how.kind == "tokens":
         return _by_tokens(text, how.size, how.overlap)
     if how.kind == "sentences":
-        found = sentences(text)
-        if len(found) <= how.size:
-            return [text]
-        return [_join(found[i : i + how.size]) for i in range(0, len(found), how.size)]
-    return [text]
+        found = _placed_sentences(text)
+        if len(found) > how.size:
+            groups = [found[i : i + how.size] for i in range(0, len(found), how.size)]
+            return [(group[0][0], _join([piece for _, piece in group])) for group in groups]
+    return [(0, text)]
 
 
-def _by_tokens(text: str, size: int, overlap: int) -> list[str]:
+def _by_tokens(text: str, size: int, overlap: int) -> list[tuple[int, str]]:
     spans = token_spans(text)
     if len(spans) <= size:
-        return [text]
-    found: list[str] = []
+        return [(0, text)]
+    found: list[tuple[int, str]] = []
     for begin in range(0, len(spans), size - overlap):
         end = min(begin + size, len(spans))
-        found.append(text[spans[begin][0] : spans[end - 1][1]])
+        found.append((spans[begin][0], text[spans[begin][0] : spans[end - 1][1]]))
         if end == len(spans):
             break
+    return found
+
+
+def _placed_sentences(text: str) -> list[tuple[int, str]]:
+    """Sentences are slices of the text, in order."""
+    found: list[tuple[int, str]] = []
+    position = 0
+    for sentence in sentences(text):
+        position = text.index(sentence, position)
+        found.append((position, sentence))
+        position += len(sentence)
     return found
 
 

@@ -1,10 +1,12 @@
 """Rows on their way into a knowledge base: read, checked, or set aside with the reason. Nothing is lost.
 
-A row is a JSON object with `text` and optionally `doc_id`, `title`, `lang`; anything else in it is ignored.
+A row is a JSON object with `text` and optionally `doc_id`, `title`, `lang`, `acl` (a list of roles that may see it);
+anything else in it is ignored.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,17 +23,24 @@ TEXT_CHARS_MAX = 100_000
 """Longest text of one row, characters. A longer one is a file that was meant to be chunked."""
 
 _ID_CHARS_MAX = 200
+_ROLE = re.compile(r"[\w.:@-]{1,64}")
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
 
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row as it was found. place: `file:line`. value: the decoded JSON, None when `error` says why not."""
+    """One row as it was found.
+
+    place: `file:line`. value: the decoded JSON, None when `error` says why not.
+    parent, start: what it was cut from (a file), and where its text begins there.
+    """
 
     place: str
     raw: str
     value: object = None
     error: str = ""
+    parent: str = ""
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def check_row(row: RawRow, *, allow_bad: bool = False) -> Document | Rejected:
         reason = f'not a JSON object but {type(row.value).__name__}; write {{"text": ...}}'
     if reason or not isinstance(row.value, dict):
         return Rejected(row.place, reason, row.raw)
-    fields = {name: row.value.get(name) for name in ("text", "doc_id", "title", "lang")}
+    fields = {name: row.value.get(name) for name in ("text", "doc_id", "title", "lang", "acl")}
     text = fields["text"]
     if "text" not in row.value:
         reason = "no `text`"
@@ -131,7 +140,14 @@ def check_row(row: RawRow, *, allow_bad: bool = False) -> Document | Rejected:
         text_hash=digest,
         title=str(fields["title"] or ""),
         lang=str(fields["lang"] or ""),
+        parent=row.parent,
+        start=row.start,
+        acl=_roles(fields["acl"]),
     )
+
+
+def _roles(value: object) -> tuple[str, ...]:
+    return tuple(sorted({str(role) for role in value})) if isinstance(value, list | tuple) else ()
 
 
 def _bad_fields(fields: dict[str, object]) -> str:
@@ -149,6 +165,12 @@ def _bad_fields(fields: dict[str, object]) -> str:
             return f"`{name}` is {type(value).__name__}, not a string"
         if isinstance(value, str) and (reason := _bad_character(value, False)):
             return f"`{name}`: {reason}"
+    acl = fields["acl"]
+    if acl is not None and not (
+        isinstance(acl, list | tuple) and acl and all(isinstance(role, str) and _ROLE.fullmatch(role) for role in acl)
+    ):
+        # Never let in with the roles left out: everybody could see it then.
+        return "`acl` is not a list of roles (letters, digits and . _ - : @); leave it out for everybody"
     return ""
 
 

@@ -66,6 +66,11 @@ def has_cjk(text: str) -> bool:
     return _CJK_CHAR.search(text) is not None
 
 
+def cjk_characters(text: str) -> set[str]:
+    """The different CJK characters of a text, width folded."""
+    return set(_CJK_CHAR.findall(fold_width(text)))
+
+
 def cjk_ratio(text: str) -> float:
     """Share of CJK characters among CJK characters and other words; 0.0 for a text without either.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FLAT, IVF = "faiss.IndexFlatL2", "faiss.IndexIVFFlat"
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -14,6 +16,9 @@ class Document:
     text_hash: str
     title: str = ""  # helps to find the document by words; never embedded
     lang: str = ""  # as given: "en", "zh-TW"...; empty when unknown
+    parent: str = ""  # what it was cut from: a file, or a longer row; empty when it is a whole
+    start: int = 0  # first character in the parent
+    acl: tuple[str, ...] = ()  # roles that may see it; empty: everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Hit:
 
     similarity: cosine to the query, -1..1, of what `SearchResult.similarity_by` names.
     score: what the hits are ordered by; comparable within one result only.
+    span: first character and end of `text` in what the document was cut from.
     """
 
     doc_id: str
@@ -30,6 +36,9 @@ class Hit:
     score: float
     lang: str = ""
     title: str = ""
+    parent: str = ""
+    span: tuple[int, int] = (0, 0)
+    acl: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,10 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What one `add` did. added + skipped + quarantined = what came in (after chunking)."""
+    """What one `add` did. added + skipped + quarantined = what came in (after chunking).
+
+    replaced: older rows that an update took out.
+    """
 
     added: int
     skipped: int
@@ -60,11 +72,41 @@ class AddReport:
     kb_version: int
     doc_count: int
     notes: tuple[str, ...] = ()
+    replaced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveReport:
+    """What one `remove` did. missing: names that no document has."""
+
+    removed: int
+    missing: tuple[str, ...]
+    kb_version: int
+    doc_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMeta:
+    """How the vectors of a segment are searched. recall_at_10: against exact search, measured when it was built."""
+
+    kind: str = FLAT
+    lists: int = 0
+    probes: int = 0
+    recall_at_10: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMeta:
+    """One immutable piece of a knowledge base. count: rows, deleted ones too. index: None without vectors."""
+
+    name: str
+    count: int
+    index: IndexMeta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KbMeta:
-    """kb_meta.json. `indexed_count` rows, always the first ones, have a vector in kb.index."""
+    """kb_meta.json. content_sum: sum over all documents of a hash of each, modulo 2^256, in hex."""
 
     kb_version: int
     doc_count: int
@@ -72,4 +114,6 @@ class KbMeta:
     model: str
     indexed_count: int = 0
     embedder_fingerprint: str = ""
-    index_type: str = "faiss.IndexFlatL2"
+    index_type: str = FLAT
+    content_sum: str = ""
+    segments: tuple[SegmentMeta, ...] = ()

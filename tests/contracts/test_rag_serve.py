@@ -23,6 +23,7 @@ from rag.model_client import ModelConfig
 from rag.rows import read_jsonl
 from rag.servers import serve_many
 from slo.errors import ConfigError, DataError
+from tests.kb_kit import segment_file
 
 pytestmark = pytest.mark.anyio
 
@@ -254,7 +255,7 @@ async def test_a_damaged_knowledge_base_and_a_taken_port_are_refused(kb_dir: Pat
     async with served(kb_dir) as (base,):
         with pytest.raises(ConfigError, match="choose a free port"):
             await serve_many([(kb_dir, int(base.rsplit(":", 1)[1]))], embedder="none", stop=asyncio.Event())
-    (kb_dir / "kb.jsonl").write_bytes(b"{}")
+    segment_file(kb_dir, "kb.jsonl").write_bytes(b"{}")
     with pytest.raises(DataError, match="damaged, refused"):
         await serve_many([(kb_dir, 0)], embedder="none", stop=asyncio.Event())
 

@@ -1,116 +1,140 @@
-"""A writer that dies at any step leaves the old generation or the new one, and the next writer carries on."""
+"""A writer that dies at any file operation leaves the old generation or the new one, and the next writer carries on."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rag import storage
 from rag.kb import KnowledgeBase
 from slo.errors import DataError
+from tests.kb_disk import COUNTED, FailingDisk, Killed
 
-OLD, NEW = [{"text": "old one"}], [{"text": "new one"}, {"text": "new two"}]
-
-
-class Killed(BaseException):
-    """The process is gone: no handler may do anything useful with it."""
+OLD = [{"doc_id": "a", "text": "old one"}, {"doc_id": "b", "text": "old two"}]
+NEW = [{"doc_id": "c", "text": "new one"}, {"doc_id": "d", "text": "new two"}]
 
 
-class Countdown:
-    """Lets `steps` file operations through, then fails the next one before it happens."""
-
-    def __init__(self, steps: int, failure: Callable[[], BaseException]) -> None:
-        self.left, self.failure = steps, failure
-
-    def wrap(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            if self.left == 0:
-                raise self.failure()
-            self.left -= 1
-            return operation(*args, **kwargs)
-
-        return counted
+def add(kb: KnowledgeBase) -> None:
+    kb.add(NEW)
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, countdown: Countdown) -> None:
-    monkeypatch.setattr(os, "fsync", countdown.wrap(os.fsync))
-    for name in ("rename", "replace", "mkdir", "unlink"):
-        monkeypatch.setattr(Path, name, countdown.wrap(getattr(Path, name)))
-    if countdown.failure is Killed:  # removing needs no space
-        monkeypatch.setattr(storage.shutil, "rmtree", countdown.wrap(shutil.rmtree))
-    monkeypatch.setattr(storage, "_write_synced", countdown.wrap(storage._write_synced))
+def remove(kb: KnowledgeBase) -> None:
+    kb.remove(["a"])
 
 
-def texts(directory: Path) -> list[str]:
-    return [document.text for document in KnowledgeBase.open(directory).documents]
+def update(kb: KnowledgeBase) -> None:
+    kb.add([{"doc_id": "a", "text": "changed"}], update=True)
 
 
-def run_with_failure_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], BaseException], expected: type[BaseException]
+def compact(kb: KnowledgeBase) -> None:
+    kb.compact(keep_count=1)
+
+
+EXPECTED: dict[Callable[[KnowledgeBase], None], tuple[list[str], int]] = {
+    add: (["old one", "old two", "new one", "new two"], 3),
+    remove: (["old two"], 3),
+    update: (["old two", "changed"], 3),
+    compact: (["old one", "old two"], 2),
+}
+
+
+def full() -> BaseException:
+    return OSError(28, "No space left on device")
+
+
+def broken() -> BaseException:
+    return OSError(5, "Input/output error")
+
+
+def seen(directory: Path) -> tuple[list[str], int]:
+    kb = KnowledgeBase.open(directory)
+    return [document.text for document in kb.documents], kb.meta.kb_version
+
+
+def fail_at_every_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[KnowledgeBase], None],
+    failure: Callable[[], BaseException],
+    *,
+    power_cut: bool = False,
 ) -> set[int]:
-    """Versions seen after the failures, one run per step until a run gets through."""
+    """Outcomes (0 old, 1 new) over one run per operation, until a run gets through."""
     template = tmp_path / "template"
-    KnowledgeBase.init(template).add(OLD)
-    seen: set[int] = set()
-    for steps in range(200):
+    KnowledgeBase.init(template)
+    for row in OLD:
+        KnowledgeBase.open(template).add([row])
+    before, after = seen(template), EXPECTED[write]
+    outcomes: set[int] = set()
+    for steps in range(500):
         directory = tmp_path / f"kb{steps}"
         shutil.copytree(template, directory)
         kb = KnowledgeBase.open(directory)
-        countdown = Countdown(steps, failure)
+        disk = FailingDisk(directory, steps, failure)
         with monkeypatch.context() as patch:
-            failing(patch, countdown)
+            disk.install(patch)
             try:
-                kb.add(NEW)
-            except expected:
+                write(kb)
+            except Killed:
+                assert failure is Killed
+            except DataError:
+                assert failure is not Killed
+        if disk.left:
+            assert {*COUNTED} - set(disk.seen) <= {"unlink", "rmdir"}, "operations that were never met"
+            assert seen(directory) == after
+            return outcomes
+        if power_cut:
+            disk.lose_power()
+        found = seen(directory)
+        assert found in (before, after), f"step {steps}: {found}"
+        outcomes.add(int(found == after) if before != after else 1)
+        if found == before:
+            write(KnowledgeBase.open(directory))
+        else:  # the next writer cleans up behind the dead one
+            KnowledgeBase.open(directory).compact()
+        assert seen(directory) == after
+        assert not list(directory.rglob(".new*"))
+        shutil.rmtree(directory)
+    raise AssertionError("a write took more than 500 operations")
+
+
+@pytest.mark.parametrize("write", [add, remove, update], ids=lambda write: write.__name__)
+@pytest.mark.parametrize("power_cut", [False, True], ids=["process killed", "power cut"])
+def test_a_death_before_any_file_operation_leaves_old_or_new_never_a_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[KnowledgeBase], None], power_cut: bool
+) -> None:
+    assert fail_at_every_step(tmp_path, monkeypatch, write, Killed, power_cut=power_cut) == {0, 1}
+
+
+def test_a_death_while_putting_segments_together_changes_nothing_that_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at_every_step(tmp_path, monkeypatch, compact, Killed, power_cut=True)
+
+
+@pytest.mark.parametrize("failure", [full, broken], ids=lambda failure: failure.__name__)
+def test_a_disk_that_refuses_any_file_operation_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[[], BaseException]
+) -> None:
+    assert fail_at_every_step(tmp_path, monkeypatch, add, failure) == {0, 1}
+
+
+def test_an_init_that_was_interrupted_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for steps in range(100):
+        directory = tmp_path / f"kb{steps}"
+        directory.mkdir()
+        disk = FailingDisk(directory, steps, Killed)
+        with monkeypatch.context() as patch:
+            disk.install(patch)
+            try:
+                KnowledgeBase.init(directory)
+            except Killed:
                 pass
-            else:
-                assert steps > 10, "the failures were never reached"
-                return seen
-        found = texts(directory)
-        assert found in (["old one"], ["old one", "new one", "new two"])
-        version = KnowledgeBase.open(directory).meta.kb_version
-        assert version == (1 if len(found) == 1 else 2)
-        seen.add(version)
-        again = KnowledgeBase.open(directory)
-        again.add(NEW)
-        assert texts(directory) == ["old one", "new one", "new two"]
-        assert again.meta.kb_version == 2
-        assert not (directory / ".next").exists()
-        assert not (directory / ".next.tmp").exists()
-    raise AssertionError("an add took more than 200 steps")
-
-
-def test_a_kill_before_any_file_operation_leaves_old_or_new_never_a_mixture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run_with_failure_at_every_step(tmp_path, monkeypatch, Killed, Killed) == {1, 2}
-
-
-def test_a_full_disk_at_any_file_operation_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> BaseException:
-        return OSError(28, "No space left on device")
-
-    assert run_with_failure_at_every_step(tmp_path, monkeypatch, full, DataError) == {1, 2}
-
-
-def test_a_reader_between_commit_and_moving_sees_the_new_generation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kb = KnowledgeBase.init(tmp_path / "kb")
-    kb.add(OLD)
-    with monkeypatch.context() as patch:
-
-        def killed(directory: Path) -> None:
-            if (directory / ".next").exists():
-                raise Killed
-
-        patch.setattr(storage, "finish_commit", killed)
-        with pytest.raises(Killed):
-            kb.add(NEW)
-    assert texts(tmp_path / "kb") == ["old one", "new one", "new two"]
-    assert len((tmp_path / "kb" / "kb.jsonl").read_bytes().splitlines()) == 1, "not moved yet"
+        if disk.left:
+            return
+        if not (directory / "CURRENT").exists():
+            KnowledgeBase.init(directory)
+        assert KnowledgeBase.open(directory).meta.kb_version == 0
+    raise AssertionError("init took more than 100 operations")

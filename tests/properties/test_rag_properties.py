@@ -9,13 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rag.answer import build_prompt, extractive, read_prompt
-from rag.bm25 import Bm25
+from rag.bm25 import K1, B
 from rag.chunking import Chunking, chunk
 from rag.embedding import ngram_cosine
+from rag.merging import FAN_IN, MERGED_MAX, trailing_to_merge
+from rag.postings import merged
 from rag.retrieval import confidence_of, fuse
 from rag.rows import RawRow, Rejected, check_row
 from rag.text import search_tokens, sentences, text_hash, token_spans, tokens
 from rag.types import Hit
+from tests.kb_kit import postings, words_over
 
 ANY_TEXT = st.text(max_size=200) | st.text(
     alphabet="ab.!?,;:\n -1'\u8acb\u5047\u898f\u5b9a\u3002\uff1f\uff01\uff0c\u300c\u300d\u3000", max_size=120
@@ -81,19 +84,54 @@ def naive_bm25(documents: list[list[str]], query: list[str], k1: float, b: float
     return found
 
 
-@given(st.lists(WORDS, max_size=8), WORDS)
-def test_the_growing_index_scores_like_the_formula_over_the_whole_list(
-    documents: list[list[str]], query: list[str]
+SEGMENTS = st.lists(st.lists(WORDS, min_size=1, max_size=4), max_size=3)
+
+
+@given(SEGMENTS, WORDS, st.data(), st.booleans())
+def test_words_in_segments_score_like_the_formula_over_the_list_of_what_is_visible(
+    segments: list[list[list[str]]], query: list[str], data: st.DataObject, numpy: bool
 ) -> None:
-    index = Bm25()
-    for document in documents:
-        index.add(document)
-    expected = naive_bm25(documents, query, index.k1, index.b)
-    found = index.scores(query)
+    documents = [document for segment in segments for document in segment]
+    shown = data.draw(st.lists(st.booleans(), min_size=len(documents), max_size=len(documents)))
+    visible = None if all(shown) else bytearray(shown)
+    index = words_over(*segments, visible=visible, numpy=numpy)
+    rows = [row for row, seen in enumerate(shown) if seen]
+    expected = {rows[at]: s for at, s in naive_bm25([documents[row] for row in rows], query, K1, B).items()}
+    found = dict(index.scores(query).top(10))
     assert found.keys() == expected.keys()
     assert all(math.isclose(found[row], expected[row], rel_tol=1e-9) for row in expected)
-    ranked = [score for _, score in index.search(query, 10)]
+    assert all(math.isclose(index.scores(query).get(row), expected.get(row, 0.0)) for row in range(len(documents)))
+    ranked = [score for _, score in index.scores(query).top(10)]
     assert ranked == sorted(ranked, reverse=True)
+
+
+@given(SEGMENTS, WORDS, st.data())
+def test_merged_postings_are_those_of_the_kept_documents(
+    segments: list[list[list[str]]], query: list[str], data: st.DataObject
+) -> None:
+    kept = [data.draw(st.lists(st.sampled_from(range(len(s))), unique=True).map(sorted)) for s in segments]
+    parts = [(postings(s), None if len(rows) == len(s) else rows) for s, rows in zip(segments, kept, strict=True)]
+    documents = [segment[row] for segment, rows in zip(segments, kept, strict=True) for row in rows]
+    one, other = merged(parts), postings(documents)
+    assert [list(one[name]) for name in ("keys", "starts", "rows", "counts", "lengths")] == [
+        list(values) for values in (other.keys, other.starts, other.rows, other.counts, other.lengths)
+    ]
+
+
+@given(st.lists(st.integers(1, 3000), max_size=60))
+def test_segments_stay_few_and_rows_are_copied_rarely_however_adds_come(sizes: list[int]) -> None:
+    counts: list[int] = []
+    copied = 0
+    for size in sizes:
+        last = trailing_to_merge(counts, size)
+        merging = counts[len(counts) - last :]
+        assert sum(merging) + size <= max(MERGED_MAX, FAN_IN * size) or not last
+        copied += sum(merging)
+        counts[len(counts) - last :] = [sum(merging) + size]
+    assert sum(counts) == sum(sizes)
+    assert copied <= 6 * sum(sizes)
+    # At most seven of each of five sizes up to the largest that adds merge, and those.
+    assert len(counts) <= 7 * 5 + sum(sizes) // (MERGED_MAX // FAN_IN)
 
 
 @given(

@@ -13,10 +13,11 @@ import pytest
 from rag import storage
 from rag.commands import kb_add, kb_init, kb_search
 from rag.embedding import HashedNgramEmbedder, embedder_status
-from rag.index import faiss_available
+from rag.index import faiss_available, vectors_available
 from rag.kb import KnowledgeBase
 from rag.rows import read_jsonl
 from slo.errors import ConfigError, DataError, RefusedError
+from tests.kb_kit import content_files, meta_file, segment_file
 
 RULES = Path(__file__).parent.parent / "data" / "rag_rules_zh.jsonl"
 needs_faiss = pytest.mark.skipif(not faiss_available(), reason="needs the embeddings extra: " + embedder_status()[1])
@@ -58,19 +59,17 @@ def test_ten_documents_then_the_same_file_with_five_more_is_the_worked_example(k
 
 
 def test_a_new_knowledge_base_is_version_zero_with_the_names_of_the_practice(kb_dir: Path) -> None:
-    meta = json.loads((kb_dir / "kb_meta.json").read_text())
+    meta = json.loads(meta_file(kb_dir).read_text())
     assert (meta["kb_version"], meta["doc_count"], meta["dim"]) == (0, 0, 384)
     assert meta["model"] == "sentence-transformers/all-MiniLM-L6-v2"
-    assert json.loads((kb_dir / "mappings.json").read_text()) == {"rowid_to_doc_id": []}
-    assert (kb_dir / "kb.jsonl").read_bytes() == b""
 
 
 def test_rows_keep_their_text_as_given_and_carry_its_hash(rules: KnowledgeBase) -> None:
-    stored = [json.loads(line) for line in (rules.directory / "kb.jsonl").read_text("utf-8").splitlines()]
+    stored = [json.loads(line) for line in segment_file(rules.directory, "kb.jsonl").read_text("utf-8").splitlines()]
     given = [json.loads(line) for line in RULES.read_text("utf-8").splitlines()]
     assert [(row["doc_id"], row["text"]) for row in stored] == [(row["doc_id"], row["text"]) for row in given]
     assert all(len(row["text_hash"]) == 64 for row in stored)
-    mapped = json.loads((rules.directory / "mappings.json").read_text())["rowid_to_doc_id"]
+    mapped = json.loads(segment_file(rules.directory, "mappings.json").read_text())["rowid_to_doc_id"]
     assert mapped == [row["doc_id"] for row in given]
 
 
@@ -84,10 +83,12 @@ def test_opening_a_directory_without_one_names_the_command(tmp_path: Path) -> No
         KnowledgeBase.open(tmp_path)
 
 
-def test_files_without_a_manifest_are_refused_with_the_way_to_import_them(rules: KnowledgeBase) -> None:
-    (rules.directory / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"manifest\.json is missing.*kb add --kb NEW --jsonl"):
+def test_a_lost_pointer_is_damage_and_not_a_free_place(rules: KnowledgeBase) -> None:
+    (rules.directory / "CURRENT").unlink()
+    with pytest.raises(DataError, match=r"CURRENT: is missing; damaged, refused"):
         KnowledgeBase.open(rules.directory)
+    with pytest.raises(RefusedError, match="holds a knowledge base already"):
+        kb_init(rules.directory)
 
 
 BAD_ROWS: list[tuple[object, str]] = [
@@ -146,7 +147,7 @@ def test_a_missing_doc_id_is_made_from_the_text_so_it_is_the_same_everywhere(kb_
 def test_line_ends_of_unicode_do_not_split_a_row(kb_dir: Path) -> None:
     kb = KnowledgeBase.open(kb_dir)
     kb.add([{"text": "one\u2028two\u2029three\nfour"}])
-    assert len((kb_dir / "kb.jsonl").read_text("utf-8").splitlines()) == 1
+    assert len(segment_file(kb_dir, "kb.jsonl").read_text("utf-8").splitlines()) == 1
     assert KnowledgeBase.open(kb_dir).documents[0].text == "one\u2028two\u2029three\nfour"
 
 
@@ -198,20 +199,25 @@ def damaged(data: bytes) -> Iterator[bytes]:
         yield data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :]
 
 
-@pytest.mark.parametrize("name", ["kb.jsonl", "kb.index", "mappings.json", "kb_meta.json", "manifest.json"])
-def test_any_truncation_and_any_flipped_bit_is_refused(rules: KnowledgeBase, name: str) -> None:
-    path = rules.directory / name
-    if not path.exists():
-        pytest.skip("no kb.index without faiss: " + embedder_status()[1])
-    whole = path.read_bytes()
-    for wrong in damaged(whole):
-        if wrong == whole:
-            continue
-        path.write_bytes(wrong)
-        with pytest.raises(DataError, match=r"^[^\n]+$"):
-            KnowledgeBase.open(rules.directory)
-    path.write_bytes(whole)
-    assert KnowledgeBase.open(rules.directory).meta.doc_count == 15
+@pytest.mark.parametrize("with_vectors", [False, True])
+def test_any_truncation_and_any_flipped_bit_is_refused(kb_dir: Path, with_vectors: bool) -> None:
+    if with_vectors and not vectors_available():
+        pytest.skip("needs numpy: " + embedder_status()[1])
+    kb = KnowledgeBase.open(kb_dir, embedder=HashedNgramEmbedder(384) if with_vectors else None)
+    kb.add(read_jsonl(RULES))
+    kb.remove(["rule-03"])
+    paths = list(content_files(kb_dir))
+    assert len(paths) == (9 if with_vectors else 8)
+    for path in paths:
+        whole = path.read_bytes()
+        for wrong in damaged(whole):
+            if wrong == whole:
+                continue
+            path.write_bytes(wrong)
+            with pytest.raises(DataError, match=r"^[^\n]+$"):
+                KnowledgeBase.open(kb_dir)
+        path.write_bytes(whole)
+    assert KnowledgeBase.open(kb_dir).meta.doc_count == 14
 
 
 def test_the_second_writer_is_told_to_wait_and_a_stale_one_to_open_again(rules: KnowledgeBase) -> None:
@@ -312,7 +318,7 @@ def test_similarity_is_one_minus_half_the_squared_distance_that_faiss_reports(kb
     kb = KnowledgeBase.open(kb_dir, embedder=embedder)
     kb.add(read_jsonl(RULES))
     query = "\u8acb\u5047\u898f\u5b9a\uff1f"
-    index = faiss.read_index(str(kb_dir / "kb.index"))
+    index = faiss.read_index(str(segment_file(kb_dir, "kb.index")))
     assert type(index).__name__ == "IndexFlatL2"
     squared, rows = index.search(embedder.embed([query]), 3)
     hits = kb.search(query, k=3, mode="embedding").hits
@@ -347,7 +353,7 @@ def test_the_content_id_depends_on_content_alone(tmp_path: Path) -> None:
 
 
 def test_reading_needs_no_write_permission(rules: KnowledgeBase) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in rules.directory.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in rules.directory.rglob("*")}
     storage.read(rules.directory)
     KnowledgeBase.open(rules.directory).search("VPN")
-    assert {path.name: path.stat().st_mtime_ns for path in rules.directory.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in rules.directory.rglob("*")} == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from rag.bm25 import Bm25
 from rag.chunking import Chunking, chunk, parse_chunking
 from rag.text import (
     count_tokens,
@@ -17,7 +16,9 @@ from rag.text import (
     text_hash,
     tokens,
 )
+from rag.wordsearch import coverage_ratio
 from slo.errors import ConfigError
+from tests.kb_kit import words_over
 
 COMMA, STOP, ASK, OPEN, CLOSE = "\uff0c", "\u3002", "\uff1f", "\u300c", "\u300d"
 
@@ -131,21 +132,18 @@ def test_count_tokens_counts_characters_words_and_marks() -> None:
     assert count_tokens(f"VPN \u9023\u7dda{COMMA}14 days.") == 7
 
 
-def test_bm25_agrees_with_the_formula_by_hand() -> None:
-    index = Bm25(k1=0.9, b=0.4)
-    index.add(["vpn", "form"])
-    index.add(["form", "form", "leave", "days"])
+@pytest.mark.parametrize("numpy", [False, True])
+def test_bm25_agrees_with_the_formula_by_hand(numpy: bool) -> None:
+    index = words_over([["vpn", "form"]], [["form", "form", "leave", "days"]], numpy=numpy)
     # idf(vpn) = ln(1 + 1.5/1.5) = 0.6931; norm = 0.9 (0.6 + 0.4 * 2/3) = 0.78; 0.6931 * 1.9 * 1 / 1.78
-    assert index.scores(["vpn"]) == {0: pytest.approx(0.73987, abs=1e-4)}
+    assert index.scores(["vpn"]).top(3) == [(0, pytest.approx(0.73987, abs=1e-4))]
     # idf(form) = ln(1 + 0.5/2.5) = 0.1823; row 1: 0.1823 * 1.9 * 2 / (2 + 0.9 (0.6 + 0.4 * 4/3))
-    assert index.scores(["form"])[1] == pytest.approx(0.22933, abs=1e-4)
-    assert index.search(["nothing"], 3) == []
+    assert index.scores(["form"]).get(1) == pytest.approx(0.22933, abs=1e-4)
+    assert index.scores(["nothing"]).top(3) == []
 
 
 def test_coverage_is_one_when_every_word_is_found_and_less_for_rare_missing_ones() -> None:
-    index = Bm25()
-    for terms in (["vpn", "form"], ["form", "leave"], ["form", "days"]):
-        index.add(terms)
-    assert index.coverage_ratio(["vpn", "form"], ["form", "vpn"]) == pytest.approx(1.0)
-    assert index.coverage_ratio(["vpn", "form"], ["form"]) < 0.2
-    assert index.coverage_ratio([], ["form"]) == 0.0
+    index = words_over([["vpn", "form"], ["form", "leave"], ["form", "days"]])
+    assert coverage_ratio(index, ["vpn", "form"], ["form", "vpn"]) == pytest.approx(1.0)
+    assert coverage_ratio(index, ["vpn", "form"], ["form"]) < 0.2
+    assert coverage_ratio(index, [], ["form"]) == 0.0
