@@ -16,7 +16,7 @@ setup: $(STAMP)  ## create .venv with everything the program and the tests need
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@echo "setting up .venv: some minutes and 1.7 GB the first time"
-	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,dev]"
+	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,ft,dev]"
 	touch $(STAMP)
 
 # What `run` needs and no more: no torch, nothing of the tests. A complete .venv is used as it is.
