@@ -22,7 +22,7 @@ from slo.types import CacheStatus, CheckResult, Exchange, Outcome
 Redact = Callable[[str], tuple[str, int]]
 """(text) -> (text without personal data, how many values were taken out)."""
 
-SAME_RATIO = 0.6
+SAME_RATIO = 0.5
 """Two questions are of one group when they share this much of their words."""
 
 _PLACEHOLDER = re.compile(r"\[(?:secret|card|iban|national_id|private_key|email|phone)\]")
