@@ -195,9 +195,8 @@ def test_a_group_is_never_on_both_sides_and_nothing_is_lost(rows: list[tuple[str
 # -- file rules, tokens, cost ---------------------------------------------------------------------------------------
 
 
-def row(*messages: Any, **more: Any) -> dict[str, Any]:
-    return {"messages": [dict(zip(("role", "content"), m, strict=True)) if isinstance(m, tuple) else m for m in messages],
-            **more}  # fmt: skip
+def row(*messages: Any) -> dict[str, Any]:
+    return {"messages": [m if isinstance(m, dict) else {"role": m[0], "content": m[1]} for m in messages]}
 
 
 GOOD = row(("system", "s"), ("user", "q"), ("assistant", "a"))
