@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from guard.checks.lexicon import normalise
 from guard.checks.numbers import quantities
-from guard.checks.patterns import TEXT_CHARS, compile_safe
 from guard.checks.units import UNITS, compatible
 from slo.errors import ConfigError
+from slo.patterns import TEXT_CHARS, compile_safe
 from slo.types import CheckResult, Finding
 
 CHECK = "rules"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from guard.checks.drift import DriftCheck, Reference, compare, hashed_vector, load_reference
-from guard.checks.patterns import compile_safe
 from guard.checks.pii import check_pii, find_pii, redact
 from guard.checks.pii_patterns import luhn
 from guard.checks.rules import Rules, json_problem, load_rules, parse_rules
 from guard.checks.similarity import check_similarity, check_zero_hit, lexical_cosine
 from guard.checks.spec import HASHED_FINGERPRINT
 from slo.errors import ConfigError, DataError
+from slo.patterns import compile_safe
 from slo.types import CheckResult
 
 FILE = r"""

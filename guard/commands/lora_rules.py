@@ -1,0 +1,92 @@
+"""lora rules: what the model gets wrong about a known topic is replaced; rules proposed from confusions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from guard.commands.common import Groups, add_command, add_group, emit, needs_extra, progress, to_json
+from slo.codec import NOT_JSON
+from slo.errors import DataError
+
+
+def register(lora: Groups) -> None:
+    """Add the commands of this module to the group `lora`."""
+    rules = add_group(lora, "rules", "rules behind the model")
+    about = 'answers after the rules: JSON lines {"question", "answer"} in, the same with text, how and detail out'
+    apply = add_command(rules, "apply", run_apply, about,
+                        "sft-guard lora rules apply --rules rules.yaml --kb kb < answers.jsonl")  # fmt: skip
+    apply.add_argument("--rules", type=Path, required=True, metavar="FILE")
+    apply.add_argument("file", type=Path, nargs="?", help="JSON lines; standard input without it")
+    suggest = add_command(rules, "suggest", run_suggest, "propose rules from what was mixed up, as YAML to mend",
+                          "sft-guard lora rules suggest run/evaluation.json --kb kb")  # fmt: skip
+    suggest.add_argument("evaluation", type=Path, help='JSON with "rows": [{"question", "wanted", "given"}]')
+    for parser in (apply, suggest):
+        parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
+        parser.set_defaults(run=needs_extra("lora", parser.get_default("run")))
+
+
+def _documents(directory: Path) -> dict[str, str]:
+    from rag.kb import KnowledgeBase
+
+    return {document.doc_id: document.text for document in KnowledgeBase.open(directory).documents}
+
+
+def run_apply(args: argparse.Namespace) -> int:
+    """One line out for each line in; the last line of `--json` is the count."""
+    from lora.postprocess import How, load_rules
+
+    processor = load_rules(args.rules, _documents(args.kb))
+    counts: Counter[str] = Counter()
+    for place, row in _rows(args.file):
+        question, answer = row.get("question"), row.get("answer")
+        if not isinstance(question, str) or not isinstance(answer, str):
+            raise DataError(f'{place}: write {{"question": "...", "answer": "..."}}')
+        found = processor.process(question, answer)
+        counts[found.how.value] += 1
+        sys.stdout.write(to_json({**row, **asdict(found)}) + "\n")
+    result = {how.value: counts[how.value] for how in How}
+    if args.json:
+        emit(args, result, "")
+    else:
+        sys.stdout.flush()
+        progress(", ".join(f"{how} {count}" for how, count in result.items()))
+    return 0
+
+
+def _rows(path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = str(path) if path else "standard input"
+    try:
+        lines = path.read_bytes().splitlines() if path else sys.stdin.buffer.read().splitlines()
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield f"{name}:{number}", msgspec.json.decode(line, type=dict[str, Any])
+            except NOT_JSON as error:
+                raise DataError(f"{name}:{number}: not a JSON object ({error})") from error
+
+
+def run_suggest(args: argparse.Namespace) -> int:
+    """Print YAML; exit 1 when there is nothing to propose."""
+    from lora.runlog import read_object
+    from lora.suggest import Judged, as_yaml, suggest
+
+    rows = read_object(args.evaluation).get("rows")
+    try:
+        judged = msgspec.convert(rows, list[dict[str, Any]])
+        asked = [Judged(str(r["question"]), str(r["wanted"]), str(r.get("given") or "")) for r in judged]
+    except (msgspec.ValidationError, KeyError) as error:
+        cure = 'write "rows": [{"question": "...", "wanted": DOC_ID, "given": DOC_ID or ""}]'
+        raise DataError(f"{args.evaluation}: no rows that can be used ({error}); {cure}") from error
+    found = suggest(asked, _documents(args.kb))
+    emit(args, {"topics": [asdict(s) for s in found]}, as_yaml(found))
+    return 0 if found else 1
