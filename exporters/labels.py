@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from slo.metric_names import CHECKS
+from slo.metric_names import CHECKS, OPTIONAL_CHECKS
 from slo.types import CacheStatus, CheckResult, Outcome
 
 OTHER = "other"
@@ -25,7 +25,7 @@ FAILOPEN_REASONS = frozenset({
     # how a dependency failed
     "refused", "timeout", "error", "full", "queue_full", "disk_full", "disk_fault", "too_large", "io_error", "busy",
     "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
-    "garbage", "reset", "closed",
+    "garbage", "reset", "closed", "anomaly",
     # which recorder or loop of our own failed
     "prometheus", "windows", "recent", "cache", "cache_care", "cache_figures",
     "exchange_log", "otel", "fleet_windows", "release", "outbox", "lag", "alertmanager",
@@ -34,7 +34,7 @@ FAILOPEN_REASONS = frozenset({
 CLOSED: dict[str, frozenset[str]] = {
     "outcome": frozenset(o.value for o in Outcome),
     "cache": frozenset(c.value for c in CacheStatus),
-    "check": frozenset(CHECKS),
+    "check": frozenset((*CHECKS, *OPTIONAL_CHECKS)),
     "thumb": frozenset({"up", "down"}),
     "type": frozenset({"input", "output"}),
     "arm": frozenset({"stable", "canary"}),

@@ -36,6 +36,7 @@ from guard.admin.views import course, exchange_row, incident_detail, incident_ro
 from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
+from guard.coverage import check_coverage
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
@@ -54,6 +55,7 @@ log = logging.getLogger("sft-guard")
 GaugeRow = tuple[str, Mapping[str, str], float | None]
 _STATE_NUMBER = {State.OK: 0.0, State.BREACH: 1.0, State.UNKNOWN: 2.0}
 INCIDENTS_COUNT = 200
+COVERAGE_COUNT = 500
 STALE_TICKS = 3.0
 HISTORY_S = 3600.0
 
@@ -86,6 +88,8 @@ class GuardBackend:
             stats = guard.pipeline.stats()
             yield "sft_guard_check_queue_length", {}, float(stats.queue_length)
             yield "sft_guard_check_coverage_ratio", {}, stats.coverage_ratio
+            for check, ratio in check_coverage(guard.recent.newest(COVERAGE_COUNT)).items():
+                yield "sft_quality_check_coverage_ratio", {"check": check}, ratio
         path = guard.data_path.stats()
         yield "sft_guard_connections", {"side": "client"}, float(path.connections)
         yield "sft_guard_connections", {"side": "upstream"}, float(sum(p.open for p in path.pools))

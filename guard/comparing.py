@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import log
+from types import MappingProxyType
 from typing import Protocol
 
 from guard.release.state import Phase, ReleaseState
@@ -17,6 +18,8 @@ from slo.wording import show_ratio
 
 COMPARED_NUMBER = {Compared.PASS: 0.0, Compared.FAIL: 1.0, Compared.INCONCLUSIVE: 2.0, Compared.UNKNOWN: 3.0}
 """Values of the gauge `sft_release_comparison_state`."""
+
+SEES_ALL: Mapping[str, str] = MappingProxyType({})
 
 
 class TrialSource(Protocol):
@@ -44,12 +47,18 @@ def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None], 
 
 
 def comparisons(
-    canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], source: TrialSource, weight: float, sick: str
-) -> tuple[Verdict, ...]:
-    """Return the verdicts of the canary with their comparisons."""
+    canary: tuple[Verdict, ...], stable: tuple[Verdict, ...], source: TrialSource, weight: float, sick: str,
+    blind: Mapping[str, str] = SEES_ALL,
+) -> tuple[Verdict, ...]:  # fmt: skip
+    """Return the verdicts of the canary with their comparisons. blind: indicator -> why it cannot be compared now."""
     others = {verdict.slo.name: verdict for verdict in stable}
     return tuple(
-        replace(verdict, comparison=_comparison(verdict, others.get(verdict.slo.name), source, weight, sick))
+        replace(
+            verdict,
+            comparison=_comparison(
+                verdict, others.get(verdict.slo.name), source, weight, sick or blind.get(verdict.slo.indicator, "")
+            ),
+        )
         for verdict in canary
     )
 

@@ -89,6 +89,7 @@ class ReadingSource(TrialSource, WatchSource, Protocol):
 class SloJudge:
     """Implements the judge that the release controller asks. One per process; not thread-safe.
 
+    blind: indicator -> why no rule on it may act now.
     versions: name of a version -> Version. known: what limits may be taken from, now.
     """
 
@@ -103,8 +104,10 @@ class SloJudge:
         *,
         offload: Offload = in_thread,
         outside: OutsideVerdicts = no_outside,
+        blind: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self._offload, self._outside = offload, outside
+        self._offload, self._outside, self._blind = offload, outside, blind
+        self._blind_now: Mapping[str, str] = {}
         self._slos, self._source, self._known, self._versions = slos, source, known, versions
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
@@ -128,6 +131,7 @@ class SloJudge:
         Reading a month of windows takes milliseconds, so it is done beside the loop that carries the answers.
         """
         sick = self._vitals.sick()
+        self._blind_now = self._blind()
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
         self._source.compare(trial_setup(state, self._versions, self._clock.now_s()))
@@ -139,10 +143,11 @@ class SloJudge:
         stable = self._arm("stable", state.stable, known, sick)
         canary = self._arm("canary", state.canary, known, sick) if state.canary and state.in_traffic else ()
         canary = _with(
-            canary, comparisons(_verdicts(canary), _verdicts(stable), self._source, state.canary_ratio, sick)
+            canary,
+            comparisons(_verdicts(canary), _verdicts(stable), self._source, state.canary_ratio, sick, self._blind_now),
         )
         if state.phase is Phase.PROMOTED:
-            stable = _with(stable, self._watch.beside(_verdicts(stable), self._source, known, sick))
+            stable = _with(stable, self._watch.beside(_verdicts(stable), self._source, known, sick, self._blind_now))
         stable += self._from_outside("stable", state.stable)
         canary += self._from_outside("canary", state.canary) if state.canary and state.in_traffic else ()
         action = decide(_verdicts(canary), _verdicts(stable), self._snapshot(state, sick))
@@ -159,6 +164,8 @@ class SloJudge:
 
     def _one(self, slo: Slo, arm: str, release: str, known: Known, sick: str) -> Judged:
         limit = limit_for(slo, known)
+        # A detector that may not be believed says nothing about the past hour either: nobody knows since when.
+        sick = sick or self._blind_now.get(slo.indicator, "")
 
         def read(length_s: float) -> Reading:
             return self._source.reading(slo, release, length_s)

@@ -39,6 +39,7 @@ FAIL_OPEN_REASON = {
 
 _DROP_LABELS = {reason: {"reason": reason} for reason in FAIL_OPEN_REASON}
 _FAIL_OPEN_LABELS = {reason: {"dep": "checks", "reason": word} for reason, word in FAIL_OPEN_REASON.items()}
+_ANOMALY_LABELS = {"dep": "judge", "reason": "anomaly"}
 
 
 def _given_up(spec: CheckSpec) -> dict[str, tuple[Finding, ...]]:
@@ -96,7 +97,8 @@ class PipelineStats:
     """What the admin listener and the gauges show.
 
     coverage_ratio: share of the last exchanges that were checked, None before the first. heartbeat_age_s: since the
-    worker last said anything, None while there is none. dropped: (reason, count), most frequent first.
+    worker last said anything, None while there is none. blind: check -> why nobody may believe it now.
+    dropped: (reason, count), most frequent first.
     """
 
     queue_length: int
@@ -112,6 +114,7 @@ class PipelineStats:
     embedder_line: str
     problem: str
     redacted_count: int
+    blind: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -170,6 +173,7 @@ class WorkerPipeline:
         self._dropped: Counter[str] = Counter()
         self._checked_count = self._restart_count = self._redacted_count = 0
         self._embedder_line, self._problem = "worker not started", ""
+        self._blind: Mapping[str, str] = {}
 
     # -- the path of one exchange ---------------------------------------------------------------------------------
 
@@ -279,6 +283,7 @@ class WorkerPipeline:
                 self._finished(message)
             elif isinstance(message, Ready):
                 self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
+                self._blind = message.blind
         self._pump()
 
     def _finished(self, done: Done) -> None:
@@ -289,6 +294,10 @@ class WorkerPipeline:
         self._bytes -= len(item.data)
         self._checked_count += 1
         self._redacted_count += done.redacted_count
+        if done.judge_usd:
+            self._counters.inc("sft_cost_judge_usd_total", {"release": item.exchange.release}, done.judge_usd)
+        if any(f.check == "judge" and f.reason.startswith("judge_anomaly") for f in done.findings):
+            self._counters.inc("sft_guard_failopen_total", _ANOMALY_LABELS)
         checked = any(f.result is not CheckResult.UNAVAILABLE for f in done.findings)
         self._tell(_with_findings(item.exchange, done.findings), done.text, checked=checked)
 
@@ -452,4 +461,5 @@ class WorkerPipeline:
             embedder_line=self._embedder_line,
             problem=self._problem,
             redacted_count=self._redacted_count,
+            blind=self._blind,
         )

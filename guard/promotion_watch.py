@@ -6,9 +6,11 @@ the trial, so they survive a restart; thresholds are found again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from guard.comparing import SEES_ALL
 from slo.actions import DAY_S
 from slo.artefact import Baseline, IndicatorBaseline
 from slo.comparison import ArmSums, Span, margin_of
@@ -47,8 +49,11 @@ class PromotionWatch:
     def __init__(self) -> None:
         self._thresholds: dict[tuple[str, str, float], float] = {}
 
-    def beside(self, stable: tuple[Verdict, ...], source: WatchSource, known: Known, sick: str) -> tuple[Verdict, ...]:
-        """Return the verdicts of a promoted stable, each with what the watch says.
+    def beside(
+        self, stable: tuple[Verdict, ...], source: WatchSource, known: Known, sick: str,
+        blind: Mapping[str, str] = SEES_ALL,
+    ) -> tuple[Verdict, ...]:  # fmt: skip
+        """Return the verdicts of a promoted stable, each with what the watch says. blind: as in `comparisons`.
 
         Objectives without a usable baseline, and latency, whose baseline keeps no share over the limit, get none: the
         rules alone watch them.
@@ -56,6 +61,7 @@ class PromotionWatch:
         calibrated = False
         watched = []
         for verdict in stable:
+            why = sick or blind.get(verdict.slo.indicator, "")
             values = None if verdict.slo.canary is None else _values(verdict.slo, known)
             if values is None or known.baseline is None or verdict.slo.canary is None:
                 watched.append(verdict)
@@ -68,7 +74,7 @@ class PromotionWatch:
                     continue
                 self._thresholds[key] = _threshold(values, known.baseline, verdict.slo.canary)
                 calibrated = True
-            comparison = _listen(verdict.slo, verdict.slo.canary, values, self._thresholds[key], source, known, sick)
+            comparison = _listen(verdict.slo, verdict.slo.canary, values, self._thresholds[key], source, known, why)
             watched.append(replace(verdict, comparison=comparison))
         return tuple(watched)
 

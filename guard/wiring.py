@@ -26,6 +26,7 @@ from guard.cache.build import GuardCache, fixed_part
 from guard.cache.care_build import KeptCare
 from guard.cache_backend import CacheBackend
 from guard.checks.spec import CheckSpec
+from guard.coverage import blind_indicators
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.fleet_windows import fleet_source
@@ -51,6 +52,7 @@ from guard.safety.screen import Screen
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
 from guard.sinks import CheckedSink, PathSink, WindowsRecorder
+from guard.slower_tiers import detector_spec, judge_spec
 from guard.split import WeightedSplit
 from guard.state_files import AlertStore, load_windows, save_windows
 from guard.tracing import onward_of, tracing_of
@@ -156,6 +158,7 @@ class Guard:
             self.vitals,
             self.clock,
             outside=self.outside.verdicts,
+            blind=lambda: blind_indicators(self.pipeline.stats().blind) if self.pipeline is not None else {},
         )
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self._tasks: list[asyncio.Task[None]] = []
@@ -363,10 +366,13 @@ class Guard:
             embedder=checks.embedder,
             rules_path=str(self.settings.resolve(checks.rules)) if checks.rules else "",
             grounding_threshold=checks.grounding_threshold,
+            calibration_path=str(self.settings.resolve(checks.calibration)) if checks.calibration else "",
             pii=checks.pii,
             drift_reference=self.rules.drift_reference,
             drift_window=checks.drift.window,
             safety=self.safety,
+            detector=detector_spec(self.settings),
+            judge=judge_spec(self.settings, self.rules.prices),
             text_mode=self.settings.file.exchange_log.text,
         )
         return WorkerPipeline(

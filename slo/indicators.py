@@ -39,7 +39,7 @@ Vote = tuple[str, "bool | None", "float | None"]
 _OK, _CANCELLED, _BLOCKED, _CLIENT_ERROR = Outcome.OK, Outcome.CANCELLED, Outcome.BLOCKED, Outcome.CLIENT_ERROR
 _HIT, _BYPASS = CacheStatus.HIT, CacheStatus.BYPASS
 assert {*Outcome} - FAILURES == {_OK, _CANCELLED, _BLOCKED, _CLIENT_ERROR}
-_OF_CHECK = {"grounding": HALLUCINATION, "similarity": SIMILARITY, "zero_hit": ZERO_HIT}
+INDICATOR_OF_CHECK = {"grounding": HALLUCINATION, "similarity": SIMILARITY, "zero_hit": ZERO_HIT}
 
 
 def served_votes(exchange: Exchange) -> list[Vote]:
@@ -76,7 +76,7 @@ def checked_votes(exchange: Exchange) -> list[Vote]:
         return []
     votes: list[Vote] = []
     for finding in exchange.findings:
-        indicator = _OF_CHECK.get(finding.check)
+        indicator = INDICATOR_OF_CHECK.get(finding.check)
         if indicator is None:
             continue
         judged = finding.result is CheckResult.PASS or finding.result is CheckResult.FAIL

@@ -71,7 +71,10 @@ CHECKS = (
     "rules", "grounding", "similarity", "query_drift", "zero_hit", "pii",
     "injection", "context_injection", "question_pii", "prompt_leak", "toxicity", "question_toxicity", "acl",
 )  # fmt: skip
-"""Closed set of the `check` label."""
+"""Closed set of the `check` label, with OPTIONAL_CHECKS."""
+
+OPTIONAL_CHECKS = ("detector", "judge")
+"""Said only where `guard.yaml` configures them; an answer that was given up has no finding of theirs."""
 
 METRICS: dict[str, Metric] = {
     m.name: m
@@ -88,6 +91,9 @@ METRICS: dict[str, Metric] = {
                ("release",)),
         Metric("sft_perf_overhead_seconds", "histogram", "The guard's own share of a request", ("phase",)),
         Metric("sft_quality_checks_total", "counter", "Checks by result", ("release", "check", "result")),
+        Metric("sft_quality_check_coverage_ratio", "gauge",
+               "Share of the last answers that the check judged: passed or failed, neither skipped nor unavailable",
+               ("check",)),
         Metric("sft_quality_score", "histogram", "Score of each check", ("release", "check")),
         Metric("sft_quality_retrievals_total", "counter", "Retrievals by result", ("release", "result")),
         Metric("sft_quality_answers_total", "counter", "Answers by where they came from, as the answer path says",
@@ -99,6 +105,7 @@ METRICS: dict[str, Metric] = {
         Metric("sft_quality_reopens_total", "counter", "Questions asked again within 24 h", ("release",)),
         Metric("sft_cost_usd_total", "counter", "Cost of inference", ("release",)),
         Metric("sft_cost_inferences_total", "counter", "Inferences whose cost is known", ("release",)),
+        Metric("sft_cost_judge_usd_total", "counter", "Cost of the judging model", ("release",)),
         Metric("sft_cost_tokens_total", "counter", "Tokens by type", ("release", "type")),
         Metric("sft_cache_lookups_total", "counter", "Cache lookups by result", ("release", "result")),
         Metric("sft_cache_bypassed_total", "counter", "Requests that were not looked up, by reason", ("reason",)),

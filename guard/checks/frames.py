@@ -45,19 +45,24 @@ class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag="r", array_like=True, frozen=True):
-    """The worker can check; said again when the embedder is there. problem: why grounding is unavailable, or ""."""
+    """The worker can check; said again when the embedder is there and when something is not as it was.
+
+    problem: what is unavailable and why, "" when nothing. blind: check -> why nobody may believe it now.
+    """
 
     embedder_line: str
     problem: str = ""
+    blind: dict[str, str] = {}
 
 
 class Done(msgspec.Struct, tag="d", array_like=True, frozen=True):
-    """Answer to one job. text: what may be stored, already redacted."""
+    """Answer to one job. text: what may be stored, already redacted. judge_usd: what a judging model cost for it."""
 
     job_id: int
     findings: tuple[Finding, ...]
     text: ExchangeText | None
     redacted_count: int = 0
+    judge_usd: float = 0.0
 
 
 class Beat(msgspec.Struct, tag="b", array_like=True, frozen=True):

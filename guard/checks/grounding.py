@@ -20,6 +20,8 @@ from guard.checks.facts import Statement, statement
 from guard.checks.lexicon import is_cjk
 from guard.checks.semantic import Semantic
 from guard.checks.support import Support, assess
+from guard.checks.tiers import Tier
+from guard.checks.tiers import ask as ask_tier
 from slo.types import CheckResult, Finding
 
 CHECK = "grounding"
@@ -66,6 +68,7 @@ def check_grounding(
     threshold: float | None = None,
     named_threshold: str = "balanced",
     semantic: Semantic | None = None,
+    tiers: Sequence[Tier] = (),
 ) -> Finding:
     """Finding of one answer; `score` is the support, 1 - hallucination score.
 
@@ -86,7 +89,7 @@ def check_grounding(
         shown = tuple(c.text[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
     language = calibration.languages["zh" if is_cjk(answer) else "en"]
-    judged, detector = judge(question, claims, used, language, semantic, calibration.embedder)
+    judged, detector = judge(question, claims, used, language, semantic, calibration.embedder, tiers)
     limit = language.thresholds[named_threshold] if threshold is None else threshold
     term_count = sum(j.support.term_count for j in judged)
     score = answer_score([j.probability for j in judged], term_count, language)
@@ -114,6 +117,7 @@ def judge(
     language: Language,
     semantic: Semantic | None = None,
     calibrated_embedder: str = "",
+    tiers: Sequence[Tier] = (),
 ) -> tuple[list[Judged], str]:
     """Every claim with its probability of being unsupported, and the name of what said so.
 
@@ -133,6 +137,11 @@ def judge(
             chances = _with_cosine([c.text for c in claims], supports, chances, read, language, semantic)
             detector = f"lexical+{semantic.name}"
     term_count = sum(s.term_count for s in supports)
+    for tier in tiers:
+        settled = [must_fail(s, term_count) for s in supports]
+        said = ask_tier(tier, question, [c.text for c in claims], contexts, chances, settled=settled)
+        chances = list(said.probabilities)
+        detector += f"+{tier.detector.name}" if said.asked_count else ""
     judged = [
         Judged(c.text, max(p, CONTRADICTION_CHANCE) if must_fail(s, term_count) else p, s)
         for c, s, p in zip(claims, supports, chances, strict=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from guard.checks.detector_spec import DetectorSpec
+from guard.checks.judge_spec import JudgeSpec
 from guard.safety.modes import SafetySpec
 from slo.metric_names import CHECKS
 
@@ -29,10 +31,12 @@ class CheckSpec:
         less and false alarms by 2 to 3 points, for a hundred times the processor time.
     calibration: which calibrated threshold: "balanced" (best F1 on the labelled sets) or "fpr_05" (5 % of supported
         answers flagged).
+    calibration_path: file of calibrated numbers made by `python -m bench.checks --calibrate`; "" for the shipped one.
     drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
         `drift_window` questions of the stable release.
     drift_window: questions per comparison.
     safety: modes of the safety signals.
+    detector, judge: the optional slower tiers, see docs/detectors.md.
     text_mode: what of an exchange's words comes back from the worker: none | redacted | full.
     """
 
@@ -41,12 +45,15 @@ class CheckSpec:
     grounding_threshold: float | None = None
     grounding_cosine: bool = False
     calibration: str = "balanced"
+    calibration_path: str = ""
     pii: bool = True
     drift: bool = True
     drift_reference: str = ""
     drift_window: int = 200
     text_mode: str = "redacted"
     safety: SafetySpec = field(default_factory=SafetySpec)
+    detector: DetectorSpec | None = None
+    judge: JudgeSpec | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

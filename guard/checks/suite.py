@@ -13,10 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from guard.checks import drift, grounding, pii, rules, similarity
+from guard.checks.calibration import PATH as CALIBRATION_PATH
 from guard.checks.calibration import Calibration, load_calibration
+from guard.checks.file_watch import FileWatch
 from guard.checks.selftest import selftest
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
+from guard.checks.tiers import Tier
 from guard.ports import ExchangeText
 from guard.safety.checks import SafetyChecks
 from slo.errors import GuardError
@@ -37,7 +40,11 @@ class CheckSuite:
 
     def __init__(self, spec: CheckSpec) -> None:
         self.spec = spec
-        self.calibration: Calibration = load_calibration()
+        calibration_path = Path(spec.calibration_path) if spec.calibration_path else CALIBRATION_PATH
+        self.calibration: Calibration = load_calibration(calibration_path)
+        self._watched = FileWatch([calibration_path])
+        self._embedder_watched = FileWatch()
+        self.embedder_problem = ""
         self.rules = rules.load_rules(spec.rules_path) if spec.rules_path else rules.Rules()
         self.semantic: Semantic | None = None
         self.embedder_pending = False
@@ -50,12 +57,38 @@ class CheckSuite:
             except GuardError as error:
                 self._drift_problem = str(error)
         self._drift = drift.DriftCheck(spec.drift_window, reference)
-        self.grounding_problem = selftest(self.calibration)
         self._safety = SafetyChecks(spec.safety)
+        self._golden_problem = selftest(self.calibration)
+        self.grounding_problem = self._golden_problem
+
+    @property
+    def problem(self) -> str:
+        """Why a detector may not be believed now, "" when all may."""
+        return self.grounding_problem or self.embedder_problem
+
+    @property
+    def blind(self) -> dict[str, str]:
+        """Check -> why nobody may believe it now."""
+        said = {grounding.CHECK: self.grounding_problem, similarity.CHECK: self.embedder_problem}
+        return {check: why for check, why in said.items() if why}
+
+    def embed_with(self, semantic: Semantic | None) -> None:
+        """The embedder is loaded, or there is none. Hashes its files, so that a swap is noticed."""
+        named = getattr(semantic.embedder, "files", ()) if semantic is not None else ()
+        files = [path for path in named if path.is_file()]
+        self._embedder_watched = FileWatch(files)
+        self.semantic = semantic
 
     def retest(self) -> None:
         """Run the golden pairs again; from now on grounding says `unavailable` when they no longer separate."""
-        self.grounding_problem = selftest(self.calibration, self.semantic)
+        self._golden_problem = selftest(self.calibration, self.semantic if self.spec.grounding_cosine else None)
+        self.look()
+
+    def look(self) -> None:
+        """Every heartbeat: are the files of each detector still those that were loaded? A few microseconds."""
+        self.embedder_problem = self._embedder_watched.changed()
+        of_embedder = self.embedder_problem if self.spec.grounding_cosine else ""
+        self.grounding_problem = self._watched.changed() or of_embedder or self._golden_problem
 
     def check(
         self, text: ExchangeText, *, release: str, arm: str, busy: bool = False, roles: frozenset[str] = frozenset()
@@ -70,10 +103,7 @@ class CheckSuite:
             _run("rules", lambda: self.rules.check(question, answer)),
             _run("zero_hit", lambda: similarity.check_zero_hit(contexts)),
             _run("grounding", lambda: self._grounding(question, text, None if busy else semantic)),
-            _run(
-                "similarity",
-                lambda: similarity.check_similarity(answer, contexts, text.reference, semantic, waiting_for),
-            ),
+            _run("similarity", lambda: self._similarity(answer, text, semantic, waiting_for)),
         ]
         if self.spec.pii and self.spec.safety.pii_answer != "off":
             findings.append(_run("pii", lambda: pii.check_pii(answer, allowed)))
@@ -82,14 +112,26 @@ class CheckSuite:
             findings.append(_run("query_drift", lambda: self._check_drift(question, release, arm)))
         return tuple(findings)
 
-    def _grounding(self, question: str, text: ExchangeText, semantic: Semantic | None) -> Finding:
+    def ground(self, text: ExchangeText, tiers: tuple[Tier, ...]) -> Finding:
+        """The grounding check alone, with slower tiers; a thousandth of a second. Never raises."""
+        question = text.question[:QUESTION_CHARS]
+        return _run(grounding.CHECK, lambda: self._grounding(question, text, self.semantic, tiers))
+
+    def _grounding(
+        self, question: str, text: ExchangeText, semantic: Semantic | None, tiers: tuple[Tier, ...] = ()
+    ) -> Finding:
         if self.grounding_problem:
             return Finding(grounding.CHECK, CheckResult.UNAVAILABLE, None, self.grounding_problem)
         return grounding.check_grounding(
             question, text.answer, text.contexts, self.calibration, threshold=self.spec.grounding_threshold,
             named_threshold=self.spec.calibration,
-            semantic=semantic if self.spec.grounding_cosine else None,
+            semantic=semantic if self.spec.grounding_cosine else None, tiers=tiers,
         )  # fmt: skip
+
+    def _similarity(self, answer: str, text: ExchangeText, semantic: Semantic | None, waiting_for: str) -> Finding:
+        if self.embedder_problem:
+            return Finding(similarity.CHECK, CheckResult.UNAVAILABLE, None, self.embedder_problem)
+        return similarity.check_similarity(answer, text.contexts, text.reference, semantic, waiting_for)
 
     def _check_drift(self, question: str, release: str, arm: str) -> Finding:
         if self._drift_problem:

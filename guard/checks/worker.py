@@ -16,11 +16,16 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 
+from guard.checks.detector_link import DetectorLink
 from guard.checks.frames import Beat, Done, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
+from guard.checks.grounding import read_claims
+from guard.checks.lexicon import is_cjk
+from guard.checks.opinion import Detector, Question
+from guard.checks.opinions import Opinions, replace_done, worth_asking
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted, stored_text
-from guard.ports import Route
+from guard.ports import ExchangeText, Route
 from guard.safety.acl import roles_of
 from guard.wire.dialects import DIALECTS
 from slo.clock import Clock, SystemClock
@@ -53,28 +58,39 @@ class Worker:
         self._suite: CheckSuite | None = None
         self._news: deque[Ready] = deque()
         self._retest_at_s = clock.now_s() + RETEST_S
+        self._beat_at_s = clock.now_s() + BEAT_S
         self._embed_again_s = 0.0
+        self._opinions: Opinions | None = None
+        self._told: Ready | None = None
+        self._read: ExchangeText | None = None  # words of the job answered last; None when they could not be read
 
     def run(self) -> int:
         """Serve until the other side closes. Returns an exit status."""
         while True:
             wait_s = 0.0 if self._jobs else BEAT_S
-            readable, _, _ = select.select([self._link], [], [], wait_s)
-            if readable:
+            own = self._link.fileno()
+            slower = self._opinions.filenos() if self._opinions is not None else []
+            readable, _, _ = select.select([own, *slower], [], [], wait_s)
+            if own in readable:
                 data = self._link.recv(1 << 18)
                 if not data:
+                    if self._opinions is not None:
+                        self._opinions.close()
                     return 0
                 for body in self._splitter.feed(data):
                     self._take(body)
             out: list[FromWorker] = []
+            self._heartbeat()
             while self._news:
                 out.append(self._news.popleft())
             for _ in range(min(len(self._jobs), ANSWER_BATCH)):
-                job = self._jobs.popleft()
-                out.append(self.answer(job))
-            if not out and not readable:
+                done = self._answer_or_hold(self._jobs.popleft())
+                if done is not None:
+                    out.append(done)
+            if self._opinions is not None:
+                out += [self._redacted(done) for done in self._opinions.collect()]
+            if not out and own not in readable:
                 out.append(Beat())
-                self._hourly()
             if out:
                 self._link.sendall(b"".join(map(frame, out)))
 
@@ -89,26 +105,70 @@ class Worker:
         except GuardError as error:
             self._news.append(Ready(f"checks off: {error}", str(error)))
             return
-        self._news.append(Ready(self._suite.embedder_line, self._suite.grounding_problem))
+        self._opinions = load_opinions(message.spec, self._clock)
+        self._tell_state(self._suite)
         if message.spec.embedder != "none":
             self._suite.embedder_pending = True
             threading.Thread(target=self._load, args=(self._suite, message.spec), daemon=True).start()
 
     def _load(self, suite: CheckSuite, spec: CheckSpec) -> None:
         suite.embedder_line, semantic = load_semantic(spec)
-        suite.semantic = semantic
+        suite.embed_with(semantic)
         suite.embedder_pending = False
-        self._news.append(Ready(suite.embedder_line, suite.grounding_problem))
+        self._tell_state(suite)
 
-    def _hourly(self) -> None:
-        if self._suite is not None and self._clock.now_s() >= self._retest_at_s:
-            self._retest_at_s = self._clock.now_s() + RETEST_S
+    def _tell_state(self, suite: CheckSuite) -> None:
+        """Say what serves and what is blind, when it is not what was said last."""
+        blind = {**suite.blind, **(self._opinions.problems if self._opinions is not None else {})}
+        news = Ready(suite.embedder_line, "; ".join(blind.values()), blind)
+        if news != self._told:
+            if self._told is not None and news.problem != self._told.problem:
+                log.warning("checks: %s", news.problem or "all detectors may be believed again")
+            self._told = news
+            self._news.append(news)
+
+    def _heartbeat(self) -> None:
+        """Every `BEAT_S`, also under full load: look at the files of the detectors; hourly run the golden pairs."""
+        now_s = self._clock.now_s()
+        if self._suite is None or now_s < self._beat_at_s:
+            return
+        self._beat_at_s = now_s + BEAT_S
+        retest = now_s >= self._retest_at_s
+        if retest:
+            self._retest_at_s = now_s + RETEST_S
             self._suite.retest()
-            self._news.append(Ready(self._suite.embedder_line, self._suite.grounding_problem))
+        else:
+            self._suite.look()
+        if self._opinions is not None:
+            self._opinions.look(retest=retest)
+        self._tell_state(self._suite)
+
+    def _answer_or_hold(self, job: Job) -> Done | None:
+        """The answer to a job, or None while slower detectors are asked about it."""
+        done = self.answer(job)
+        suite, opinions = self._suite, self._opinions
+        if suite is None or opinions is None or self._read is None:
+            return done
+        grounding = next((f for f in done.findings if f.check == "grounding"), None)
+        if not worth_asking(grounding):
+            return done
+        text = self._read
+        claims, _ = read_claims(text.answer)
+        language = "zh" if is_cjk(text.answer) else "en"
+        asked = Question(language, text.question, text.answer, tuple(c.text for c in claims), text.contexts or ())
+        try:
+            held = opinions.begin(done, asked, lambda tiers: suite.ground(text, tiers))
+        except Exception as error:  # a defect in a slower tier must not cost what the others found
+            log.warning("slower detectors failed: %s", type(error).__name__)
+            return done
+        return self._redacted(held) if held is not None else None
+
+    def _redacted(self, done: Done) -> Done:
+        return replace_done(done, redacted(done.findings), done.judge_usd)
 
     def answer(self, job: Job) -> Done:
         """Check one job. Never raises: a text that cannot be read is `unavailable`."""
-        suite = self._suite
+        suite, self._read = self._suite, None
         if suite is None:
             return Done(job.job_id, unavailable("checks are not configured"), None)
         if job.truncated:  # never judge a part as the whole answer
@@ -126,6 +186,7 @@ class Worker:
             if not busy:
                 ended_s = self._clock.now_s()
                 self._embed_again_s = ended_s + (ended_s - began_s) * (1.0 / EMBED_SHARE - 1.0)
+            self._read = text
             stored, count = stored_text(text, suite.spec.text_mode)
             return Done(job.job_id, redacted(findings), stored, count)
         except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.
@@ -136,6 +197,21 @@ class Worker:
 def unavailable(reason: str, checks: Iterable[str] = CHECKS) -> tuple[Finding, ...]:
     """Every one of the checks as unavailable, with one reason."""
     return tuple(Finding(check, CheckResult.UNAVAILABLE, None, reason) for check in checks)
+
+
+def load_opinions(spec: CheckSpec, clock: Clock) -> Opinions | None:
+    """The slower detectors that are configured, model before judge; None without any. Starts their processes."""
+    detectors: list[Detector] = []
+    bands = []
+    if spec.detector is not None:
+        detectors.append(DetectorLink(spec.detector, clock))
+        bands.append(spec.detector.band)
+    if spec.judge is not None:
+        from guard.checks.llm_judge import LlmJudge  # TLS and HTTP: only where they are used
+
+        detectors.append(LlmJudge(spec.judge, clock))
+        bands.append(spec.judge.band)
+    return Opinions(detectors, bands) if detectors else None
 
 
 def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from guard.settings.loading import Settings
@@ -16,12 +18,17 @@ def measuring_hash(settings: Settings) -> str:
     A rules file that cannot be read has a hash of its own: nothing collected with it is comparable.
     """
     file = settings.file
-    rules = ""
-    if file.checks.rules is not None:
-        try:
-            rules = settings.resolve(file.checks.rules).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            rules = f"unreadable: {type(error).__name__}"  # the checks tell of it; here it only has to differ
+    rules = _text(settings, file.checks.rules) if file.checks.rules is not None else ""
     routes = [route.model_dump(mode="json") for route in file.routes]
     checks = file.checks.model_dump(mode="json", include=_WHAT_IS_CHECKED)
-    return text_hash(msgspec.json.encode([routes, checks, rules], order="sorted").decode())
+    more = [_text(settings, file.checks.calibration)] if file.checks.calibration is not None else []
+    more += [tier.model_dump_json() for tier in (file.checks.detector, file.checks.judge) if tier is not None]
+    return text_hash(msgspec.json.encode([routes, checks, rules, *more], order="sorted").decode())
+
+
+def _text(settings: Settings, path: Path) -> str:
+    """Of a file that decides; unreadable: the checks tell of it, here it only has to differ."""
+    try:
+        return settings.resolve(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return f"unreadable: {type(error).__name__}"

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from guard.settings.fields import Bytes, Model, Ratio, Seconds
 from guard.settings.safety import SafetySettings
+from guard.settings.slower_tiers import DetectorSettings, JudgeSettings
 
 
 class DriftSettings(Model):
@@ -31,12 +32,15 @@ class CheckSettings(Model):
         "`sft-guard embedder distill`, endpoint (see `embeddings`), or none.",
     )
     rules: Path | None = Field(None, description="rules.yaml")
+    calibration: Path | None = Field(None, description="Numbers of the grounding check; default: the shipped ones.")
     grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")
     queue: int = Field(2000, ge=1, le=100_000)
     queue_bytes: Bytes = 8 * 2**20
     pii: bool = True
     drift: DriftSettings = DriftSettings()
     safety: SafetySettings = SafetySettings()
+    detector: DetectorSettings | None = Field(None, description="A model for claims in doubt; see docs/detectors.md.")
+    judge: JudgeSettings | None = Field(None, description="A judging model, sampled, within a daily budget.")
 
     @model_validator(mode="after")
     def _enforced_when_on(self) -> CheckSettings:
