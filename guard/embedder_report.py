@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import asdict
 
+from guard.embeddings import endpoint_spec
 from guard.settings import Settings
 from slo.errors import GuardError
 
@@ -24,21 +26,24 @@ def embedder_findings(settings: Settings) -> Iterator[Found]:
     """Which embedder serves the checks, by language, and what each extra would add."""
     from rag.by_language import with_every_script
     from rag.embedding import INSTALL_LINE, embedder_status, load_embedder
+    from rag.endpoint import EndpointEmbedder
 
-    name = settings.file.checks.embedder
-    ok, line = embedder_status(name)
+    name, endpoint = settings.file.checks.embedder, endpoint_spec(settings)
+    ok, line = (True, "") if endpoint is not None else embedder_status(name)
     if name == "none":
         yield "warn", "embedder", line, "checks: {embedder: static}"
     elif not ok:
         yield "warn", "embedder", line, "install it, or checks: {embedder: static}"
     else:
         try:
-            loaded = load_embedder(name)
+            loaded = EndpointEmbedder(**asdict(endpoint)) if endpoint is not None else load_embedder(name)
         except GuardError as error:
             yield "fault", "embedder", str(error), "mend it, or checks: {embedder: static}"
             return
         assert loaded is not None
         serving = with_every_script(loaded)
+        if isinstance(loaded, EndpointEmbedder):
+            loaded.close()
         served: dict[str, list[str]] = {}
         for language, question in LANGUAGES:
             served.setdefault(serving.member_for(question).name, []).append(language)
@@ -46,7 +51,7 @@ def embedder_findings(settings: Settings) -> Iterator[Found]:
         yield "ok", "embedder", f"{said} (fingerprint {serving.fingerprint})", ""
         if not serving.every_answer:
             yield (
-                "warn", "embedder", f"{name} is too slow for every answer: similarity is measured on a share of them",
+                "warn", "embedder speed", f"{name} is too slow for every answer: similarity is measured on a share of them",
                 "checks: {embedder: static} reads all",
             )  # fmt: skip
     if not embedder_status("all-MiniLM-L6-v2")[0]:

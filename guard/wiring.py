@@ -27,6 +27,7 @@ from guard.cache.care_build import KeptCare
 from guard.cache_backend import CacheBackend
 from guard.checks.spec import CheckSpec
 from guard.coverage import blind_indicators
+from guard.embeddings import endpoint_spec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.fleet_windows import fleet_source
@@ -374,6 +375,7 @@ class Guard:
             detector=detector_spec(self.settings),
             judge=judge_spec(self.settings, self.rules.prices),
             text_mode=self.settings.file.exchange_log.text,
+            endpoint=endpoint_spec(self.settings),
         )
         return WorkerPipeline(
             spec,

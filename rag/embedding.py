@@ -243,6 +243,8 @@ def embedder_status(name: str | None = None) -> tuple[bool, str]:
     name = name or default_embedder()
     if name == "none":
         return False, "embedder switched off by configuration: retrieval and checks work on words alone"
+    if name == "endpoint":
+        return False, "embedder 'endpoint' serves the checks of a running guard only; name one that is on this machine"
     if name in _DEFAULT_NAMES:
         needed: tuple[str, ...] = ("numpy", "safetensors", "tokenizers", _BUNDLE)
     elif name.startswith((_HASHED, HASHED_TFIDF)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from guard.checks.detector_spec import DetectorSpec
+from guard.checks.endpoint_spec import EndpointSpec
 from guard.checks.judge_spec import JudgeSpec
 from guard.safety.modes import SafetySpec
 from slo.metric_names import CHECKS
@@ -24,7 +25,7 @@ class CheckSpec:
     """Settings of one worker.
 
     embedder: name or path for `rag.embedding.load_embedder`; scripts it does not cover are served by hashed character
-        n-grams. "none" checks by words alone.
+        n-grams. "none" checks by words alone, "endpoint" asks `endpoint`.
     rules_path: rules.yaml; "" for the built-in rules only.
     grounding_threshold: hallucination score in [0, 1] from which an answer fails; None for the calibrated one.
     grounding_cosine: let the embedder speak about claims in doubt. Off: on the labelled sets it moves AUROC by 0.002 or
@@ -51,6 +52,7 @@ class CheckSpec:
     drift_reference: str = ""
     drift_window: int = 200
     text_mode: str = "redacted"
+    endpoint: EndpointSpec | None = None
     safety: SafetySpec = field(default_factory=SafetySpec)
     detector: DetectorSpec | None = None
     judge: JudgeSpec | None = None

@@ -15,6 +15,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from guard.checks.detector_link import DetectorLink
 from guard.checks.frames import Beat, Done, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
@@ -33,6 +35,9 @@ from slo.errors import GuardError
 from slo.metric_names import CHECKS
 from slo.types import CheckResult, Finding
 
+if TYPE_CHECKING:
+    from rag.embedding import Embedder
+
 log = logging.getLogger("guard.checks")
 
 BEAT_S = 2.0
@@ -45,6 +50,9 @@ EMBED_SHARE = 0.25
 """Share of the time the embedder may work; in between similarity is skipped. The proxy shares the machine."""
 
 ANSWER_BATCH = 8
+
+ENDPOINT_AGAIN_S = 30.0
+"""Between two looks at an embeddings endpoint that was not there at the start."""
 
 
 class Worker:
@@ -113,6 +121,11 @@ class Worker:
 
     def _load(self, suite: CheckSuite, spec: CheckSpec) -> None:
         suite.embedder_line, semantic = load_semantic(spec)
+        while semantic is None and spec.endpoint is not None:  # it may be back any time; until then by words
+            suite.embedder_pending = False
+            self._tell_state(suite)
+            threading.Event().wait(ENDPOINT_AGAIN_S)
+            suite.embedder_line, semantic = load_semantic(spec)
         suite.embed_with(semantic)
         suite.embedder_pending = False
         self._tell_state(suite)
@@ -218,12 +231,16 @@ def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
     """Status line and embedder; None when it is off, missing or damaged."""
     from rag.by_language import with_every_script
     from rag.embedding import embedder_status, load_embedder
+    from rag.endpoint import EndpointEmbedder
 
-    ok, line = embedder_status(spec.embedder)
+    ok, line = (True, "") if spec.endpoint is not None else embedder_status(spec.embedder)
     if not ok:
         return line, None
     try:
-        embedder = load_embedder(spec.embedder, threads=1)
+        if spec.endpoint is not None:
+            embedder: Embedder | None = EndpointEmbedder(**asdict(spec.endpoint))
+        else:
+            embedder = load_embedder(spec.embedder, threads=1)
     except Exception as error:  # whatever a model library raises, checks go on by words
         return f"embedder not usable, by words alone: {' '.join(str(error).split())[:300]}", None
     if embedder is None:

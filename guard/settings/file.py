@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from guard.settings.cache import CacheSettings
+from guard.settings.embeddings import EmbeddingsSettings
 from guard.settings.fields import NAME, Model, Name
 from guard.settings.measuring import CheckSettings, LogSettings
 from guard.settings.release import AlertmanagerSettings, RegistrySettings, ReleaseSettings, WebhookSettings
@@ -44,6 +45,7 @@ class GuardFile(Model):
     cache: CacheSettings | None = Field(None, description="Answer cache; without this section nothing is cached.")
     windows: WindowSettings = WindowSettings()
     checks: CheckSettings = CheckSettings()
+    embeddings: EmbeddingsSettings | None = Field(None, description="Endpoint of `checks: {embedder: endpoint}`.")
     exchange_log: LogSettings = LogSettings()
     webhooks: tuple[WebhookSettings, ...] = ()
     alertmanager: AlertmanagerSettings | None = None
@@ -83,6 +85,15 @@ class GuardFile(Model):
         if self.release.stable not in self.versions:
             raise ValueError(
                 f"release.stable is `{self.release.stable}`, which is not in versions ({', '.join(self.versions)})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _endpoint_is_there(self) -> GuardFile:
+        if self.checks.embedder == "endpoint" and self.embeddings is None:
+            raise ValueError(
+                "checks.embedder is `endpoint`, and there is no `embeddings`; add embeddings: {url: https://.../v1, "
+                "model: NAME, api_key_env: VARIABLE}"
             )
         return self
 

@@ -33,6 +33,8 @@ class Settings:
         self.prometheus_token = self._env("windows.token_env", file.windows.token_env)
         judge = file.checks.judge
         self.judge_key = self._env("checks.judge.api_key_env", judge.api_key_env) if judge is not None else None
+        asked = file.embeddings
+        self.embeddings_key = self._env("embeddings.api_key_env", asked.api_key_env) if asked is not None else None
         self.otel_headers = self._otel_headers()
         self.safety_canary = self._env("checks.safety.leak.canary_env", file.checks.safety.leak.canary_env)
         redis = file.cache.redis if file.cache is not None and file.cache.enabled else None

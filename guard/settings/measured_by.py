@@ -21,6 +21,8 @@ def measuring_hash(settings: Settings) -> str:
     rules = _text(settings, file.checks.rules) if file.checks.rules is not None else ""
     routes = [route.model_dump(mode="json") for route in file.routes]
     checks = file.checks.model_dump(mode="json", include=_WHAT_IS_CHECKED)
+    if file.checks.embedder == "endpoint" and file.embeddings is not None:
+        checks["embeddings"] = [file.embeddings.url, file.embeddings.model]
     more = [_text(settings, file.checks.calibration)] if file.checks.calibration is not None else []
     more += [tier.model_dump_json() for tier in (file.checks.detector, file.checks.judge) if tier is not None]
     return text_hash(msgspec.json.encode([routes, checks, rules, *more], order="sorted").decode())

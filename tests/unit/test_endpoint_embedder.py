@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from guard.checks.spec import CheckSpec
+from guard.checks.worker import load_semantic
+from guard.embedder_report import embedder_findings
+from guard.embeddings import endpoint_spec
+from guard.settings import load_settings
 from rag.coalescing import TEXTS_MAX, Coalescing
 from rag.embedding import load_embedder
 from rag.endpoint import TEXT_CHARS_MAX, EndpointEmbedder
-from slo.errors import DataError
+from slo.errors import ConfigError, DataError
 
 MODEL = "some-embedding-model"
 
@@ -234,3 +240,49 @@ def test_many_threads_get_what_they_would_have_got_alone() -> None:
         found = list(pool.map(coalescing.embed, texts))
     assert all(np.allclose(got, static.embed(asked), atol=1e-6) for got, asked in zip(found, texts, strict=True))
     assert (coalescing.name, coalescing.fingerprint) == (static.name, static.fingerprint)
+
+
+GUARD = """\
+service: faq
+listen: {data: "127.0.0.1:0", admin: "127.0.0.1:0"}
+slo: null
+routes: [{name: chat, path: /v1/chat/completions, adapter: openai-chat}]
+versions: {v1: {model: m, upstreams: ["http://127.0.0.1:9"]}}
+release: {stable: v1}
+checks: {embedder: endpoint}
+"""
+
+
+def test_checks_use_the_endpoint_of_guard_yaml_and_doctor_says_so(tmp_path: Path) -> None:
+    with serving() as (server, url):
+        path = tmp_path / "guard.yaml"
+        path.write_text(GUARD + f"embeddings: {{url: '{url}', model: {MODEL}, api_key_env: EMB_KEY, scripts: latin}}\n")
+        settings = load_settings(path, {"EMB_KEY": "a-key"})
+        spec = endpoint_spec(settings)
+        assert spec is not None
+        assert "a-key" not in repr(spec)
+        line, semantic = load_semantic(CheckSpec(embedder="endpoint", endpoint=spec))
+        assert line.startswith(f"{MODEL}@127.0.0.1:")
+        assert semantic is not None
+        assert 0.0 <= semantic.best_cosine("annual leave", ["holidays", "VPN"]) <= 1.0
+        asked = len(server.requests)
+        assert semantic.best_cosine("\u7279\u5225\u4f11\u5047", ["\u7279\u5225\u4f11\u5047"]) == pytest.approx(1.0)
+        assert len(server.requests) == asked  # by characters, not by the endpoint
+        assert set(server.keys) == {"Bearer a-key"}
+        states = {subject: (state, text) for state, subject, text, _ in embedder_findings(settings)}
+        semantic.semantic_for("a").embedder.close()  # type: ignore[attr-defined]
+    assert f"English, other Latin script: {MODEL}@127" in states["embedder"][1]
+    state, subject, text, cure = next(embedder_findings(settings))  # now nobody is there
+    assert (state, subject) == ("fault", "embedder")
+    assert "not reached" in text
+    assert "static" in cure
+
+
+def test_an_endpoint_that_is_not_configured_is_a_mistake_in_guard_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "guard.yaml"
+    path.write_text(GUARD)
+    with pytest.raises(ConfigError, match="there is no `embeddings`"):
+        load_settings(path, {})
+    path.write_text(GUARD + "embeddings: {url: 'http://api.example.com/v1', model: m, api_key_env: KEY}\n")
+    with pytest.raises(ConfigError, match="clear text"):
+        load_settings(path, {"KEY": "k"})
