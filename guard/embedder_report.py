@@ -51,7 +51,7 @@ def embedder_findings(settings: Settings) -> Iterator[Found]:
         yield "ok", "embedder", f"{said} (fingerprint {serving.fingerprint})", ""
         if not serving.every_answer:
             yield (
-                "warn", "embedder speed", f"{name} is too slow for every answer: similarity is measured on a share of them",
+                "warn", "embedder speed", f"{name} cannot read every answer: similarity is measured on a share of them",
                 "checks: {embedder: static} reads all",
             )  # fmt: skip
     if not embedder_status("all-MiniLM-L6-v2")[0]:
