@@ -11,8 +11,13 @@ BAD = (MALFORMED, EMPTY, SPECIAL)
 """Kinds of rows that are of no use. Duplicates are of use once."""
 
 _PLACEHOLDERS = frozenset({"null", "none", "nan", "n/a", "na", "undefined", "nil", "todo", "tbd", "-", "--"})
-# UTF-8 read as Latin-1 or Windows-1252: a lead byte as a letter, a continuation byte as a mark behind it.
-_MOJIBAKE = re.compile("[\u00c2\u00c3\u00e2-\u00ef][\u0080-\u00bf\u20ac\u201a-\u201e\u2020\u2021\u2030\u2122]")
+# UTF-8 read as Latin-1 or Windows-1252: a lead byte as a letter, and as many marks behind it as the byte announces.
+# One mark behind an accented letter is ordinary French.
+_TAIL = (
+    "[\u0080-\u00bf\u20ac\u2122\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a]"
+)
+_MOJIBAKE = re.compile(f"[\u00c2\u00c3]{_TAIL}|[\u00e2-\u00ef]{_TAIL}{{2}}")
 _TABS = frozenset("\t\n\r")
 _SYMBOLS_MIN = 12
 _SYMBOL_RATIO = 0.5
@@ -37,7 +42,9 @@ def text_defect(text: str) -> tuple[str, str] | None:
             letters += 1
             continue
         category = unicodedata.category(ch)
-        if (category == "Cc" and ch not in _TABS) or category in ("Cs", "Co", "Cn") or ch == "\ufffd":
+        # Unassigned here may be an emoji of tomorrow; the two last of each plane never will be anything.
+        never = category == "Cn" and ord(ch) & 0xFFFE == 0xFFFE
+        if (category == "Cc" and ch not in _TABS) or category in ("Cs", "Co") or never or ch == "\ufffd":
             return SPECIAL, f"U+{ord(ch):04X} ({_called(ch, category)}) at character {position}"
         symbols += category[0] in "PS"  # accents and vowel signs of other scripts are no marks
     if not letters:
@@ -53,4 +60,4 @@ def _called(ch: str, category: str) -> str:
     if ch == "\ufffd":
         return "a character that could not be read"
     names = {"Cc": "control character", "Cs": "lone surrogate", "Co": "private use"}
-    return names.get(category, "unassigned")
+    return names.get(category, "no character")

@@ -14,13 +14,14 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from rag.text import text_hash
+from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 
 ROWS, INDEX, MAPPINGS, META = "kb.jsonl", "kb.index", "mappings.json", "kb_meta.json"
@@ -36,13 +37,17 @@ _LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack that was written or verified. checksum: `sha256:` of the file; meta: content of kb_meta.json."""
+    """A pack that was written or verified.
+
+    checksum: `sha256:` of the file; data_hash: of kb.jsonl in it. meta: content of kb_meta.json.
+    """
 
     path: Path
     checksum: str
     byte_count: int
     members: tuple[str, ...]
     meta: Mapping[str, object]
+    data_hash: str
 
     @property
     def artifact_url(self) -> str:
@@ -76,7 +81,7 @@ def pack(files: Mapping[str, Path | bytes], path: Path) -> Pack:
         raise DataError(f"{path}: cannot be written ({error.strerror}); check path and free space") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Pack(path, made.checksum, made.byte_count, made.members, made.meta)
+    return replace(made, path=path)
 
 
 def verify(path: Path, checksum: str = "") -> Pack:
@@ -99,12 +104,22 @@ def verify(path: Path, checksum: str = "") -> Pack:
                 raise RefusedError("checksum", f"{path}: checksum is {found[:19]}..., not {checksum[:19]}...; refused")
             file.seek(0)
             try:
-                members, meta = _checked(_Tape(_unzipped(iter(lambda: file.read(_PIECE), b""))))
+                members, meta, data_hash = _checked(_Tape(_unzipped(iter(lambda: file.read(_PIECE), b""))))
             except _Damaged as error:
                 raise RefusedError("damaged", f"{path}: {error}; refused, pack it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return Pack(path, found, byte_count, members, meta)
+    return Pack(path, found, byte_count, members, meta, data_hash)
+
+
+def documents(path: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """doc_id, text and filled fields of every row of a pack that was verified before."""
+    with path.open("rb") as file:
+        tape = _Tape(_unzipped(iter(lambda: file.read(_PIECE), b"")))
+        _, size = _next_member(tape, (ROWS,))
+        for number, line in enumerate(_lines(tape.stream(size)), 1):
+            row = _row(line, number)
+            yield row.doc_id, row.text, [name for name in ("text", "title", "lang", "acl") if getattr(row, name)]
 
 
 class _Damaged(Exception):
@@ -190,10 +205,10 @@ class _Tape:
             raise _Damaged("something follows its end")
 
 
-def _checked(tape: _Tape) -> tuple[tuple[str, ...], Mapping[str, object]]:
+def _checked(tape: _Tape) -> tuple[tuple[str, ...], Mapping[str, object], str]:
     members: list[str] = []
     rows = ids = 0
-    row_digest = id_digest = ""
+    row_digest = id_digest = data_hash = ""
     meta: dict[str, object] = {}
     awaited = list(MEMBERS)
     while awaited:
@@ -202,7 +217,7 @@ def _checked(tape: _Tape) -> tuple[tuple[str, ...], Mapping[str, object]]:
         members.append(name)
         content = tape.stream(size)
         if name == ROWS:
-            rows, row_digest = _read_rows(content)
+            rows, row_digest, data_hash = _read_rows(content)
         elif name == INDEX:
             for _ in content:
                 pass  # FAISS would load most damaged ones: the checksum is what protects it
@@ -219,7 +234,7 @@ def _checked(tape: _Tape) -> tuple[tuple[str, ...], Mapping[str, object]]:
         raise _Damaged(f"{ROWS} and {MAPPINGS} name other documents ({rows} and {ids})")
     if meta.get("doc_count") != rows:
         raise _Damaged(f"{META} announces {meta.get('doc_count')} documents, {ROWS} has {rows}")
-    return tuple(members), meta
+    return tuple(members), meta, data_hash
 
 
 def _next_member(tape: _Tape, names: Sequence[str]) -> tuple[str, int]:
@@ -236,40 +251,52 @@ def _next_member(tape: _Tape, names: Sequence[str]) -> tuple[str, int]:
     raise _Damaged(f"{what} where {' or '.join(names)} belongs")
 
 
-def _read_rows(content: Iterator[bytes]) -> tuple[int, str]:
-    digest, count, rest = sha256(), 0, b""
+def _read_rows(content: Iterator[bytes]) -> tuple[int, str, str]:
+    """Number of rows, a digest of their ids, and `sha256:` of all."""
+    ids, whole, count = sha256(), sha256(), 0
+    for line in _lines(content):
+        count += 1
+        row = _row(line, count)
+        ids.update(row.doc_id.encode("utf-8", "surrogatepass") + b"\x1e")
+        whole.update(line + b"\n")
+    return count, ids.hexdigest(), f"sha256:{whole.hexdigest()}"
+
+
+def _lines(content: Iterator[bytes]) -> Iterator[bytes]:
+    rest, count = b"", 0
     for piece in content:
         *lines, rest = (rest + piece).split(b"\n")
+        count += len(lines)
         if len(rest) > LINE_BYTES:
-            raise _Damaged(f"{ROWS}:{count + len(lines) + 1}: a line of more than {LINE_BYTES} bytes")
-        for line in lines:
-            count += 1
-            digest.update(_row_id(line, count) + b"\x1e")
+            raise _Damaged(f"{ROWS}:{count + 1}: a line of more than {LINE_BYTES} bytes")
+        yield from lines
     if rest:
         raise _Damaged(f"{ROWS}:{count + 1}: the last line is not complete")
-    return count, digest.hexdigest()
 
 
 class _Row(msgspec.Struct):
     doc_id: str
     text: str
     text_hash: str
+    title: str = ""
+    lang: str = ""
+    acl: tuple[str, ...] = ()
 
 
-def _row_id(line: bytes, number: int) -> bytes:
+def _row(line: bytes, number: int) -> _Row:
     try:
         row = msgspec.json.decode(line, type=_Row)
-    except (msgspec.DecodeError, ValueError) as error:
+    except NOT_JSON as error:
         raise _Damaged(f"{ROWS}:{number}: {error}") from error
     if text_hash(row.text) != row.text_hash:
         raise _Damaged(f"{ROWS}:{number}: text_hash is not that of its text")
-    return row.doc_id.encode("utf-8", "surrogatepass")
+    return row
 
 
 def _read_mappings(data: bytes) -> tuple[int, str]:
     try:
         ids = msgspec.json.decode(data, type=dict[str, list[str]])["rowid_to_doc_id"]
-    except (msgspec.DecodeError, ValueError, KeyError) as error:
+    except (*NOT_JSON, KeyError) as error:
         raise _Damaged(f"{MAPPINGS}: {error}") from error
     digest = sha256()
     for doc_id in ids:
@@ -280,7 +307,7 @@ def _read_mappings(data: bytes) -> tuple[int, str]:
 def _read_meta(data: bytes) -> dict[str, object]:
     try:
         return msgspec.json.decode(data, type=dict[str, object])
-    except (msgspec.DecodeError, ValueError) as error:
+    except NOT_JSON as error:
         raise _Damaged(f"{META}: {error}") from error
 
 

@@ -306,7 +306,7 @@ class MlflowRegistry:
             raise RegistryUnreachable(f"{place}: {what}; is the MLflow server up?") from error
         try:
             answer: dict[str, Any] = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-        except (msgspec.DecodeError, msgspec.ValidationError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             answer = {}
         if 200 <= status < 300:
             return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -121,8 +122,15 @@ def run_serve(args: argparse.Namespace) -> int:
         raise ConfigError("--listen", args.listen, "write host:port") from error
     with translated():
         store = RegistryStore(args.database)
+    config = uvicorn.Config(create_app(store, token=token), host=host, port=port, log_level="warning")
+    try:
+        sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError("--listen", args.listen, f"choose an address that is free ({error.strerror})") from error
+    port = sock.getsockname()[1]  # of port 0 the one that was chosen
     progress(f"registry on http://{host}:{port} ({'writes need the token' if token else 'writes need no token'})")
-    uvicorn.run(create_app(store, token=token), host=host, port=port, log_level="warning")
+    uvicorn.Server(config).run(sockets=[sock])
+    store.close()
     return 0
 
 

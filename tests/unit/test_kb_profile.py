@@ -66,6 +66,8 @@ def test_what_is_wrong_with_a_text_is_named(text: str, kind: str) -> None:
         "\u0e01\u0e33\u0e25\u0e31\u0e07",
         "\U0001f600 ok",
         "none of these rules apply",
+        "\u00abD\u00e9cid\u00e9\u00bb, dit-il",
+        "S\u00c3O PAULO",
     ],
 )
 def test_ordinary_texts_of_any_script_are_fine(text: str) -> None:
