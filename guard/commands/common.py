@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -69,6 +70,14 @@ def emit(args: argparse.Namespace, result: Any, text: str) -> None:
 def to_json(result: Any) -> str:
     """One line of JSON; non-ASCII text stays readable."""
     return msgspec.json.encode(result).decode()
+
+
+def login() -> str:
+    """Name of the operating system's user, for cards and audit logs; `unknown` where there is none (containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def progress(text: str) -> None:

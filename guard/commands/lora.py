@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from guard.commands import lora_judging, lora_rules, lora_vault
+from guard.commands import lora_data, lora_judging, lora_rules, lora_vault
 from guard.commands.common import Groups, add_group
 
 
 def register(groups: Groups) -> None:
     """Add the group and its commands."""
     lora = add_group(groups, "lora", "adapters on premises: train, judge, keep under lock")
+    lora_data.register(lora)
     lora_judging.register(lora)
     lora_rules.register(lora)
     lora_vault.register(lora)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
 from typing import Any
 
-from guard.commands.common import Groups, add_command, add_group, emit, needs_extra, progress
+from guard.commands.common import Groups, add_command, add_group, emit, login, needs_extra, progress
 from guard.settings import environment_value
 from slo.clock import SystemClock
 from slo.errors import ConfigError
@@ -56,7 +55,7 @@ def _vault(args: argparse.Namespace) -> Any:
     from lora.vault import Vault
 
     return Vault(
-        args.vault, load_ring(args.keys), load_access(args.access).person(_token(args), _login()), SystemClock().wall_s
+        args.vault, load_ring(args.keys), load_access(args.access).person(_token(args), login()), SystemClock().wall_s
     )
 
 
@@ -67,13 +66,6 @@ def _token(args: argparse.Namespace) -> str | None:
     if not value:
         raise ConfigError("--token-env", args.token_env, "set that environment variable")
     return value
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no name for this user id, as in many containers
-        return "unknown"
 
 
 def _split(label: str) -> tuple[str, str]:
@@ -89,7 +81,7 @@ def run_key(args: argparse.Namespace) -> int:
     from lora.keys import load_ring, make_ring
     from lora.vault import Vault
 
-    person = load_access(args.access).person(_token(args), _login())
+    person = load_access(args.access).person(_token(args), login())
     if args.vault and args.keys.exists():
         Vault(args.vault, load_ring(args.keys), person, SystemClock().wall_s).record(Deed.KEY, str(args.keys.name))
     elif not person.may(Deed.KEY):
@@ -106,7 +98,7 @@ def run_token(args: argparse.Namespace) -> int:
     from lora.access import Deed, Role, issue_token, load_access
 
     if args.access.exists():
-        person = load_access(args.access).person(_token(args), _login())
+        person = load_access(args.access).person(_token(args), login())
         if not person.may(Deed.TOKEN):
             raise _refused(person, Deed.TOKEN)
     token = issue_token(args.access, args.user, Role(args.role))
