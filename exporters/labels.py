@@ -27,7 +27,7 @@ FAILOPEN_REASONS = frozenset({
     "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
     "garbage", "reset", "closed", "anomaly",
     # which recorder or loop of our own failed
-    "prometheus", "windows", "recent", "cache", "cache_care", "cache_figures",
+    "prometheus", "windows", "recent", "labels", "cache", "cache_care", "cache_figures",
     "exchange_log", "otel", "fleet_windows", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
@@ -71,6 +71,7 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_cache_semantic_total", "script"): frozenset({"latin", "han", "other"}),
     ("sft_cache_semantic_rechecks_total", "result"): frozenset({"same", "different", "unknown"}),
     ("sft_cache_semantic_false_hit_ratio", "bound"): frozenset({"estimate", "lower", "upper"}),
+    ("sft_quality_hallucination_corrected_ratio", "bound"): frozenset({"estimate", "lower", "upper"}),
     ("sft_cache_redis_duration_seconds", "op"): frozenset({"get", "set", "unlink"}),
     ("sft_cache_write_dropped_total", "reason"): frozenset({
         "full", "readonly", "denied", "timeout", "closed", "refused", "auth", "error", "open", "busy",

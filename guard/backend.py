@@ -36,7 +36,7 @@ from guard.admin.views import course, exchange_row, incident_detail, incident_ro
 from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
-from guard.coverage import check_coverage
+from guard.coverage import check_coverage, corrected_row
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
@@ -214,6 +214,11 @@ class GuardBackend:
             conditions=status.conditions,
             rollbacks_24h_count=status.rollbacks_24h,
             shedding=status.shedding,
+            hallucination=tuple(
+                corrected_row(version, self._guard.labels)
+                for version in map(self._guard.version_of, filter(None, (status.stable, status.canary)))
+                if version is not None
+            ),
         )
 
     def exchanges(self, limit: int) -> ExchangeList:

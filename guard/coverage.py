@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from guard.admin.backend import CorrectedRow
+from guard.human_labels import HumanLabels
 from slo.indicators import INDICATOR_OF_CHECK
-from slo.types import CacheStatus, CheckResult, Exchange, Outcome
+from slo.ppi import MIN_LABELS
+from slo.types import CacheStatus, CheckResult, Exchange, Outcome, Version
 
 _JUDGED = (CheckResult.PASS, CheckResult.FAIL)
 
@@ -35,3 +39,11 @@ def blind_indicators(blind: Mapping[str, str]) -> dict[str, str]:
     {'sft_quality_hallucination_rate': 'calibration.json was changed'}
     """
     return {INDICATOR_OF_CHECK[check]: why for check, why in blind.items() if check in INDICATOR_OF_CHECK}
+
+
+def corrected_row(version: Version, labels: HumanLabels) -> CorrectedRow:
+    """What people's labels make of the measured hallucination rate of one version."""
+    counts, found = labels.counts(version.release_id), labels.corrected(version.release_id)
+    measured = counts.flagged_count / counts.answer_count if counts.answer_count else None
+    row = CorrectedRow(version.name, version.release_id, measured, counts.label_count, MIN_LABELS)
+    return row if found is None else replace(row, rate_ratio=found.rate, low_ratio=found.low, high_ratio=found.high)

@@ -31,6 +31,7 @@ from guard.embeddings import endpoint_spec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.fleet_windows import fleet_source
+from guard.human_labels import HumanLabels
 from guard.judge import LOOP_LAG_S, SloJudge, Vitals
 from guard.outside import OutsideAlerts
 from guard.pipeline import PipelineLimits, WorkerPipeline
@@ -103,6 +104,7 @@ class Guard:
         self.exporter = PrometheusExporter(file.service, bounds, clock=self.clock)
         self.memory = MemorySource(self.rules.slos, self.clock)
         self.recent = RecentExchanges()
+        self.labels = HumanLabels(settings.state_dir)
         self.parquet: ParquetConverter | None = None
         self.exchange_log = self._exchange_log()
         cached = file.cache is not None and file.cache.enabled
@@ -111,6 +113,7 @@ class Guard:
             "prometheus": self.exporter,
             "windows": WindowsRecorder(self.memory),
             "recent": self.recent,
+            "labels": self.labels,
         }
         if self.exchange_log is not None:
             recorders["exchange_log"] = self.exchange_log
@@ -137,7 +140,15 @@ class Guard:
             file.timeouts.to_ports(),
             clock=self.clock,
             trace=onward_of(settings),
-            own_posts={FEEDBACK_PATH: feedback_handler(self.recent, self._thumb, self._flag)},
+            own_posts={
+                FEEDBACK_PATH: feedback_handler(
+                    self.recent,
+                    self._thumb,
+                    self._flag,
+                    label=self.labels.label,
+                    token=lambda: self.settings.admin_token,
+                )
+            },
             cache=self.cache.answers if self.cache is not None else None,
             screen=Screen(self.safety, self.exporter, self.clock.now_s) if self.safety.screens else None,
         )
@@ -162,6 +173,7 @@ class Guard:
             blind=lambda: blind_indicators(self.pipeline.stats().blind) if self.pipeline is not None else {},
         )
         self.exporter.gauge_source(GuardBackend(self).gauges)
+        self.exporter.gauge_source(self.labels.gauges)
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._registry: ReleaseRegistry | None = None
@@ -549,6 +561,8 @@ class Guard:
             self.parquet.close()
         if self.tracing is not None:
             self.tracing.close()
+        with contextlib.suppress(OSError):  # as below
+            self.labels.save()
         with contextlib.suppress(OSError):  # a full disk costs history only
             self._save_windows_now()
 

@@ -104,6 +104,20 @@ class VersionView:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectedRow:
+    """Hallucination rate of a release as people's labels correct it; shares. rate, low, high None: too few labels."""
+
+    name: str
+    release: str
+    measured_ratio: float | None
+    label_count: int
+    label_needed_count: int
+    rate_ratio: float | None = None
+    low_ratio: float | None = None
+    high_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseStatus:
     """Who answers, how far the canary is, and what is holding it."""
 
@@ -129,6 +143,7 @@ class ReleaseStatus:
     conditions: tuple[str, ...] = ()
     rollbacks_24h_count: int = 0
     shedding: bool = False
+    hallucination: tuple[CorrectedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

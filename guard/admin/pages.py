@@ -185,6 +185,15 @@ def _release(release: ReleaseStatus) -> str:
         )
         if value
     ]
+    rows += [
+        (
+            f"labels {row.name}",
+            f"hallucination {row.rate_ratio:.1%} ({row.low_ratio:.1%} to {row.high_ratio:.1%}), "
+            f"corrected by {row.label_count} labels",
+        )
+        for row in release.hallucination
+        if row.rate_ratio is not None
+    ]
     rows.append(("epoch", f"{release.epoch}, cache {release.cache_epoch}"))
     return _table(("", ""), "".join(_row((text(name), text(value))) for name, value in rows))
 

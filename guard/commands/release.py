@@ -110,7 +110,26 @@ def _status_text(status: dict[str, Any]) -> str:
         if status[key]:
             lines.append(f"{key:12} {status[key]}")
     lines += [f"condition    {condition}" for condition in status["conditions"]]
+    lines += [f"labels       {corrected_text(row)}" for row in status.get("hallucination", ()) if row["label_count"]]
     return "\n".join(lines)
+
+
+def corrected_text(row: dict[str, Any]) -> str:
+    """One version's hallucination rate with what people said about it.
+
+    >>> corrected_text({"name": "v2", "measured_ratio": 0.1, "label_count": 12, "label_needed_count": 30,
+    ...                 "rate_ratio": None, "low_ratio": None, "high_ratio": None})
+    'v2: hallucination 10.0% measured; 12 of 30 labels needed to correct it'
+    """
+    measured = "unknown" if row["measured_ratio"] is None else f"{row['measured_ratio']:.1%}"
+    if row["rate_ratio"] is None:
+        labels = f"{row['label_count']} of {row['label_needed_count']} labels needed to correct it"
+        return f"{row['name']}: hallucination {measured} measured; {labels}"
+    bounds = f"{row['low_ratio']:.1%} to {row['high_ratio']:.1%}"
+    return (
+        f"{row['name']}: hallucination {measured} measured, {row['rate_ratio']:.1%} ({bounds}) corrected by "
+        f"{row['label_count']} labels"
+    )
 
 
 def run_incidents(args: argparse.Namespace) -> int:

@@ -41,6 +41,8 @@ export function release(snapshot) {
     ...(r.conditions.length ? [[t("conditions"), el("span", { class: "warn" }, r.conditions.join(", "))]] : []),
     ...(r.shedding ? [[t("shedding"), el("span", { class: "warn" }, t("shedding-on"))]] : []),
     ...(r.incident_id ? [[t("incident"), el("button", { type: "button", class: "link", "data-incident": r.incident_id }, r.incident_id)]] : []),
+    ...(r.hallucination ?? []).filter(h => h.rate_ratio != null).map(h => [`${t("corrected")} (${h.name})`,
+      `${(100 * h.rate_ratio).toFixed(1)} % [${(100 * h.low_ratio).toFixed(1)}, ${(100 * h.high_ratio).toFixed(1)}], ${h.label_count} ${t("labels")}`]),
     [t("epoch"), String(r.epoch)],
   ];
   const stages = el("ol", { class: "stages", "aria-label": t("stage") });
