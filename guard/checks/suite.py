@@ -74,8 +74,8 @@ class CheckSuite:
 
     def embed_with(self, semantic: Semantic | None) -> None:
         """The embedder is loaded, or there is none. Hashes its files, so that a swap is noticed."""
-        named = getattr(semantic.embedder, "files", ()) if semantic is not None else ()
-        files = [path for path in named if path.is_file()]
+        loaded = (semantic.embedder, *getattr(semantic.embedder, "members", ())) if semantic is not None else ()
+        files = [path for embedder in loaded for path in getattr(embedder, "files", ()) if path.is_file()]
         self._embedder_watched = FileWatch(files)
         self.semantic = semantic
 
