@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rag import staging
+from rag.chunking import parse_chunking
 from rag.embedding import Embedder, default_embedder, embedder_status, load_embedder
 from rag.kb import QUARANTINE, KnowledgeBase
 from rag.model_client import ModelConfig
@@ -33,11 +35,13 @@ def kb_add(
     embedder: str | None = None,
     allow_bad: bool = False,
     dedupe: bool = True,
+    stage: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Json:
     """Add rows of JSON lines files and whole text files.
 
     Args:
+        stage: add to a copy beside the current generation, for the gate to decide on.
         embedder: name of `load_embedder`; by default the one the knowledge base was made with.
         progress: told what is going on, one line each.
 
@@ -49,11 +53,17 @@ def kb_add(
     kb = KnowledgeBase.open(directory)
     say = progress or (lambda line: None)
     say("loading the embedder")
-    loaded, note = _embedder_for(kb, embedder)
+    loaded, note = embedder_for(kb, embedder)
     if loaded is not None:
         kb.attach(loaded)
     say("adding rows")
-    report = kb.add(_rows(jsonl, text), chunk=chunk, allow_bad=allow_bad, dedupe=dedupe)
+    if stage:
+        report = staging.stage(
+            Path(directory), _rows(jsonl, text), parse_chunking(chunk), chunk_name=chunk or "none", embedder=loaded,
+            allow_bad=allow_bad, dedupe=dedupe,
+        )  # fmt: skip
+    else:
+        report = kb.add(_rows(jsonl, text), chunk=chunk, allow_bad=allow_bad, dedupe=dedupe)
     result: Json = {
         "added": report.added,
         "skipped": report.skipped,
@@ -64,6 +74,8 @@ def kb_add(
     notes = [*report.notes, *([note] if note and report.added else [])]
     if report.quarantined:
         notes.append(f"{report.quarantined} rows were set aside, with reasons: {Path(directory) / QUARANTINE}")
+    if stage:
+        notes.append(f"staged, nothing serves it yet: sft-guard kb gate --kb {directory} --golden FILE --promote")
     return result | ({"notes": notes} if notes else {})
 
 
@@ -73,7 +85,7 @@ def kb_search(
     """Search; the embedder is loaded only when the mode may use it."""
     kb = KnowledgeBase.open(directory)
     if mode != "bm25" and (kb.meta.indexed_count or mode == "embedding"):
-        loaded, note = _embedder_for(kb, embedder)
+        loaded, note = embedder_for(kb, embedder)
         if loaded is not None:
             kb.attach(loaded)
         elif mode == "embedding":
@@ -124,7 +136,7 @@ def _rows(jsonl: Sequence[Path | str], text: Sequence[Path | str]) -> Iterator[R
         yield from read_text(Path(name))
 
 
-def _embedder_for(kb: KnowledgeBase, name: str | None) -> tuple[Embedder | None, str]:
+def embedder_for(kb: KnowledgeBase, name: str | None) -> tuple[Embedder | None, str]:
     """The embedder asked for, else the one of the knowledge base; with the reason when there is none."""
     if name is None:  # the one it was made with; before it has any vector, one that is here
         name = kb.meta.model if kb.meta.indexed_count or embedder_status(kb.meta.model)[0] else default_embedder()

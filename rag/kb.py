@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,11 +32,15 @@ from rag.writing import Writer
 from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 
+if TYPE_CHECKING:
+    from rag.index import Vectors
+
 QUARANTINE = "quarantine.jsonl"
 MANY_SEGMENTS = 32
 """From here on a note says that `kb compact` would make searches faster."""
 
 _DEFAULT_DIM = 384
+_PIECE_ROWS = 4096
 
 
 class KnowledgeBase:
@@ -136,6 +141,21 @@ class KnowledgeBase:
         for segment in self._segments:
             dead = set(self._dead.get(segment.meta.name, ()))
             yield from (segment.document(row) for row in range(segment.count) if row not in dead)
+
+    def iter_vectors(self) -> Iterator[Vectors] | None:
+        """Vectors of all documents in their order, in pieces of shape (rows, dim); None when not every row has one."""
+        if self._meta.indexed_count != self._meta.doc_count or any(s.index is None for s in self._segments):
+            return None
+        return self._vectors()
+
+    def _vectors(self) -> Iterator[Vectors]:
+        for segment in self._segments:
+            index = segment.index
+            dead = set(self._dead.get(segment.meta.name, ()))
+            rows = [row for row in range(segment.count) if row not in dead]
+            for begin in range(0, len(rows), _PIECE_ROWS):
+                if index is not None:
+                    yield index.vectors(rows[begin : begin + _PIECE_ROWS])
 
     @property
     def content_id(self) -> str:

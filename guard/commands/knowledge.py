@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from guard.commands import kb_gate
 from guard.commands.common import Groups, add_command, add_group, emit, progress
 from guard.settings import environment_value
 from slo.errors import ConfigError
@@ -24,6 +25,9 @@ def register(groups: Groups) -> None:
         "--text", type=Path, action="append", default=[], metavar="FILE", help="plain text, one document a file"
     )
     add.add_argument("--chunk", default="none", help="none, SIZE/OVERLAP in tokens such as 500/80, or sentence:N")
+    about = "add to a copy beside what serves; `kb gate` decides on it"
+    add.add_argument("--stage", action="store_true", help=about)
+    kb_gate.register(kb)
     search = add_command(kb, "search", run_kb_search, "the best documents for a question",
                          'sft-guard kb search --kb kb "How many days of leave?" --k 3')  # fmt: skip
     search.add_argument("query")
@@ -62,8 +66,9 @@ def run_kb_add(args: argparse.Namespace) -> int:
     if not args.jsonl and not args.text:
         raise ConfigError("kb add", "no file", "name at least one --jsonl FILE or --text FILE")
     result = commands.kb_add(
-        args.kb, jsonl=args.jsonl, text=args.text, chunk=args.chunk, embedder=args.embedder, progress=progress
-    )
+        args.kb, jsonl=args.jsonl, text=args.text, chunk=args.chunk, embedder=args.embedder,
+        stage=args.stage, progress=progress,
+    )  # fmt: skip
     lines = [
         f"added {result['added']}, skipped {result['skipped']} (known), set aside {result['quarantined']}; "
         f"kb_version {result['kb_version']}, {result['doc_count']} documents"
