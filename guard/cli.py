@@ -20,6 +20,7 @@ from guard.commands import (
     registry,
     release,
     report,
+    routing,
     serving,
     setup,
 )
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         knowledge,
         registry,
         finetune,
+        routing,
         cost,
         dashboards,
         cache,

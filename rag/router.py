@@ -15,11 +15,11 @@ from typing import Protocol
 
 from rag.answer import build_prompt, refusal
 from rag.model_client import REFUSED, AnswerModel, ModelConfig, ModelError, OpenAiModel, Piece, Usage
+from rag.planning import plan_for
 from rag.quick_checks import QuickCheck, doubt
 from rag.reachability import Circuit
 from rag.routes_file import Routes
-from rag.routing import SOURCE_OF, Plan, Slot, Source, plan, signals
-from rag.search import NGRAMS
+from rag.routing import SOURCE_OF, Plan, Slot, Source
 from rag.text import count_tokens, language
 from rag.types import SearchResult
 from slo.clock import Clock
@@ -35,7 +35,7 @@ class Pricer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One question to one model. error: why it did not answer, "" when it did."""
+    """One question to one model. error: kind of the failure, "" when it answered; never an address."""
 
     slot: str
     model: str
@@ -126,20 +126,9 @@ class Router:
 
     def plan(self, question: str, result: SearchResult, marked: str, embedder: str) -> Plan:
         """The way for a question whose documents are found. embedder: name of the one in use, "" for none."""
-        lang = language(question)
-        lines = self.routes.lines
-        trusted = result.similarity_by != NGRAMS and lines.embedder in ("", embedder)
-        found = signals(
-            [hit.similarity for hit in result.hits], confidence=result.confidence, trusted=trusted, lang=lang
-        )
         now_s = self._clock.now_s()
-        return plan(
-            found,
-            lines.of(lang),
-            self.routes.known,
-            sensitive=self.routes.sensitive.applies(question, result.hits, marked),
-            reachable=[slot for slot, circuit in self.circuits.items() if circuit.allows(now_s)],
-        )
+        reachable = [slot for slot, circuit in self.circuits.items() if circuit.allows(now_s)]
+        return plan_for(self.routes, question, result, marked, embedder, reachable)
 
     async def pieces(
         self,
@@ -248,7 +237,7 @@ class Router:
             answer = await model.complete(messages, options)
         except ModelError as error:
             self._failed(circuit, error)
-            self._note(slot, messages, "", None, trace, str(error))
+            self._note(slot, messages, "", None, trace, error.kind)
             raise
         circuit.succeeded()
         self._note(slot, messages, answer.text, answer.usage, trace)
@@ -280,7 +269,7 @@ class Router:
                         yield Piece(part.text, model=name)
         except ModelError as error:
             self._failed(circuit, error)
-            self._note(slot, messages, "".join(said), usage, trace, str(error))
+            self._note(slot, messages, "".join(said), usage, trace, error.kind)
             raise
         circuit.succeeded()
         if not said:

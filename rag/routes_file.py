@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rag.fixed_answers import ANSWERS_MAX, FixedAnswer, FixedAnswers
 from rag.model_client import ModelConfig
-from rag.routing import LineSet, Models, Slot, Thresholds
+from rag.routing import PRACTICE, LineSet, Models, Slot, Thresholds
 from rag.sensitivity import SensitiveRule
 from rag.text import near_hash
 from slo.errors import ConfigError, DataError
@@ -138,7 +138,7 @@ class Routes:
 
     models: Mapping[Slot, ModelConfig] = field(default_factory=dict)
     known: Models = field(default_factory=Models)
-    lines: LineSet = field(default_factory=LineSet)
+    lines: LineSet = PRACTICE
     sensitive: SensitiveRule = field(default_factory=SensitiveRule)
     rules: FixedAnswers = field(default_factory=FixedAnswers)
     system_of: Mapping[Slot, str] = field(default_factory=dict)
@@ -172,7 +172,7 @@ def load_routes(path: Path | str, environment: Callable[[str], str | None]) -> R
         )
         if given.on_premises or (given.on_premises is None and slot is Slot.LOCAL):
             on_premises.add(slot)
-    lines = LineSet(file.thresholds.line()) if file.thresholds else LineSet()
+    lines = LineSet(file.thresholds.line()) if file.thresholds else PRACTICE
     if file.thresholds_file:
         lines = read_thresholds(path.parent / file.thresholds_file)
     return Routes(
@@ -215,4 +215,4 @@ def read_thresholds(path: Path) -> LineSet:
         lang: validate_model(_Line, dict(entry.get("line", {})), f"{path.name}: languages.{lang}.line").line()
         for lang, entry in file.languages.items()
     }
-    return LineSet(lines.get("en", Thresholds()), lines, file.embedder)
+    return LineSet(Thresholds(by="confidence"), lines, file.embedder)

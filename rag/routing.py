@@ -118,6 +118,10 @@ class LineSet:
         return self.by_language.get(lang, self.default)
 
 
+PRACTICE: Final = LineSet(embedder="sentence-transformers/all-MiniLM-L6-v2")
+"""The line of the practice holds for the embedder of the practice; with another one the confidence decides."""
+
+
 def is_confident(found: Signals, line: Thresholds) -> tuple[bool, str]:
     """Whether the knowledge base should answer, and why in one line.
 
