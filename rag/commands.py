@@ -132,7 +132,7 @@ def kb_serve(
 def open_with_embedder(directory: Path | str, name: str | None) -> tuple[KnowledgeBase, str]:
     """A knowledge base with its embedder when there is one, and the embedder's name ("" without)."""
     kb = KnowledgeBase.open(directory)
-    loaded, _ = _embedder_for(kb, name) if kb.meta.indexed_count else (None, "")
+    loaded, _ = embedder_for(kb, name) if kb.meta.indexed_count else (None, "")
     if loaded is not None:
         kb.attach(loaded)
     return kb, loaded.name if loaded is not None else ""
