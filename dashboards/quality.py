@@ -9,6 +9,7 @@ from dashboards.objectives import steps_of
 from dashboards.service import FEW, NO_RETRIEVAL
 from slo.types import Slo
 
+OF_SERVICE = 'service="$service"'
 NO_CHECKS = Text(
     "Nothing was checked: checks are off, or the contexts of the answers are not known (`routes.contexts`).",
     "沒有可檢查的回答\uff1a檢查已關閉\uff0c或不知道回答的依據 (`routes.contexts`)\u3002",
@@ -63,6 +64,10 @@ def _checks() -> tuple[Panel, ...]:
               about=Text("Unavailable: the detector is down. Skipped: there was nothing to look at. Neither is a pass.",
                          "unavailable 代表偵測器故障\uff0cskipped 代表沒有可檢查的內容\uff0c兩者都不算通過\u3002"),
               empty=Text("Every answer could be checked.", "每個回答都能檢查\u3002")),
+        Panel(Text("Refused questions", "被拒絕的問題"), "timeseries",
+              (Query(f"sum by (check) ({increase('sft_guard_blocked_total', OF_SERVICE)})", "{{check}}"),),
+              empty=Text("No question was refused (`checks.safety`, mode `enforce`).",
+                         "沒有問題被拒絕 (`checks.safety`\uff0c模式 `enforce`)\u3002")),
         Panel(Text("Grounding score", "依據分數分布"), "heatmap",
               (Query(f"sum by (le) ({increase('sft_quality_score', grounding, '_bucket', '5m')})"),),
               empty=NO_CHECKS, width=HALF),

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from guard.fleet_windows import examine_prometheus
 from guard.ports import Endpoint
+from guard.safety.linear import load_models
 from guard.settings import Settings, split_host_port
+from guard.settings.safety import safety_spec
 from slo.clock import SystemClock
-from slo.errors import GuardError
+from slo.errors import ConfigError, GuardError
 from slo.pricing import PriceTable
 from slo.spec import load_slo_file
 
@@ -48,6 +51,7 @@ def examine(settings: Settings, *, token_present: bool) -> list[Diagnosis]:
     findings += _admin(settings, token_present)
     findings += _clock()
     findings += _embedder(settings)
+    findings += _safety(settings)
     findings += _semantic_cache(settings)
     findings += asyncio.run(_network(settings))
     return findings
@@ -217,6 +221,26 @@ def _embedder(settings: Settings) -> Iterator[Diagnosis]:
 
     for state, subject, text, cure in embedder_findings(settings):
         yield Diagnosis(state, subject, text, cure)
+
+
+def _safety(settings: Settings) -> Iterator[Diagnosis]:
+    """Which questions are refused, and whether the detector can look."""
+    if not settings.file.checks.enabled:
+        return
+    try:
+        spec = safety_spec(settings)
+        made_on = load_models().made_on
+    except ConfigError as error:
+        yield Diagnosis("fault", "safety", f"{error.place}: {error.value}", error.cure)
+        return
+    except (OSError, msgspec.DecodeError) as error:
+        yield Diagnosis("fault", "safety", f"injection models not readable ({type(error).__name__})", "install again")
+        return
+    places = {"injection": spec.injection_question, "pii": spec.pii_question, "toxicity": spec.toxicity_question}
+    refused = [f"{name} (at {spec.question_rate})" if name == "injection" else name for name in places
+               if places[name] == "enforce"]  # fmt: skip
+    said = f"refuses questions with {', '.join(refused)}" if refused else "reports, refuses no question"
+    yield Diagnosis("ok", "safety", f"{said}; injection models of {made_on}")
 
 
 def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:

@@ -26,6 +26,10 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _mini(shares: list[float]) -> str:
+    return f"{_percent(shares[1])} / {_percent(shares[2])}"
+
+
 def _embed() -> Callable[[list[str]], np.ndarray] | None:
     try:
         from rag.embedding import load_embedder
@@ -97,21 +101,21 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
             mini = questions.minilm.get(key)
             rows.append([
                 f"{kind}: {name} ({count})", *map(_percent, shares), _percent(questions.plain.get(key, 0.0)),
-                _percent(mini[1]) if mini else "",
+                _mini(mini) if mini else "",
             ])  # fmt: skip
-    lines += [table([*head, "expressions", "MiniLM at 1%"], rows), "", "### Injection in contexts", ""]
+    lines += [table([*head, "expressions", "MiniLM at 1% / 5%"], rows), "", "### Injection in contexts", ""]
     rows = []
     for name, (count, shares) in contexts.caught.items():
         mini = contexts.minilm.get(name)
         plain = contexts.plain.get(name)
         rows.append([
             f"caught: {name} ({count})", *map(_percent, shares), "" if plain is None else _percent(plain),
-            _percent(mini[1]) if mini else "",
+            _mini(mini) if mini else "",
         ])  # fmt: skip
     for name, (count, shares) in contexts.flagged.items():
         mini = contexts.minilm.get(name)
-        rows.append([f"harmless: {name} ({count})", *map(_percent, shares), "", _percent(mini[1]) if mini else ""])
-    lines += [table([*head, "expressions", "MiniLM at 1%"], rows), "", "### Personal data", ""]
+        rows.append([f"harmless: {name} ({count})", *map(_percent, shares), "", _mini(mini) if mini else ""])
+    lines += [table([*head, "expressions", "MiniLM at 1% / 5%"], rows), "", "### Personal data", ""]
     rows = [
         [kind, str(count), f"{precision:.2f}", f"{recall:.2f}", str(false)]
         for kind, (precision, recall, count, false) in pii.measure(data).items()

@@ -184,7 +184,17 @@ def training_pages(data: Path) -> list[Page]:
         if lang == "en" and requests and i % 2:
             attack = requests[i % len(requests)]
             attack = attack[:1].upper() + attack[1:] + ("?" if grammar.chance(0.4) else ".")
-            pages.append(Page(source, planted(text, attack, "end"), question, attack, fold, "end", "clinc"))
+            pages.append(
+                Page(
+                    source,
+                    planted(text, attack, PLACES[i // 2 % 3]),
+                    question,
+                    attack,
+                    fold,
+                    PLACES[i // 2 % 3],
+                    "clinc",
+                )
+            )
     return pages
 
 

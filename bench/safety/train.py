@@ -11,15 +11,15 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from bench.safety.sets import Page, Text
-from guard.safety.cues import words_of
-from guard.safety.hidden import reveal
+from guard.safety.cues import NAMES, words_of
+from guard.safety.hidden import SIGNS, reveal
 from guard.safety.injection import (
     CERTAIN,
-    WINDOW_SENTENCES,
     context_features,
+    orders,
     question_features,
     question_parts,
-    read_sentences,
+    read_all,
     terms_of,
 )
 from guard.safety.linear import MASK, Features, Model
@@ -32,22 +32,33 @@ STRENGTH = 1.0
 """Inverse of the L2 penalty; 0.3 to 3 differ by less than the folds do."""
 
 
+_CUES = frozenset(NAMES) | {f"sign_{sign}" for sign in SIGNS}
+
+
 @dataclass(slots=True)
 class Table:
     """Every text in its scored pieces. x: features, one row a piece; unit: the text a row belongs to; label: 1 attack,
-    0 harmless, -1 scored only; certain: rows that a sign alone convicts."""
+    0 harmless, -1 scored only; certain: rows that a sign alone convicts; silent: rows that
+    the check scores 0, because no strong cue is there."""
 
     names: list[str]
     x: csr_matrix
     unit: np.ndarray
     label: np.ndarray
     certain: np.ndarray
+    silent: np.ndarray
     source: list[str]
     unit_count: int
 
 
 def _table(
-    found: list[Features], unit: list[int], label: list[int], certain: list[bool], source: list[str], count: int
+    found: list[Features],
+    unit: list[int],
+    label: list[int],
+    certain: list[bool],
+    silent: list[bool],
+    source: list[str],
+    count: int,
 ) -> Table:
     names = sorted({name for f in found for name in f.named})
     column = {name: i for i, name in enumerate(names)}
@@ -61,7 +72,7 @@ def _table(
             values.append(piece.scale)
         at.append(len(columns))
     x = csr_matrix((values, columns, at), shape=(len(found), len(names) + MASK + 1))
-    return Table(names, x, np.array(unit), np.array(label), np.array(certain), source, count)
+    return Table(names, x, np.array(unit), np.array(label), np.array(certain), np.array(silent), source, count)
 
 
 def question_table(texts: Sequence[Text]) -> Table:
@@ -74,7 +85,9 @@ def question_table(texts: Sequence[Text]) -> Table:
             found.append(question_features(part))
             unit.append(number)
             label.append(int(text.attack) if i == 0 else -1)
-    return _table(found, unit, label, [False] * len(found), [texts[u].source for u in unit], len(texts))
+    return _table(
+        found, unit, label, [False] * len(found), [False] * len(found), [texts[u].source for u in unit], len(texts)
+    )
 
 
 def page_table(pages: Sequence[Page]) -> Table:
@@ -83,8 +96,9 @@ def page_table(pages: Sequence[Page]) -> Table:
     unit: list[int] = []
     label: list[int] = []
     certain: list[bool] = []
+    silent: list[bool] = []
     for number, page in enumerate(pages):
-        sentences = read_sentences(page.text)
+        sentences = read_all(page.text)
         plain = reveal(page.question).plain
         wanted = "".join(page.planted.split())
         for sentence, piece in zip(
@@ -94,11 +108,13 @@ def page_table(pages: Sequence[Page]) -> Table:
             attack = bool(wanted) and (
                 squeezed in wanted or wanted in squeezed or bool({"encoded"} & sentence.signs)
             )  # fmt: skip
+            assert piece is not None
             found.append(piece)
             unit.append(number)
             label.append(1 if attack else (-1 if page.planted else 0))
             certain.append(bool(sentence.signs & CERTAIN))
-    return _table(found, unit, label, certain, [pages[u].category or pages[u].source for u in unit], len(pages))
+            silent.append(not orders(piece.named.keys() & _CUES))
+    return _table(found, unit, label, certain, silent, [pages[u].category or pages[u].source for u in unit], len(pages))
 
 
 def fit(table: Table, units: np.ndarray) -> Model:
@@ -122,20 +138,15 @@ def scores(table: Table, model: Model) -> np.ndarray:
     for bucket, value in model.buckets.items():
         w[len(table.names) + bucket] = value
     piece = 1.0 / (1.0 + np.exp(-(table.x @ w + model.intercept)))
+    piece[table.silent] = 0.0
     piece[table.certain] = 1.0
     worst = np.zeros(table.unit_count)
     np.maximum.at(worst, table.unit, piece)
     return worst
 
 
-def threshold(harmless: np.ndarray, rate: float) -> float:
-    """Smallest score that flags at most `rate` of the harmless scores."""
-    ordered = np.sort(harmless)[::-1]
-    return float(min(0.99999, np.nextafter(ordered[int(rate * len(ordered))], 1.0)))
-
-
 def threshold_over(groups: Sequence[np.ndarray], rate: float) -> float:
-    """The same with every group weighing the same, whatever its size."""
+    """Smallest score that flags at most `rate` of harmless texts, every group weighing the same whatever its size."""
     values = np.concatenate(groups)
     weights = np.concatenate([np.full(len(g), 1 / len(g) / len(groups)) for g in groups])
     order = np.argsort(-values)
@@ -148,16 +159,3 @@ def calibrated(model: Model, groups: Sequence[np.ndarray]) -> Model:
     """The model with its thresholds; groups: scores of harmless texts by models that had not seen them."""
     thresholds = {name: round(threshold_over(groups, rate), 5) for name, rate in RATES.items()}
     return Model(model.intercept, model.named, model.buckets, thresholds, model.counts)
-
-
-__all__ = [
-    "RATES",
-    "WINDOW_SENTENCES",
-    "Table",
-    "calibrated",
-    "fit",
-    "page_table",
-    "question_table",
-    "scores",
-    "threshold",
-]

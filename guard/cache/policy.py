@@ -13,7 +13,9 @@ REFUSAL_CHARS = 600
 """A longer answer that says "I could not find" somewhere has said something else as well."""
 
 # An answer is judged by what its own checks say; drift is about the traffic.
-_JUDGING = frozenset({"rules", "grounding", "similarity", "pii"})
+_JUDGING = frozenset({
+    "rules", "grounding", "similarity", "pii", "injection", "context_injection", "prompt_leak", "toxicity", "acl",
+})  # fmt: skip
 # Similarity needs an embedder and only measures; an answer it could not score is still an answer that was checked.
 _NEEDED = frozenset({"rules", "grounding", "pii"})
 _CUT_SHORT = (b'"content_filter"', b'"tool_calls"', b'"function_call"', b'"response.incomplete"')

@@ -14,6 +14,7 @@ from guard.release.plan import parse_plan
 from guard.rule_files import written_plan
 from guard.settings import environment_value, load_settings
 from guard.settings.fields import NAME
+from guard.settings.safety import safety_spec
 from slo.errors import ConfigError, RefusedError
 from slo.pricing import PriceTable
 from slo.spec import PRESETS, load_slo_file, preset_text
@@ -96,6 +97,7 @@ def _check_file(path: Path) -> tuple[str, list[Path]]:
         settings = load_settings(path)
         file = settings.file
         parse_plan(written_plan(settings), f"{path}: release.plan")
+        safety_spec(settings)
         named = [file.slo, file.prices, file.checks.rules]
         return "guard", [settings.resolve(p) for p in named if p is not None]
     if "objectives" in document or "preset" in document:

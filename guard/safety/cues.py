@@ -41,21 +41,23 @@ CUES: dict[str, re.Pattern[str]] = {
         r"reply|respond|give|"
         r"do|act)|\b(?:new|updated|real|actual|true) (?:instructions?|task|prompt|rules?|orders?|directive)\b",
         "instead_zh": "(?:改为|而是|新的?|真正的?)(?:指令|任务|指示|规则|回答|输出)|(?:请)?改(?:用|成|为)",
-        "role": r"\byou(?:'re| are| will be| shall be)? (?:now|no longer|called|an? (?:ai|evil|unrestricted|"
-        r"uncensored))\b|\bfrom now on\b|"
-        r"\b(?:act|behave|respond|answer|speak|talk|reply|function|operate) (?:only )?(?:as|like) (?:if|an?|the|"
+        "role": r"\byou(?:'re| are| will be| shall be) (?:now|no longer|called|an? (?:ai|evil|unrestricted|"
+        r"uncensored))\b|\byou (?:now|no longer) (?:act|obey|follow|have no|have to follow|need to follow)\b|"
+        r"\bfrom now on\W{0,3}(?:you|your|act|answer|respond|reply|call|speak|ignore|only)\b|"
+        r"\b(?:act|behave|respond|answer|speak|talk|reply) (?:only )?(?:as|like) (?:if|an?|the|"
         r"though|my)\b|"
-        r"\bpretend (?:to|that|you|i)|\b(?:role-?play|impersonate|simulate)\b|\bstay in character|\bbreak character|"
+        r"\bpretend (?:to|that|you|i)|\b(?:role-?play|impersonate|simulate (?:being|that you|an? (?:ai|person|"
+        r"character|terminal|chat)))\b|\bstay in character|\bbreak character|"
         r"\b(?:dan|stan|dude|aim) mode\b|\bdo anything now\b|\b(?:developer|debug|god|maintenance|"
         r"admin(?:istrator)?|sudo|root|"
         r"unrestricted|unfiltered|test) mode\b|\bjailbr(?:eak|oken)\b",
         "role_zh": "你(?:现在|从现在)(?:起|开始)?(?:是|将|要|叫|扮)|从现在(?:起|开始)|扮演|假装|假扮|(?:开发者|"
         "管理员|维护|除错|调试|越狱|无限制)模式|越狱|"
         "角色设定|以[^。]{1,8}(?:身分|身份|口吻|语气)",
-        "unbound": r"\b(?:without|no|free (?:from|of)|any) (?:any |all |ethical |moral |content |"
+        "unbound": r"\b(?:without|no|free (?:from|of)) (?:any |all |ethical |moral |content |"
         r"safety )*(?:restrictions?|limit(?:s|ations?)|"
         r"filters?|censorship|guidelines|ethics|morals?|rules)\b|\b(?:unrestricted|uncensored|unfiltered|unethical|"
-        r"amoral)\b|"
+        r"amoral) (?:ai|mode|model|assistant|chat ?bot|answers?|responses?|version|access to)\b|"
         r"\b(?:never|not) (?:refuse|decline|say no|apologi[sz]e|warn)|\bobey\b|\bmust comply\b",
         "unbound_zh": "不受[^。]{0,6}(?:限制|约束|规范)|(?:没有|无|不设)(?:任何)?(?:限制|约束|道德|审查|过滤)|"
         "不(?:得|能|准|要)拒绝|绝对服从|必须服从",
@@ -77,17 +79,17 @@ CUES: dict[str, re.Pattern[str]] = {
         r"(?:^|\n)\W{0,6}(?:system|assistant|developer|admin|user|human|ai)\s*(?:prompt|message|note|override|"
         r"instruction|command)?\s*[:>\]]|"
         r"\"role\"\s*:\s*\"(?:system|assistant)\"|</?(?:system|instructions?|assistant|prompt)>|"
-        r"\bend of (?:the )?(?:context|document|"
+        r"(?:^|[-=*#%\n]{2,})\W{0,6}end of (?:the )?(?:context|document|"
         r"input|prompt|data|text|user|email|passage)s?\b|\bbegin (?:new|admin|system)\b|%%%|\bsystem override\b",
         "marker_zh": "(?:^|\\n)\\W{0,6}(?:系统|管理员|开发者|助理|助手)(?:提示|讯息|消息|指令|通知|"
         "公告)?\\s*[:：】\\]]|(?:文件|资料|内容|上下文|"
         "文章)(?:到此)?结束",
-        "your_answer": rf"\byour (?:\w+ ){{0,3}}?{_ANSWER}\b|\b(?:when|while|before|after|in) (?:answering|"
-        rf"responding|replying|you (?:answer|"
-        rf"respond|reply|summari[sz]e))\b|\b{_ANSWER} (?:must|should|shall|has to|needs to)\b",
+        "your_answer": rf"\byour (?:next |final |entire |whole |last |own |full |first )?{_ANSWER}\b|"
+        rf"\b(?:when|while|before|after|in) (?:answering|responding|replying)\b|\b{_ANSWER} (?:must|should|shall|"
+        rf"has to|needs to)\b",
         "your_answer_zh": f"(?:你|您)的?(?:所有)?(?:下一个)?{_ANSWER_ZH}|(?:在|将|把|请|你|后续|所有|每个){_ANSWER_ZH}|"
         f"{_ANSWER_ZH}(?:中|里|时|前|后|最后|结尾|开头|末尾|必须|只能|一律)",
-        "only_say": r"\b(?:answer|respond|reply|output|say|print|write|return)\b[^.!?\n]{0,20}?\b(?:only|exactly|"
+        "only_say": r"\b(?:answer|respond|reply|output|say|print|write|return) (?:\w+ ){0,2}?(?:only|exactly|"
         r"just|nothing (?:but|else)|solely|always|"
         r"with the (?:word|phrase|following))\b|\b(?:only|always|just) (?:answer|respond|reply|output|say|print)\b",
         "only_say_zh": "(?:只|仅|一律|统一|全部|永远)(?:能|要|需|准|可以)?(?:回答|回覆|回复|输出|说|写)|(?:回答|"
@@ -123,7 +125,7 @@ CUES: dict[str, re.Pattern[str]] = {
         r"render|phrase|translate|give|present|"
         r"write|make)\b",
         "embed_zh": "加入|加上|插入|附上|附加|提到|提及|夹带|结尾|开头|开始|改写|翻译成|替换|强调|建议|暗示",
-        "url": r"https?://|www\.|\b[a-z0-9-]{3,}\.(?:com|net|org|xyz|io|info|site|top|ru|tw|cn)\b",
+        "url": r"\.(?:com|net|org|xyz|io|info|site|top|ru|tw|cn|example)\b",
         "code": r"```|\bimport [a-z_]+\b|\bsubprocess\b|\bos\.system\b|\bcurl \b|\beval\(",
         "urgent": r"\b(?:important|attention|urgent|warning|critical|note|priority|emergency)\b\s*[:!]|!!!",
         "urgent_zh": "(?:重要|注意|紧急|警告|最高优先)(?:通知|指令|讯息)?[:：!！]",
@@ -166,29 +168,29 @@ CUES: dict[str, re.Pattern[str]] = {
 }  # fmt: skip
 NAMES = tuple(CUES)
 
-# Most sentences hold no word that could begin a cue. Words are compared by their first five letters.
+# Most sentences hold no word that could make a cue. Each cue names the words without which its pattern cannot match,
+# cut to their first five letters.
 _TRIGGERS = {
-    "override": "ignor disre forge overr bypas disca negle cance do don't never stop no cease",
-    "instead": "inste rathe new updat real actua true",
-    "role": "you you'r from act behav respo answe speak talk reply funct opera prete role rolep imper simul stay br"
-    "eak dan "
-    "stan dude do devel debug god maint admin sudo root unres unfil test jailb",
-    "unbound": "witho no free any unres uncen unfil uneth amora never not obey must",
-    "prompt_ask": "repea print show revea outpu tell displ give leak write list trans summa encod expos discl recit"
-    " copy "
-    "retur spell share dump what what'",
-    "your_answer": "your when while befor after in answe respo reply repli outpu messa summa expla eluci solut trans",
-    "only_say": "answe respo reply outpu say print write retur only alway just",
-    "rewrite": "base base1 base3 base5 base6 base8 rot rot13 caesa ciphe morse pig leets emoji backw rever upper al"
-    "l anagr "
-    "scram jumbl missp typo typos hexad binar unico encod witho alpha subst third every",
-    "to_model": "dear hey hello hi atten note if as the any all ai assis chatb chat langu llm llms gpt gpt-4 chatg "
-    "agent",
-    "secrecy": "do don't never witho keep",
+    "override": "ignor disre forge overr bypas disca negle cance follo obey obeys obeye obeyi liste compl adher consi",
+    "instead": "inste rathe instr task promp rule rules order direc",
+    "role": "now longe calle ai evil unres uncen act behav respo answe speak talk reply funct opera prete role "
+    "rolep role- "
+    "imper simul chara dan stan dude aim anyth devel debug god maint admin sudo root unfil test jailb",
+    "unbound": "restr limit filte censo guide ethic moral rules unres uncen unfil uneth amora refus decli say "
+    "apolo warn obey "
+    "must",
+    "prompt_ask": "promp instr direc guide syste confi acces secre passp conve",
+    "your_answer": "answe respo reply repli outpu messa summa expla eluci solut trans",
+    "only_say": "answe respo reply outpu say print write retur",
+    "rewrite": "base base1 base3 base5 base6 base8 rot rot13 caesa ciphe morse pig leets emoji backw rever upper "
+    "caps anagr "
+    "scram jumbl missp typo typos hexad binar unico encod space alpha subst third word words lette",
+    "to_model": "ai a assis chatb chat bot bots langu llm llms gpt gpt-3 gpt-4 gpt3 gpt4 chatg agent",
+    "secrecy": "menti tell tells telli revea infor alert discl say sayin notif warn let lets letti keep",
     "send": "send forwa post email uploa trans exfil deliv submi appen attac",
     "promote": "subsc promo recom endor adver donat vote downl insta click visit sign inves buy purch",
-    "embed": "add inclu inser integ incor embed appen menti augme enhan modif weave injec slip finis end begin star"
-    "t concl "
+    "embed": "add inclu inser integ incor embed appen menti augme enhan modif weave injec slip finis end begin "
+    "start concl "
     "prepe sprin repla highl empha sugge hint tease expre conve provi rende phras trans give prese write make",
     "urgent": "impor atten urgen warni criti note prior emerg",
     "quoted_trigger": "word words term terms phras expre meani conce chara symbo lette",
@@ -199,6 +201,7 @@ _BY_WORD: dict[str, tuple[str, ...]] = {}
 for _name, _words in _TRIGGERS.items():
     for _word in _words.split():
         _BY_WORD[_word] = (*_BY_WORD.get(_word, ()), _name)
+_HAN = re.compile("[\u4e00-\u9fff]").search
 _WORD = re.compile(r"[a-z][a-z0-9'-]*")
 _LATIN = {name: pattern.search for name, pattern in CUES.items() if not name.endswith("_zh")}
 _CHINESE = tuple((name, pattern.search) for name, pattern in CUES.items() if name.endswith("_zh"))
@@ -233,13 +236,19 @@ def cues_of(plain: str, words: list[str] | None = None) -> list[str]:
         found.append("question")
     if any(mark in plain for mark in _MARKS) and _LATIN["marker"](plain):
         found.append("marker")
-    if "." in plain and _LATIN["url"](plain):
+    if "://" in plain or "www." in plain or ("." in plain and _LATIN["url"](plain)):
         found.append("url")
     if ("`" in plain or "(" in plain or "import" in plain or "curl" in plain) and _LATIN["code"](plain):
         found.append("code")
-    if not plain.isascii():
+    if not plain.isascii() and _HAN(plain):
         found += [name for name, search in _CHINESE if search(plain)]
     return found
 
+
+WEAK = frozenset({
+    "embed", "embed_zh", "promote", "promote_zh", "url", "code", "urgent", "urgent_zh", "me", "me_zh", "you", "you_zh",
+    "quoted_trigger", "instead_zh", "rewrite", "rewrite_zh",
+})  # fmt: skip
+"""Cues that ordinary sentences are full of; without a stronger one a sentence of a context is no order."""
 
 _MARKS = ("<", "[", ":", "%%%", "end of", "begin ", "override")

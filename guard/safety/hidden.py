@@ -19,7 +19,6 @@ _ZERO_WIDTH = re.compile("[\u200b-\u200d\u2060-\u2064\ufeff\u00ad\u180e]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 # Letters of the tag block are ASCII shifted by 0xE0000; nobody sees them, tokenizers do.
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
-_COMMENT = re.compile(r"<!--(.{0,4000}?)-->", re.DOTALL)
 _UNSEEN = re.compile(
     r"<(?:span|div|p|font|td)\b[^>]{0,300}?(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|"
     r"opacity\s*:\s*0"
@@ -27,11 +26,9 @@ _UNSEEN = re.compile(
     re.IGNORECASE,
 )
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{24,4000}={0,2}(?![A-Za-z0-9+/=])")
-_EXFILTRATION = re.compile(
-    r"!\[[^\]\n]{0,200}\]\(\s*https?://[^)\s]{0,300}?[?&=/](?:[^)\s]{0,200}?)(?:\{|%7b|<|\[|\$|data=|secret|prompt|"
-    r"history|"
-    r"conversation|summary|answer)[^)]{0,300}\)",
-    re.IGNORECASE,
+_IMAGE = re.compile(r"!\[[^\]\n]{0,200}\]\(\s{0,3}https?://[^)\s]{1,600}", re.IGNORECASE)
+_CARRIES = re.compile(
+    r"[?&=/][^?&=/]{0,60}(?:\{|%7b|<|\[|\$|data=|secret|prompt|history|conversation|summary|answer)", re.IGNORECASE
 )
 _ALPHA = re.compile(r"[^\W\d_]{2,}")
 # Cyrillic and phonetic letters; Greek ones stand rightly beside Latin letters (TNF\u03b1, \u03bcm).
@@ -40,6 +37,9 @@ _LOOKALIKE = str.maketrans(
     "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406",
     "aeopcyxisjhdqgaABEKMHOPCTXI",
 )
+
+
+SIGNS = ("zero_width", "bidi", "tags", "lookalike", "comment", "unseen", "exfiltration", "encoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,29 @@ def reveal(text: str) -> Revealed:
     if not text.isascii():
         text = _unmask(text, signs)
     if "<" in text:
-        if "<!--" in text and any(len(m[1].strip()) > 12 for m in _COMMENT.finditer(text)):
+        if "<!--" in text and _has_comment(text):
             signs.add("comment")
         if _UNSEEN.search(text):
             signs.add("unseen")
-    if "](" in text and _EXFILTRATION.search(text):
+    if "](" in text and any(_CARRIES.search(image[0]) for image in _IMAGE.finditer(text)):
         signs.add("exfiltration")
     if len(text) >= 24 and (decoded := _decoded(text)):
         signs.add("encoded")
         text = f"{text}\n{decoded}"
     return Revealed(text.lower(), frozenset(signs))
+
+
+def _has_comment(text: str) -> bool:
+    """An HTML comment with words in it; found by search, because a pattern would try every beginning to its end."""
+    start = text.find("<!--")
+    while start >= 0:
+        end = text.find("-->", start)
+        if end < 0:
+            return False
+        if len(text[start + 4 : end].strip()) > 12:
+            return True
+        start = text.find("<!--", end)
+    return False
 
 
 def _unmask(text: str, signs: set[str]) -> str:

@@ -8,11 +8,11 @@ its neighbours and with the question. Both go through `hidden.reveal` first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from guard.safety.cues import cues_of, words_of
+from guard.safety.cues import WEAK, cues_of, words_of
 from guard.safety.hidden import Revealed, reveal
 from guard.safety.linear import Features, Model, features, load_models, score
 from slo.types import CheckResult, Finding
@@ -99,10 +99,11 @@ _HAN = re.compile("[\u3400-\u9fff]{2,}")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence of a context, read once. text: as it stands there; terms: what it is about."""
+    """One sentence of a context, read once. text: as it stands there; terms: what it is about. found: None when no cue
+    but weak ones is there; such a sentence tells something and orders nothing."""
 
     text: str
-    found: Features
+    found: Features | None
     terms: frozenset[str]
     signs: frozenset[str]
 
@@ -171,19 +172,33 @@ def read_sentences(context: str) -> tuple[Sentence, ...]:
     return _read_cached(context) if len(context) <= 8_000 else _read(context[:CONTEXT_CHARS])
 
 
-def _read(context: str) -> tuple[Sentence, ...]:
+def _read(context: str, *, every: bool = False) -> tuple[Sentence, ...]:
+    """every: features of sentences without a strong cue as well; the models are trained on all, for the check they are
+    a waste of time."""
     found = []
     whole = reveal(context)
     # What was hidden behind an encoding or in invisible letters stands at the end of the revealed text only.
-    source = whole.plain if whole.signs & {"encoded", "tags"} else context
-    for text in sentences_of(source):
-        seen = reveal(text)
+    behind = bool(whole.signs & {"encoded", "tags"})
+    open_text = not whole.signs  # nothing is hidden, so nothing in its plain sentences is
+    for text in sentences_of(whole.plain if behind else context):
+        seen = Revealed(text.lower(), frozenset()) if open_text and text.isascii() else reveal(text)
         words = words_of(seen.plain)
-        names = [*cues_of(seen.plain, words), *(f"sign_{sign}" for sign in seen.signs | (whole.signs & {"encoded"}))]
-        found.append(
-            Sentence(text, features(seen.plain, words, names), terms_of(seen.plain, words), seen.signs)
-        )  # fmt: skip
+        names = [*cues_of(seen.plain, words), *(f"sign_{sign}" for sign in seen.signs)]
+        if behind:
+            names.append("sign_encoded")
+        read = features(seen.plain, words, names) if every or orders(names) else None
+        found.append(Sentence(text, read, terms_of(seen.plain, words), seen.signs))
     return tuple(found)
+
+
+def orders(names: Iterable[str]) -> bool:
+    """Whether one of the cues is strong enough for an order."""
+    return any(name not in WEAK for name in names)
+
+
+def read_all(context: str) -> tuple[Sentence, ...]:
+    """As `read_sentences`, with the features of every sentence; for training."""
+    return _read(context[:CONTEXT_CHARS], every=True)
 
 
 _read_cached = lru_cache(maxsize=512)(_read)
@@ -192,8 +207,8 @@ _read_cached = lru_cache(maxsize=512)(_read)
 _PLACE = {0: "first", -1: "last"}
 
 
-def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> list[Features]:
-    """What the context model sees of each sentence: its own features, and how far it is from the rest.
+def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> list[Features | None]:
+    """What the context model sees of each sentence: its own features, and how far it is from the rest. None: no order.
 
     asked: terms of the question.
     """
@@ -201,9 +216,12 @@ def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> li
     for sentence in sentences:
         for term in sentence.terms:
             counts[term] = counts.get(term, 0) + 1
-    result = []
+    result: list[Features | None] = []
     for position, sentence in enumerate(sentences):
         terms, own = sentence.terms, sentence.found
+        if own is None:
+            result.append(None)
+            continue
         near = sum(1 for term in terms if counts[term] > 1)
         off = 1.0 - near / len(terms) if terms else 0.5
         to_question = len(terms & asked) / len(terms) if terms else 0.0
@@ -212,10 +230,8 @@ def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> li
             if name in own.named:
                 more[f"off_{name}"] = off
         place = "alone" if len(sentences) == 1 else _PLACE.get(position - len(sentences) * (position > 0), "")
-        if place:
-            more[place] = 1.0
-            if "question" in own.named or "wh" in own.named:
-                more[f"{place}_question"] = 1.0  # the title of an FAQ entry
+        if place and ("question" in own.named or "wh" in own.named):
+            more[f"{place}_question"] = 1.0  # the title of an FAQ entry; elsewhere an order may stand anywhere
         if len(terms) < 2:
             more["few"] = 1.0
         result.append(Features({**own.named, **more}, own.buckets, own.scale))
@@ -229,7 +245,7 @@ def context_scores(context: str, question: str = "", model: Model | None = None)
     asked = _asked(question)
     scored = []
     for sentence, found in zip(sentences, context_features(sentences, asked), strict=True):
-        value = 1.0 if sentence.signs & CERTAIN else score(model, found)
+        value = 1.0 if sentence.signs & CERTAIN else 0.0 if found is None else score(model, found)
         scored.append((value, sentence.text))
     return scored
 
