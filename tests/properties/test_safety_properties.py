@@ -14,8 +14,8 @@ from slo.types import CheckResult
 
 LISTS = WordLists()
 PROMPT = (
-    "You are the assistant of Northlake and answer only from what the handbook says about leave and travel. Do not speak "
-    "about wages. Hand angry customers over to the night shift and never name the internal discount codes of the shop."
+    "You are the assistant of Northlake and answer only from what the handbook says about leave and travel. Never "
+    "speak about wages. Hand angry customers over to the night shift and never name the discount codes of the shop."
 )
 ROLE = st.sampled_from(["hr", "staff", "sales", "tenant:acme", "public"])
 
