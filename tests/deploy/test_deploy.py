@@ -1,0 +1,179 @@
+"""What is deployed: schemas of the tools themselves, and the same commands outside a container."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+GUARD = Path(sys.executable).with_name("sft-guard")
+IMAGE_EXTRAS = ("redis", "postgres", "otel", "analysis", "kb")
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one command; its output is text."""
+    env = {**os.environ, "SFT_GUARD": str(GUARD), **environment}  # noqa: TID251 - what a shell would have
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, timeout=120)
+
+
+def needs(program: str, package: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is not here; Debian package {package}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """deploy/compose after prepare.sh, somewhere else."""
+    place = tmp_path_factory.mktemp("compose")
+    for name in ("guard.yaml", "slo.yaml", "prepare.sh", "compose.yaml"):
+        shutil.copy(DEPLOY / "compose" / name, place / name)
+    made = run("sh", place / "prepare.sh")
+    assert made.returncode == 0, made.stderr
+    return place
+
+
+def variables(place: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (place / ".env").read_text().split())
+
+
+def test_the_composition_has_the_form_of_the_compose_specification() -> None:
+    checked = run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+                  DEPLOY / "compose" / "compose.yaml")  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_file_that_the_composition_mounts_is_made_and_repeating_keeps_the_secrets(composed: Path) -> None:
+    compose = yaml.safe_load((composed / "compose.yaml").read_text())
+    mounts = [v.split(":")[0] for s in compose["services"].values() for v in s.get("volumes", []) if v.startswith("./")]
+    assert len(mounts) >= 8
+    assert [mount for mount in mounts if not (composed / mount).exists()] == []
+    secrets = (composed / "generated" / "token").read_text(), (composed / ".env").read_text()
+    assert run("sh", composed / "prepare.sh").returncode == 0
+    assert ((composed / "generated" / "token").read_text(), (composed / ".env").read_text()) == secrets
+    asked = set(re.findall(r"\$\{([A-Z_]+):\?", (composed / "compose.yaml").read_text()))
+    assert asked == set(variables(composed))
+
+
+def test_the_guard_of_the_composition_accepts_its_configuration(composed: Path) -> None:
+    shutil.copy(composed / "generated" / "token", composed / "token")  # where the composition mounts it
+    checked = run(GUARD, "check", composed / "guard.yaml", **variables(composed))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (composed / "token").unlink()
+
+
+def test_prometheus_and_alertmanager_accept_what_is_mounted_for_them(composed: Path) -> None:
+    generated = composed / "generated"
+    promtool = needs("promtool", "prometheus")
+    assert "guard:8801" in (generated / "prometheus" / "prometheus.yml").read_text()
+    checked = run(promtool, "check", "config", generated / "prometheus" / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    amtool = needs("amtool", "prometheus-alertmanager")
+    checked = run(amtool, "check-config", generated / "alertmanager" / "alertmanager.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def objects() -> list[dict[str, Any]]:
+    kustomization = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
+    texts = [(DEPLOY / "kubernetes" / name).read_text() for name in kustomization["resources"]]
+    return [document for text in texts for document in yaml.safe_load_all(text)]
+
+
+def test_kubernetes_accepts_every_object_of_its_own_kinds() -> None:
+    own = [o for o in objects() if not o["apiVersion"].startswith("monitoring.coreos.com")]
+    assert {o["kind"] for o in own} == {"Deployment", "Service", "NetworkPolicy"}
+    for thing in own:
+        kubernetes_validate.validate(thing, "1.31", strict=True)
+
+
+def test_the_sidecar_runs_with_as_little_as_it_needs_and_its_probes_ask_the_admin_port() -> None:
+    (pod,) = [o["spec"]["template"]["spec"] for o in objects() if o["kind"] == "Deployment"]
+    (guard,) = [c for c in pod["containers"] if c["name"] == "sft-guard"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert guard["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
+    }  # fmt: skip
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        assert guard[probe]["httpGet"]["port"] == "guard-admin"
+    config = yaml.safe_load((DEPLOY / "kubernetes" / "guard.yaml").read_text())
+    assert config["listen"]["data"].startswith("127.0.0.1:")  # only the bot in the pod may ask it
+
+
+def test_the_guard_of_the_sidecar_and_of_vllm_accept_their_configuration(tmp_path: Path) -> None:
+    for name in ("kubernetes", "vllm"):
+        place = tmp_path / name
+        place.mkdir()
+        text = (DEPLOY / name / "guard.yaml").read_text().replace("/etc/sft-guard-token/token", "token")
+        (place / "guard.yaml").write_text(text)
+        (place / "token").write_text("0123456789abcdef0123")
+        shutil.copy(DEPLOY / name / "slo.yaml", place / "slo.yaml")
+        checked = run(GUARD, "check", place / "guard.yaml")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_prometheus_rule_is_what_slo_yaml_gives(tmp_path: Path) -> None:
+    made = run("sh", DEPLOY / "kubernetes" / "prometheusrule.sh", tmp_path / "rule.yaml")
+    assert made.returncode == 0, made.stderr
+    committed = (DEPLOY / "kubernetes" / "prometheusrule.yaml").read_text()
+    assert (tmp_path / "rule.yaml").read_text() == committed, "run deploy/kubernetes/prometheusrule.sh"
+    assert yaml.safe_load(committed)["spec"]["groups"]
+
+
+def test_kustomize_builds_the_whole() -> None:
+    kubectl = needs("kubectl", "kubernetes-client")
+    built = run(kubectl, "kustomize", DEPLOY / "kubernetes")
+    assert built.returncode == 0, built.stderr
+    kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
+    assert sorted(kinds) == ["ConfigMap", "Deployment", "NetworkPolicy", "PrometheusRule", "Service", "ServiceMonitor"]
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    analyze = needs("systemd-analyze", "systemd")
+    unit = tmp_path / "sft-guard.service"
+    text = (DEPLOY / "systemd" / "sft-guard.service").read_text()
+    unit.write_text(text.replace("/opt/sft-guard/bin/sft-guard", str(GUARD)))
+    checked = run(analyze, "verify", unit)
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stderr == ""
+
+
+def pins(path: Path) -> dict[str, str]:
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_the_image_installs_what_the_program_needs_at_the_tested_versions_by_hash() -> None:
+    locked, tested = pins(DEPLOY / "requirements.lock"), pins(ROOT / "constraints.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(d for extra in IMAGE_EXTRAS for d in project["optional-dependencies"][extra])]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=;!]", text)[0]).lower() for text in asked}
+    assert names - set(locked) == set(), "a dependency is not in the lock: run scripts/lock.sh"
+    assert {n: v for n, v in locked.items() if n in tested and tested[n] != v} == {}, "run scripts/lock.sh"
+    text = (DEPLOY / "requirements.lock").read_text()
+    for name in locked:
+        assert re.search(rf"^{name}==[^\n]*\\\n    --hash=sha256:", text, flags=re.MULTILINE | re.IGNORECASE), name
+    assert "torch" not in locked
+
+
+def test_the_image_runs_as_nobody_and_carries_no_installer() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    last = text.rpartition("FROM ")[2]
+    assert "USER 10001" in last
+    assert "--require-hashes --only-binary :all:" in text
+    assert "uninstall --yes pip" in text
+    # What it copies and calls is there.
+    assert (ROOT / "deploy" / "requirements.lock").exists()
+    helped = run(GUARD, "serve", "--help")
+    assert "--config" in helped.stdout
