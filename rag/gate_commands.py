@@ -12,6 +12,7 @@ from pathlib import Path
 from rag import gating, staging
 from rag.chunking import parse_chunking
 from rag.commands import embedder_for
+from rag.embedding import Embedder
 from rag.gate import GateLimits, Side, decide
 from rag.gate_report import as_json, facts, markdown
 from rag.kb import KnowledgeBase
@@ -73,13 +74,21 @@ def kb_gate(
     Raises:
         RefusedError: `no_candidate`, `conflict`... DataError: something cannot be read or written.
     """
+    loaded: dict[str, Embedder | None] = {}
+
+    def embedder_of(kb: KnowledgeBase) -> Embedder | None:
+        name = embedder or kb.meta.model
+        if name not in loaded:  # both generations have the same one, as a rule
+            loaded[name] = embedder_for(kb, embedder)[0]
+        return loaded[name]
+
     decision = gating.gate(
         directory,
         candidate=candidate,
         golden=golden,
         limits=_limits(limits or {}),
         mode=mode,
-        embedder=lambda kb: embedder_for(kb, embedder)[0],
+        embedder=embedder_of,
         say=progress or (lambda line: None),
     )
     result, text = as_json(decision), markdown(decision)

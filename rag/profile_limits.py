@@ -21,12 +21,14 @@ OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
 class Limits:
     """What is borne. Ratios are shares of rows, 0..1.
 
+    near_ratio: of rows nearly like another; more than of copies, because lists and price tables are written like that.
     length_ratio_min, length_ratio_max: mean tokens of a row, after over before. bad_min_count: fewer bad rows than
     that refuse nothing. length_min_count: rows needed to judge lengths.
     """
 
     bad_ratio: float = 0.02
     duplicate_ratio: float = 0.02
+    near_ratio: float = 0.10
     bad_min_count: int = 3
     length_ratio_min: float = 0.8
     length_ratio_max: float = 1.25
@@ -51,8 +53,9 @@ class Check:
 def check_rows(profile: Profile, limits: Limits, before: Profile | None = None) -> tuple[Check, ...]:
     """Bad rows and duplicates of one set; what the set before had already is not held against it."""
     bad = _share(profile, "bad rows", BAD, limits.bad_ratio, limits.bad_min_count, before)
-    twins = _share(profile, "duplicates", (EXACT, NEAR), limits.duplicate_ratio, limits.bad_min_count, before)
-    return bad, twins
+    twins = _share(profile, "duplicates", (EXACT,), limits.duplicate_ratio, limits.bad_min_count, before)
+    near = _share(profile, "near duplicates", (NEAR,), limits.near_ratio, limits.bad_min_count, before)
+    return bad, twins, near
 
 
 def check_lengths(before: Profile, after: Profile, limits: Limits) -> Check:
@@ -94,7 +97,7 @@ def _share(
     count = profile.count_of(*kinds)
     ratio = count / profile.row_count
     parts = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in profile.kinds if kind in kinds)
-    about = "about " if profile.estimated and EXACT in kinds else ""
+    about = "about " if profile.estimated and kinds != BAD else ""
     words = f"{about}{count} of {profile.row_count} rows ({ratio:.1%})" + (f": {parts}" if parts else "")
     was = before.count_of(*kinds) / before.row_count if before and before.row_count else -inf
     rows = tuple(issue for issue in profile.issues if issue.kind in kinds)

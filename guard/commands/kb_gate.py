@@ -63,7 +63,8 @@ def register(kb: Groups) -> None:
 
 _LIMITS = (
     ("bad-rows", "bad_ratio", "share of malformed, empty and damaged rows (default 0.02)"),
-    ("duplicates", "duplicate_ratio", "share of duplicate rows (default 0.02)"),
+    ("duplicates", "duplicate_ratio", "share of rows that repeat another (default 0.02)"),
+    ("near-duplicates", "near_ratio", "share of rows nearly like another (default 0.1)"),
     ("centroid-shift", "centroid_shift", "of all rows, 1 - cosine (default 0.2)"),
     ("language-shift", "language_shift", "share of rows that change language (default 0.2)"),
     ("recall-drop", "recall_drop", "of recall@3 against the current generation (default 0.02)"),

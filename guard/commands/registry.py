@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from guard.commands.common import Groups, add_command, add_group, emit, progress
+from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
 from guard.settings import environment_value, split_host_port
 from slo.errors import ConfigError
 
@@ -186,10 +186,10 @@ def _show_version(args: argparse.Namespace) -> int:
         "grown from": lineage.parent,
         "tags": ", ".join(version.tags),
         **{f"meta {name}": value for name, value in version.meta.items()},
-        **{f"parameter {name}": value for name, value in lineage.parameters.items()},
+        **{f"parameter {name}": _plain(value) for name, value in lineage.parameters.items()},
     }
     lines = [f"{args.model} {version.version}", *(f"  {k:24} {v}" for k, v in facts.items() if v not in ("", None))]
-    lines += [f"  {_when(e.time_s)} {e.name} by {e.actor}: {dict(e.result)}" for e in evaluations]
+    lines += [f"  {_when(e.time_s)} {e.name} by {e.actor}: {_plain(dict(e.result))}" for e in evaluations]
     emit(args, asdict(version) | {"evaluations": [asdict(e) for e in evaluations]}, "\n".join(lines))
     return 0
 
@@ -245,6 +245,10 @@ def run_alias(args: argparse.Namespace) -> int:
     lines = [f"{alias:16} {version}" for alias, version in aliases.items()]
     emit(args, {"model": args.model, "aliases": aliases}, "\n".join(lines) or "no alias")
     return 0
+
+
+def _plain(value: object) -> object:
+    return to_json(value) if isinstance(value, dict | list) else value
 
 
 def _when(time_s: float) -> str:

@@ -170,7 +170,7 @@ def test_first_incident_malformed_rows_and_shorter_chunks() -> None:
     before = profile_of(rows(150, 400, 1))
     after = profile_of([*rows(184, 280, 2), *[""] * 8], rejected=8)
     assert before.lengths.mean == pytest.approx(400, abs=15)
-    bad, twins = check_rows(after, Limits())
+    bad, twins, _ = check_rows(after, Limits())
     length = check_lengths(before, after, Limits())
     assert (bad.state, twins.state, length.state) == (REFUSED, OK, REFUSED)
     assert bad.value == 0.08
@@ -189,6 +189,7 @@ def test_second_incident_empty_rows_duplicates_and_shorter_chunks() -> None:
     assert {name: check.state for name, check in found.items()} == {
         "bad rows": REFUSED,
         "duplicates": REFUSED,
+        "near duplicates": OK,
         "row length": REFUSED,
     }
     assert (found["bad rows"].value, found["duplicates"].value) == (0.15, 0.032)
@@ -212,6 +213,15 @@ def test_few_rows_say_nothing_about_lengths_and_one_bad_row_refuses_nothing() ->
     assert check_lengths(before, after, Limits()).state == UNKNOWN
     assert check_rows(after, Limits())[0].state == OK
     assert check_rows(profile_of([]), Limits())[0].state == UNKNOWN
+
+
+def test_lists_that_differ_in_a_word_are_near_duplicates_and_bear_more_of_them() -> None:
+    lists = [f"{' '.join(WORDS[:60])} {WORDS[100 + n]} {' '.join(WORDS[60:90])}" for n in range(8)]
+    some = profile_of([*rows(92, 60, 1), *lists])
+    assert some.count_of(NEAR) == 7
+    assert {check.state for check in check_rows(some, Limits())} == {OK}
+    many = profile_of([*rows(40, 60, 1), *lists])
+    assert [check.name for check in check_rows(many, Limits()) if check.state == REFUSED] == ["near duplicates"]
 
 
 def test_what_was_bad_before_is_not_held_against_the_new_rows() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from registry.store import RegistryStore
 from tests.contracts.test_registry_contract import Served
@@ -24,7 +25,7 @@ async def call(tmp_path: Path) -> AsyncIterator[Any]:
         async def request(method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any, Any]:
             kind = {"data": body} if isinstance(body, (str, bytes)) else {"json": body}
             names = {k.replace("_", "-"): v for k, v in headers.items()}
-            async with session.request(method, served.url + path, headers=names, **kind) as response:
+            async with session.request(method, URL(served.url + path, encoded=True), headers=names, **kind) as response:
                 return response.status, await response.json(), response.headers
 
         yield request
@@ -102,3 +103,25 @@ async def test_control_is_written_with_the_epoch_that_was_read(call: Any) -> Non
     assert (status, answer["error"]["type"]) == (409, "conflict")
     assert "epoch 2" in answer["error"]["message"]
     assert (await call("PUT", "/control/faq-bot", body, if_match="*"))[0] == 422
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/models/%2e%2e/versions",
+        "/models/%252e%252e/versions",
+        "/models/..%2fx/versions",
+        "/models/kb%00/versions",
+        "/models/kb/versions/%2e%2e%2fx",
+        "/models/kb/versions/%252e",
+        "/models/kb/aliases/..%2f..%2fetc",
+        "/models/kb/aliases/%2e",
+        "/models/KB/aliases",
+        "/models/kb/aliases/a%0a",
+    ],
+)
+async def test_a_path_is_decoded_once_and_leads_nowhere_else(call: Any, path: str) -> None:
+    await call("POST", "/models", {"name": "kb"})
+    status, answer, _ = await call("GET", path)
+    assert status in (404, 422)
+    assert answer["error"]["type"] in ("invalid", "no_route", "bad_name")
