@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 from rag.chunking import Chunking, chunk_spans
+from rag.neighbours import LOOKED_AT_MAX, Twin, band_keys, shown, twins
 from rag.rows import RawRow, Rejected, check_row
 from rag.text import count_tokens, text_hash
 from rag.types import Document
+from slo.errors import ConfigError
+
+NEAR = ("off", "report", "skip")
 
 _LONG_TOKENS = 256  # what all-MiniLM-L6-v2 reads of a text
 
@@ -23,6 +28,8 @@ class Known(Protocol):
     def with_text(self, digest: str) -> Document | None: ...
 
     def with_id(self, doc_id: str) -> Iterable[tuple[Place, Document]]: ...
+
+    def with_bands(self, keys: Sequence[int]) -> Iterable[Document]: ...
 
     def with_parent(self, parent: str) -> Iterable[tuple[Place, Document]]: ...
 
@@ -38,10 +45,16 @@ class _Group:
 class Batch:
     """Rows of one add.
 
+    near: what to do with texts that are nearly the same as one that is known: off, report or skip.
     update: a row takes the place of what has its doc_id (or, of a file, its name); else known ids are refused.
     """
 
-    def __init__(self, known: Known, *, allow_bad: bool, dedupe: bool, update: bool = False) -> None:
+    def __init__(self, known: Known, *, allow_bad: bool, dedupe: bool, update: bool = False, near: str = "off") -> None:
+        if near not in NEAR:
+            raise ConfigError("near", near, f"write one of {', '.join(NEAR)}")
+        self._near = near
+        self._bands: dict[int, list[Document]] = {}
+        self.twins: list[Twin] = []
         self._known, self._allow_bad, self._dedupe, self._update = known, allow_bad, dedupe, update
         self._hashes: set[str] = set()
         self._ids: set[str] = set()
@@ -65,6 +78,8 @@ class Batch:
                 f"{self._long_count} rows are longer than the {_LONG_TOKENS} tokens the embedder reads; "
                 "cut them with --chunk 200/40 so that their ends can be found"
             )
+        if self.twins:
+            yield shown(self.twins, skipped=self._near == "skip")
         if self._other_roles_count:
             yield (
                 f"{self._other_roles_count} known texts came with other roles, which were not changed; "
@@ -119,6 +134,9 @@ class Batch:
                 self.rejected.append(Rejected(row.place, reason, row.raw))
                 return
             document = replace(document, doc_id=self._free_id(document.doc_id))
+        if self._near != "off" and self._is_twin(document, group) and self._near == "skip":
+            self.skipped_count += 1
+            return
         self._hashes.add(document.text_hash)
         self._ids.add(document.doc_id)
         self._long_count += count_tokens(document.text) > _LONG_TOKENS
@@ -130,6 +148,19 @@ class Batch:
         known = self._known.with_text(document.text_hash)
         self._other_roles_count += known is not None and known.acl != document.acl
         return known is not None
+
+    def _is_twin(self, document: Document, group: _Group | None) -> bool:
+        keys = band_keys(document.text)
+        known = {d.doc_id: d for key in keys for d in self._bands.get(key, ())}
+        known |= {d.doc_id: d for d in islice(self._known.with_bands(keys), LOOKED_AT_MAX)}
+        replaced = group.old if group is not None else {}
+        found = next(twins(document, (d for d in known.values() if d.doc_id not in replaced)), None)
+        if found is not None:
+            self.twins.append(found)
+        if found is None or self._near == "report":
+            for key in keys:
+                self._bands.setdefault(key, []).append(document)
+        return found is not None
 
     def _free_id(self, doc_id: str) -> str:
         number = 2

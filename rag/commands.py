@@ -13,8 +13,9 @@ from rag.kb import QUARANTINE, KnowledgeBase
 from rag.model_client import ModelConfig
 from rag.router import Pricer
 from rag.routes_file import Routes
-from rag.rows import RawRow, read_jsonl, read_text
+from rag.rows import RawRow, read_jsonl
 from rag.servers import serve
+from rag.sources import read_text
 from slo.errors import DataError
 
 Json = dict[str, object]

@@ -194,7 +194,7 @@ class KnowledgeBase:
         allow_bad: bool = False,
         dedupe: bool = True,
         update: bool = False,
-        examine: Callable[[Sequence[Document]], Iterable[str]] | None = None,
+        near: str = "off",
     ) -> AddReport:
         """Add what is new. Rows that cannot be used go to quarantine.jsonl with place and reason.
 
@@ -204,7 +204,7 @@ class KnowledgeBase:
             allow_bad: let empty texts in (to rehearse what they do to answers).
             dedupe: skip texts that are known already; switched off for the same purpose.
             update: a row replaces what has its doc_id or, read from a file, what came from that file before.
-            examine: looks at the new documents before they go in, and returns notes.
+            near: of texts that are nearly the same as known ones: off, report (in the notes), or skip.
 
         Raises:
             RefusedError: `locked` or `conflict`, somebody else is writing or has written since this was opened.
@@ -212,14 +212,13 @@ class KnowledgeBase:
         """
         how = chunk if isinstance(chunk, Chunking) else parse_chunking(chunk)
         with self._writing():
-            batch = Batch(_Known(self._segments, self._dead), allow_bad=allow_bad, dedupe=dedupe, update=update)
+            known = _Known(self._segments, self._dead)
+            batch = Batch(known, allow_bad=allow_bad, dedupe=dedupe, update=update, near=near)
             for row in as_raw_rows(rows):
                 batch.take(row, how)
             if batch.rejected:
                 self._quarantine(batch.rejected)
             notes = list(batch.notes)
-            if examine is not None:
-                notes += examine(batch.fresh)
             if batch.fresh or batch.replaced:
                 writer = self._writer()
                 writer.remove(batch.replaced)
@@ -371,6 +370,9 @@ class _Known:
 
     def with_parent(self, parent: str) -> Iterator[tuple[Place, Document]]:
         return self._live(lambda segment: segment.rows_with_parent(parent))
+
+    def with_bands(self, keys: Sequence[int]) -> Iterator[Document]:
+        return (document for _, document in self._live(lambda segment: segment.rows_with_bands(keys)))
 
     def _live(self, rows_of: Callable[[Segment], Iterator[int]]) -> Iterator[tuple[Place, Document]]:
         for segment in self._segments:

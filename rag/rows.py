@@ -76,25 +76,6 @@ def read_jsonl(path: Path) -> Iterator[RawRow]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def read_text(path: Path) -> Iterator[RawRow]:
-    """A plain text file as one row; its name without the ending is the doc_id.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    try:
-        text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        shown = content.decode("utf-8", "backslashreplace")
-        yield RawRow(f"{path.name}:1", shown, error=f"not UTF-8 ({error.reason})")
-        return
-    yield RawRow(f"{path.name}:1", text, {"doc_id": path.stem, "text": text})
-
-
 def as_raw_rows(rows: Iterable[RawRow | Mapping[str, object]]) -> Iterator[RawRow]:
     """Give rows made in a program the place `row N`."""
     for number, row in enumerate(rows, 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 from rag import storage
 from rag.arrays import pack, unpack
 from rag.index import VectorIndex, faiss_available, read_index, vectors_available, write_index
+from rag.neighbours import band_keys
 from rag.postings import Postings, PostingsBuilder, term_key
 from rag.text import cjk_characters, search_tokens
 from rag.types import IVF, Document, IndexMeta, SegmentMeta
@@ -82,6 +83,14 @@ class Segment:
         """Rows that were cut from this parent."""
         return (row for row in self._find("parent", term_key(parent)) if self.document(row).parent == parent)
 
+    def rows_with_bands(self, keys: Iterable[int]) -> Iterator[int]:
+        """Rows that may be nearly the same text, see `rag.neighbours.band_keys`."""
+        return iter(dict.fromkeys(row for key in keys for row in self._find("band", key)))
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """(key, row) of all rows."""
+        return zip(self._keys["band_keys"], self._keys["band_rows"], strict=True)
+
     @cached_property
     def postings(self) -> Postings:
         """Words of all rows."""
@@ -134,12 +143,16 @@ class Segment:
 
 
 def write_segment(
-    directory: Path, documents: Sequence[Document], vectors: Vectors | None, words: dict[str, array[int]] | None = None
+    directory: Path,
+    documents: Sequence[Document],
+    vectors: Vectors | None,
+    words: dict[str, array[int]],
+    bands: Iterable[tuple[int, int]],
 ) -> IndexMeta | None:
     """Write the files of a segment, without syncing them.
 
     vectors: unit vectors, shape (len(documents), dim), or None.
-    words: postings when they are known already (`rag.postings.merged`).
+    words: their postings. bands: (key, row), see `bands_of`.
 
     Raises:
         OSError: of the disk.
@@ -158,11 +171,13 @@ def write_segment(
     role_sets: dict[tuple[str, ...], int] = {}
     acl = array("H", (role_sets.setdefault(document.acl, len(role_sets)) for document in documents))
     arrays = {"starts": starts, "acl": acl}
-    arrays |= _sorted("text", documents, lambda document: _text_key(document.text_hash))
-    arrays |= _sorted("id", documents, lambda document: term_key(document.doc_id))
-    arrays |= _sorted("parent", documents, lambda document: term_key(document.parent) if document.parent else None)
+    numbered = list(enumerate(documents))
+    arrays |= _sorted("text", ((_text_key(document.text_hash), row) for row, document in numbered))
+    arrays |= _sorted("id", ((term_key(document.doc_id), row) for row, document in numbered))
+    arrays |= _sorted("parent", ((term_key(d.parent), row) for row, d in numbered if d.parent))
+    arrays |= _sorted("band", bands)
     write(storage.KEYS, pack(arrays, {"acl": list(role_sets) or [()]}))
-    write(storage.WORDS, pack(words or words_of(documents)))
+    write(storage.WORDS, pack(words))
     return None if vectors is None else write_index(directory / storage.INDEX, vectors)
 
 
@@ -172,6 +187,11 @@ def words_of(documents: Iterable[Document]) -> dict[str, array[int]]:
     for document in documents:
         builder.add(search_terms(document), cjk_characters(document.title + document.text))
     return builder.arrays()
+
+
+def bands_of(documents: Iterable[Document], base: int = 0) -> Iterator[tuple[int, int]]:
+    """What near twins are found by, with rows numbered from `base`."""
+    return ((key, row) for row, document in enumerate(documents, base) for key in band_keys(document.text))
 
 
 def search_terms(document: Document) -> list[str]:
@@ -193,11 +213,9 @@ def _text_key(text_hash: str) -> int:
     return int(text_hash[:16], 16)
 
 
-def _sorted(
-    kind: str, documents: Sequence[Document], key_of: Callable[[Document], int | None]
-) -> dict[str, array[int]]:
-    pairs = sorted((key, row) for row, document in enumerate(documents) if (key := key_of(document)) is not None)
+def _sorted(kind: str, pairs: Iterable[tuple[int, int]]) -> dict[str, array[int]]:
+    ordered = sorted(pairs)
     return {
-        f"{kind}_keys": array("Q", [key for key, _ in pairs]),
-        f"{kind}_rows": array("I", [row for _, row in pairs]),
+        f"{kind}_keys": array("Q", [key for key, _ in ordered]),
+        f"{kind}_rows": array("I", [row for _, row in ordered]),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from rag.embedding import Embedder
 from rag.index import vectors_available
 from rag.merging import trailing_to_merge
 from rag.postings import Postings, merged
-from rag.segment import Segment, words_of, write_segment
+from rag.segment import Segment, bands_of, words_of, write_segment
 from rag.types import FLAT, IVF, Document, KbMeta, SegmentMeta
 from slo.errors import DataError
 
@@ -98,6 +98,10 @@ class Writer:
         self._pieces[len(self._pieces) - last :] = [_Piece(sources, tuple(documents), rewrite=True)]
         return notes
 
+    def at_version(self, kb_version: int) -> None:
+        """Be this version, whatever was counted: of an import."""
+        self._meta = replace(self._meta, kb_version=kb_version)
+
     def compact(self) -> None:
         """Put everything into one segment."""
         with_vectors = {piece.segments[0].meta.index is not None for piece in self._pieces}
@@ -165,7 +169,7 @@ class Writer:
         name, directory = transaction.new_segment()
         vectors = self._vectors(piece, kept)
         words = self._words(piece, kept)
-        index = write_segment(directory, documents, vectors, words)
+        index = write_segment(directory, documents, vectors, words, self._bands(piece, kept))
         transaction.seal_segment(name)
         return SegmentMeta(name, len(documents), index)
 
@@ -173,9 +177,17 @@ class Writer:
         dead = self._dead.get(segment.meta.name)
         return [row for row in range(segment.count) if row not in dead] if dead else range(segment.count)
 
-    def _words(self, piece: _Piece, kept: Sequence[Sequence[int]]) -> dict[str, array[int]] | None:
+    def _bands(self, piece: _Piece, kept: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+        base = 0
+        for segment, rows in zip(piece.segments, kept, strict=True):
+            place = {row: base + i for i, row in enumerate(rows)}
+            yield from ((key, place[row]) for key, row in segment.bands() if row in place)
+            base += len(rows)
+        yield from bands_of(piece.documents, base)
+
+    def _words(self, piece: _Piece, kept: Sequence[Sequence[int]]) -> dict[str, array[int]]:
         if not piece.segments:
-            return None
+            return words_of(piece.documents)
         parts = [
             (segment.postings, None if len(rows) == segment.count else rows)
             for segment, rows in zip(piece.segments, kept, strict=True)
