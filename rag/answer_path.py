@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 
 from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, extractive, refusal
@@ -18,13 +18,16 @@ from rag.coalescing import Coalescing
 from rag.embedding import Embedder, embedder_status, load_embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, Piece, Usage
+from rag.packing import pack
 from rag.router import EXTRACTIVE_MODEL, Router, RouteTrace
+from rag.storage import pointer_hash
 from rag.text import count_tokens, language
 from rag.types import SearchResult
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError
 
 _SENTENCES_CACHED = 20_000
+_FOLLOW_S = 2.0
 _SEARCHES_AT_ONCE = 8
 
 
@@ -93,8 +96,11 @@ class AnswerPath:
         refuse_under: float = REFUSE_UNDER,
         clock: Clock | None = None,
         router: Router | None = None,
+        context_tokens: int | None = None,
     ) -> None:
         self.kb = kb
+        self.kb_note = ""
+        self._context_tokens = context_tokens
         self.router = router  # decides who answers; then `model` is not asked
         self.model_config = model_config
         self._model, self._k, self._mode, self._refuse_under = model, k, mode, refuse_under
@@ -123,16 +129,38 @@ class AnswerPath:
             return
         self._embedder = embedder
 
-    async def retrieve(self, question: str) -> Retrieval:
-        """Search for the question.
+    async def follow(self, every_s: float = _FOLLOW_S) -> None:
+        """Go over to each new generation once it is verified; a damaged one is reported, the last good one stays."""
+        failed = ""
+        while True:
+            await self._clock.sleep(every_s)
+            kb = self.kb
+            current = await asyncio.to_thread(pointer_hash, kb.directory)
+            if current in (kb.generation.manifest_hash, failed):
+                continue
+            try:
+                self.kb = await asyncio.to_thread(kb.reopened)
+                self.kb_note = failed = ""
+            except DataError as error:
+                self.kb_note, failed = f"kb_invalid: {error}", current
+
+    async def retrieve(self, question: str, roles: frozenset[str] | None = None) -> Retrieval:
+        """Search for the question, among what these roles may see (None: everything).
 
         Raises:
             DataError: an empty question.
         """
         began_s = self._clock.now_s()
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._pool, self.kb.search, question, self._k, self._mode)
+        result = await loop.run_in_executor(self._pool, self._search, question, roles)
         return Retrieval(question, result, self._clock.now_s() - began_s)
+
+    def _search(self, question: str, roles: frozenset[str] | None) -> SearchResult:
+        result = self.kb.search(question, self._k, self._mode, roles=roles)
+        if self._context_tokens is None:
+            return result
+        hits = pack(result.hits, self._context_tokens)
+        return replace(result, hits=hits, context="\n\n".join(hit.text for hit in hits))
 
     async def answer(
         self,

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rag import staging
 from rag.chunking import parse_chunking
 from rag.embedding import Embedder, default_embedder, embedder_status, load_embedder
 from rag.kb import QUARANTINE, KnowledgeBase
+from rag.kb_commands import parse_place
 from rag.model_client import ModelConfig
+from rag.reranking import load_reranker
 from rag.router import Pricer
 from rag.routes_file import Routes
 from rag.rows import RawRow, read_jsonl
 from rag.servers import serve
-from rag.sources import read_text
+from rag.sources import read_file, read_text, with_roles
 from slo.errors import DataError
 
 Json = dict[str, object]
 
 
-def kb_init(directory: Path | str) -> Json:
+def kb_init(directory: Path | str, *, key: bytes | None = None) -> Json:
     """Make an empty knowledge base."""
-    meta = KnowledgeBase.init(directory).meta
+    meta = KnowledgeBase.init(directory, key=key).meta
     return {"kb": str(directory), "kb_version": meta.kb_version, "doc_count": meta.doc_count, "model": meta.model}
 
 
@@ -38,33 +40,44 @@ def kb_add(
     dedupe: bool = True,
     stage: bool = False,
     progress: Callable[[str], None] | None = None,
+    files: Sequence[Path | str] = (),
+    update: bool = False,
+    near: str = "off",
+    roles: Sequence[str] = (),
+    key: bytes | None = None,
 ) -> Json:
-    """Add rows of JSON lines files and whole text files.
+    """Add rows of JSON lines files, whole text files, and files of any kind that `rag.sources` reads.
 
     Args:
         stage: add to a copy beside the current generation, for the gate to decide on.
+        update: rows replace what has their doc_id, or came from their file, before.
+        near: report or skip rows that are nearly the same as known ones.
+        roles: for rows that name none themselves.
+        key: of the pointer's signature.
         embedder: name of `load_embedder`; by default the one the knowledge base was made with.
         progress: told what is going on, one line each.
 
     Raises:
         DataError, RefusedError, ConfigError: nothing was added.
     """
-    if not jsonl and not text:
-        raise DataError("kb add: no input; name files with --jsonl FILE or --text FILE")
-    kb = KnowledgeBase.open(directory)
+    if not jsonl and not text and not files:
+        raise DataError("kb add: no input; name files, or --jsonl FILE or --text FILE")
+    kb = KnowledgeBase.open(directory, key=key, lazy=True)
     say = progress or (lambda line: None)
     say("loading the embedder")
     loaded, note = embedder_for(kb, embedder)
     if loaded is not None:
         kb.attach(loaded)
     say("adding rows")
+    rows = _rows(jsonl, text, files)
+    rows = with_roles(rows, tuple(roles)) if roles else rows
     if stage:
         report = staging.stage(
-            Path(directory), _rows(jsonl, text), parse_chunking(chunk), chunk_name=chunk or "none", embedder=loaded,
-            allow_bad=allow_bad, dedupe=dedupe,
+            Path(directory), rows, parse_chunking(chunk), chunk_name=chunk or "none", embedder=loaded,
+            allow_bad=allow_bad, dedupe=dedupe, update=update, key=key,
         )  # fmt: skip
     else:
-        report = kb.add(_rows(jsonl, text), chunk=chunk, allow_bad=allow_bad, dedupe=dedupe)
+        report = kb.add(rows, chunk=chunk, allow_bad=allow_bad, dedupe=dedupe, update=update, near=near)
     result: Json = {
         "added": report.added,
         "skipped": report.skipped,
@@ -72,6 +85,8 @@ def kb_add(
         "kb_version": report.kb_version,
         "doc_count": report.doc_count,
     }
+    if update:
+        result["replaced"] = report.replaced
     notes = [*report.notes, *([note] if note and report.added else [])]
     if report.quarantined:
         notes.append(f"{report.quarantined} rows were set aside, with reasons: {Path(directory) / QUARANTINE}")
@@ -81,17 +96,31 @@ def kb_add(
 
 
 def kb_search(
-    directory: Path | str, query: str, k: int = 3, mode: str = "hybrid", *, embedder: str | None = None
+    directory: Path | str,
+    query: str,
+    k: int = 3,
+    mode: str = "hybrid",
+    *,
+    embedder: str | None = None,
+    roles: Sequence[str] | None = None,
+    reranker: str | None = None,
+    key: bytes | None = None,
 ) -> Json:
-    """Search; the embedder is loaded only when the mode may use it."""
-    kb = KnowledgeBase.open(directory)
+    """Search; the embedder is loaded only when the mode may use it.
+
+    roles: of the asker; None may see everything. reranker: name or path of a cross-encoder.
+    """
+    place, generation = parse_place(str(directory))
+    kb = KnowledgeBase.open(place, generation=generation, key=key)
+    if reranker:
+        kb.use_reranker(load_reranker(reranker))
     if mode != "bm25" and (kb.meta.indexed_count or mode == "embedding"):
         loaded, note = embedder_for(kb, embedder)
         if loaded is not None:
             kb.attach(loaded)
         elif mode == "embedding":
             raise DataError(f"search mode embedding: {note}")
-    result = kb.search(query, k, mode)
+    result = kb.search(query, k, mode, roles=roles)
     hits = [
         {
             "doc_id": hit.doc_id,
@@ -120,13 +149,22 @@ def kb_serve(
     embedder: str | None = None,
     routes: Routes | None = None,
     prices: Pricer | None = None,
+    others: Mapping[str, str] | None = None,
+    context_tokens: int | None = None,
+    reranker: str | None = None,
+    key: bytes | None = None,
+    k: int = 3,
 ) -> int:
     """Serve until interrupted; 0 as exit status."""
+    reads_pairs = load_reranker(reranker) if reranker else None
 
     def ready(ports: list[int]) -> None:
         print(f"answer path on http://{host}:{ports[0]}/v1 (POST /ask, GET /healthz)", file=sys.stderr, flush=True)
 
-    serve(directory, host, port, model_config, embedder, ready, routes, prices)
+    serve(
+        directory, host, port, model_config, embedder, ready, routes, prices,
+        others=others, context_tokens=context_tokens, reranker=reads_pairs, key=key, k=k,
+    )  # fmt: skip
     return 0
 
 
@@ -139,7 +177,9 @@ def open_with_embedder(directory: Path | str, name: str | None) -> tuple[Knowled
     return kb, loaded.name if loaded is not None else ""
 
 
-def _rows(jsonl: Sequence[Path | str], text: Sequence[Path | str]) -> Iterator[RawRow]:
+def _rows(jsonl: Sequence[Path | str], text: Sequence[Path | str], files: Sequence[Path | str]) -> Iterator[RawRow]:
+    for name in files:
+        yield from read_file(Path(name))
     for name in jsonl:
         yield from read_jsonl(Path(name))
     for name in text:

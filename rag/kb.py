@@ -121,6 +121,12 @@ class KnowledgeBase:
         directory = Path(directory)
         return cls(directory, storage.read(directory, number=generation, key=key), embedder, key=key, lazy=lazy)
 
+    def reopened(self) -> KnowledgeBase:
+        """The current generation, with the same embedder, reranker and key; this one stays as it is."""
+        kb = KnowledgeBase.open(self.directory, embedder=self._embedder, key=self._key)
+        kb.use_reranker(self._reranker)
+        return kb
+
     @property
     def meta(self) -> KbMeta:
         """Content of kb_meta.json."""

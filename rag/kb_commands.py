@@ -1,4 +1,4 @@
-"""`sft-guard kb remove|compact|diff|sign|import|export` as functions: plain arguments in, the object of `--json` out."""
+"""`sft-guard kb remove|compact|diff|sign|import|export` as functions: arguments in, the object of `--json` out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rag import storage
 from rag.difference import compare
-from rag.kb import KnowledgeBase
 from rag.embedding import embedder_status, load_embedder
-from rag.importing import read_layout
+from rag.kb import KnowledgeBase
 from rag.layout import write_layout
+from rag.practice import read_layout
 from slo.errors import DataError
 
 Json = dict[str, object]

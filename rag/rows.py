@@ -23,7 +23,7 @@ TEXT_CHARS_MAX = 100_000
 """Longest text of one row, characters. A longer one is a file that was meant to be chunked."""
 
 _ID_CHARS_MAX = 200
-_ROLE = re.compile(r"[\w.:@-]{1,64}")
+_ROLE = re.compile(r"\*|[\w.:@-]{1,64}")
 _ALLOWED_CONTROLS = frozenset("\t\n\r")
 
 
@@ -128,7 +128,7 @@ def check_row(row: RawRow, *, allow_bad: bool = False) -> Document | Rejected:
 
 
 def _roles(value: object) -> tuple[str, ...]:
-    return tuple(sorted({str(role) for role in value})) if isinstance(value, list | tuple) else ()
+    return tuple(sorted({str(role).casefold() for role in value})) if isinstance(value, list | tuple) else ()
 
 
 def _bad_fields(fields: dict[str, object]) -> str:

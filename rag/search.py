@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MODES = ("hybrid", "embedding", "bm25")
+EVERYBODY = frozenset({"*", "public"})
+"""Roles that everybody has."""
 NGRAMS = "character n-grams"
 QUERY_CHARS_MAX = 8_000
 """Only the beginning of a longer query is searched for: nobody asks that much, somebody pastes it."""
@@ -122,7 +124,7 @@ class Searcher:
             if roles is not None and segment.has_roles:
                 for row in range(segment.count):
                     needed = segment.roles(row)
-                    if needed and roles.isdisjoint(needed):
+                    if needed and roles.isdisjoint(needed) and EVERYBODY.isdisjoint(needed):
                         mask[segment.base + row] = 0
         return _View(self._segments, mask)
 

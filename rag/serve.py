@@ -25,12 +25,16 @@ from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, Usage
 from rag.router import Pricer, Router, RouteTrace
 from rag.routes_file import Routes
+from rag.types import Hit
 from slo.clock import Clock, SystemClock
 from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 BODY_BYTES_MAX = 1024 * 1024
 
+GENERATION_HEADER, DEFAULT_NAME = "x-kb-generation", "default"
+"""A version of the guard sends the header (`versions.NAME.headers`) to be answered from its own knowledge base."""
+ROLES_HEADER, TENANT_HEADER = "x-guard-roles", "x-guard-tenant"
 SENSITIVITY_HEADER = "x-guard-sensitivity"
 SOURCE_HEADER, ESCALATED_HEADER = "x-answer-source", "x-answer-escalated"
 
@@ -99,10 +103,16 @@ def create_app(
     make_model: Callable[[ModelConfig], AnswerModel] = OpenAiModel,
     routes: Routes | None = None,
     prices: Pricer | None = None,
+    others: Mapping[str, KnowledgeBase] | None = None,
+    context_tokens: int | None = None,
+    follow: bool = True,
 ) -> FastAPI:
     """An app that answers from `kb`.
 
     Args:
+        others: more knowledge bases or generations, asked for by name in the header `x-kb-generation`.
+        context_tokens: contexts are packed into so many tokens.
+        follow: go over to new generations of `kb`; those in `others` stay.
         model: asked with the contexts; without one answers are extractive.
         embedder: a `SharedEmbedder` is loaded in the background while words answer already.
         k, mode: of the search.
@@ -115,29 +125,38 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         options: dict[str, Any] = {} if refuse_under is None else {"refuse_under": refuse_under}
-        path = AnswerPath(
-            kb,
-            model=make_model(model) if model else None,
-            model_config=model,
-            k=k,
-            mode=mode,
-            clock=clock,
-            router=Router(routes, clock, prices=prices, make_model=make_model) if routes else None,
-            **options,
-        )
-        app.state.path = path
-        loading = None
-        if shared is not None:
+        paths = {
+            name: AnswerPath(
+                one,
+                model=make_model(model) if model else None,
+                model_config=model,
+                k=k,
+                mode=mode,
+                clock=clock,
+                router=Router(routes, clock, prices=prices, make_model=make_model) if routes else None,
+                context_tokens=context_tokens,
+                **options,
+            )
+            for name, one in {DEFAULT_NAME: kb, **(others or {})}.items()
+        }
+        app.state.paths = paths
+        tasks: list[asyncio.Task[None]] = []
+        for path in paths.values() if shared is not None else ():
+            assert shared is not None
             if shared.state == "ready":
                 await path.use_embedder(shared)
             else:
-                loading = asyncio.create_task(path.use_embedder(shared))
+                tasks.append(asyncio.create_task(path.use_embedder(shared)))
+        if follow:
+            tasks.append(asyncio.create_task(paths[DEFAULT_NAME].follow()))
         try:
             yield
         finally:
-            if loading is not None:
-                loading.cancel()
-            await path.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for path in paths.values():
+                await path.close()
 
     app = FastAPI(title="sft-guard answer path", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -158,7 +177,7 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         body = await _parsed(request, _ChatRequest)
-        retrieval = await _retrieve(_path(request), _question(body.messages))
+        retrieval = await _retrieve(_path(request), _question(body.messages), _roles(request, body))
         options = {name: value for name, value in (body.model_extra or {}).items() if name in _MODEL_OPTIONS}
         head = {"id": f"chatcmpl-{uuid4().hex[:24]}", "created": int(clock.wall_s())}
         trace, marked = RouteTrace(), _marked(request, body)
@@ -188,7 +207,7 @@ def create_app(
     @app.post("/ask")
     async def ask(request: Request) -> Response:
         body = await _parsed(request, _AskRequest)
-        retrieval = await _retrieve(_path(request), body.question)
+        retrieval = await _retrieve(_path(request), body.question, _roles(request, body))
         trace = RouteTrace()
         answer = await _path(request).answer(retrieval, {}, trace, _marked(request, body))
         shown = _retrieval(retrieval)
@@ -220,10 +239,19 @@ def create_app(
                 "status": "ok",
                 "embedder": "failed" if state == "ready" and path.embedder_note else state,
                 "retrieval": "hybrid" if state == "ready" and not path.embedder_note else "bm25",
-                "note": path.embedder_note or (_LOADING_NOTE if state == "loading" else ""),
+                "note": path.kb_note or path.embedder_note or (_LOADING_NOTE if state == "loading" else ""),
                 "kb_version": path.kb.meta.kb_version,
                 "doc_count": path.kb.meta.doc_count,
                 "content_id": path.kb.content_id,
+                "generation": path.kb.generation.number,
+                "generations": {
+                    name: {
+                        "kb_version": one.kb.meta.kb_version,
+                        "generation": one.kb.generation.number,
+                        "content_id": one.kb.content_id,
+                    }
+                    for name, one in request.app.state.paths.items()
+                },
                 "model": path.model_name,
                 **({"routing": _routing(path.router)} if path.router is not None else {}),
             }
@@ -303,18 +331,40 @@ def _question(messages: list[_Message]) -> str:
     raise _BadRequest("no message with role `user`", "messages")
 
 
-async def _retrieve(path: AnswerPath, question: str) -> Retrieval:
+def _roles(request: Request, body: BaseModel) -> frozenset[str]:
+    """Roles of the asker: of the headers `x-guard-roles` and `x-guard-tenant`, else `metadata.roles` of the body.
+
+    Who names none sees what is for everybody.
+    """
+    said: object = request.headers.get(ROLES_HEADER)
+    if said is None:
+        metadata = (body.model_extra or {}).get("metadata")
+        said = metadata.get("roles") if isinstance(metadata, dict) else None
+    words = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else []
+    roles = {word.strip().casefold() for word in words if isinstance(word, str) and word.strip()}
+    if tenant := request.headers.get(TENANT_HEADER, "").strip().casefold():
+        roles.add(f"tenant:{tenant}")
+    return frozenset(roles)
+
+
+async def _retrieve(path: AnswerPath, question: str, roles: frozenset[str]) -> Retrieval:
     if not question.strip():
         raise _BadRequest("the question is empty", "messages")
     try:
-        return await path.retrieve(question)
+        return await path.retrieve(question, roles)
     except DataError as error:
         raise _BadRequest(str(error), "messages") from error
 
 
 def _path(request: Request) -> AnswerPath:
-    path: AnswerPath = request.app.state.path
-    return path
+    paths: dict[str, AnswerPath] = request.app.state.paths
+    name = request.headers.get(GENERATION_HEADER, DEFAULT_NAME).strip()
+    if name not in paths:
+        served = ", ".join(paths)
+        raise _BadRequest(
+            f"{GENERATION_HEADER}: {name[:64]!r} is not served here; there is {served}", GENERATION_HEADER
+        )
+    return paths[name]
 
 
 def _marked(request: Request, body: BaseModel) -> str:
@@ -343,12 +393,23 @@ def _routing(router: Router) -> dict[str, object]:
 def _retrieval(retrieval: Retrieval) -> dict[str, object]:
     hits = retrieval.result.hits
     return {
-        "contexts": [{"doc_id": hit.doc_id, "text": hit.text, "score": round(hit.score, 4)} for hit in hits],
+        "contexts": [_context(hit) for hit in hits],
         "duration_s": round(retrieval.duration_s, 6),
         "zero_hit": not hits,
         "mode": retrieval.result.mode_used,
         "confidence": round(retrieval.result.confidence, 4),
     }
+
+
+def _context(hit: Hit) -> dict[str, object]:
+    """span: first character and end in what the document was cut from, which is `parent` or itself."""
+    shown: dict[str, object] = {"doc_id": hit.doc_id, "text": hit.text, "score": round(hit.score, 4)}
+    shown["span"] = list(hit.span)
+    if hit.parent:
+        shown["parent"] = hit.parent
+    if hit.acl:
+        shown["acl"] = list(hit.acl)
+    return shown
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import uvicorn
 
 from rag.answer_path import SharedEmbedder
 from rag.kb import KnowledgeBase
+from rag.kb_commands import parse_place
 from rag.model_client import ModelConfig
 from rag.router import Pricer
 from rag.routes_file import Routes
+from rag.search import Reranker
 from rag.serve import create_app
 from slo.errors import ConfigError
 
@@ -42,6 +44,10 @@ async def serve_many(
     on_ready: Callable[[list[int]], None] | None = None,
     routes: Routes | None = None,
     prices: Pricer | None = None,
+    others: Mapping[str, str] | None = None,
+    context_tokens: int | None = None,
+    reranker: Reranker | None = None,
+    key: bytes | None = None,
 ) -> None:
     """Serve each (directory, port) until `stop` is set, or until SIGINT or SIGTERM when no `stop` is given.
 
@@ -49,7 +55,9 @@ async def serve_many(
         kbs: a port of 0 takes a free one.
         model: answers for all of them; without one answers are extractive.
         embedder: name of `load_embedder`, loaded once for all in the background ("none": words only).
-        routes, prices: see `rag.serve.create_app`.
+        others: name to DIR or DIR@GENERATION, see `rag.serve.create_app`; beside each of `kbs`.
+        reranker: for all of them. key: of the signatures of their pointers.
+        routes, prices, context_tokens: see `rag.serve.create_app`.
         on_ready: called with the ports, in order, when all of them accept connections.
 
     Raises:
@@ -57,19 +65,31 @@ async def serve_many(
         ConfigError: a port is taken.
     """
     shared = embedder if isinstance(embedder, SharedEmbedder) else SharedEmbedder(embedder)
-    opened = [await asyncio.to_thread(KnowledgeBase.open, directory) for directory, _ in kbs]
+    opened = [await asyncio.to_thread(_open, str(directory), key, reranker) for directory, _ in kbs]
+    more = {name: await asyncio.to_thread(_open, place, key, reranker) for name, place in (others or {}).items()}
     sockets = [_listen(host, port) for _, port in kbs]
     servers = [
         _Server(
             uvicorn.Config(
-                create_app(kb, model, shared, k=k, mode=mode, routes=routes, prices=prices),
+                create_app(
+                    kb,
+                    model,
+                    shared,
+                    k=k,
+                    mode=mode,
+                    routes=routes,
+                    prices=prices,
+                    others=more,
+                    context_tokens=context_tokens,
+                    follow=parse_place(str(directory))[1] is None,
+                ),
                 log_level="warning",
                 access_log=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=_DRAIN_S,
             )
         )
-        for kb in opened
+        for kb, (directory, _) in zip(opened, kbs, strict=True)
     ]
     running = [asyncio.create_task(s.serve(sockets=[sock])) for s, sock in zip(servers, sockets, strict=True)]
     try:
@@ -96,6 +116,11 @@ def serve(
     on_ready: Callable[[list[int]], None] | None = None,
     routes: Routes | None = None,
     prices: Pricer | None = None,
+    others: Mapping[str, str] | None = None,
+    context_tokens: int | None = None,
+    reranker: Reranker | None = None,
+    key: bytes | None = None,
+    k: int = 3,
 ) -> None:
     """Serve one knowledge base until SIGINT or SIGTERM."""
     served = serve_many(
@@ -106,8 +131,20 @@ def serve(
         on_ready=on_ready,
         routes=routes,
         prices=prices,
+        others=others,
+        context_tokens=context_tokens,
+        reranker=reranker,
+        key=key,
+        k=k,
     )
     asyncio.run(served)
+
+
+def _open(place: str, key: bytes | None, reranker: Reranker | None) -> KnowledgeBase:
+    directory, generation = parse_place(place)
+    kb = KnowledgeBase.open(directory, generation=generation, key=key)
+    kb.use_reranker(reranker)
+    return kb
 
 
 async def _until_stopped(stop: asyncio.Event | None, running: Sequence[asyncio.Task[None]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-from guard.commands import kb_gate
+from guard.commands import kb_files, kb_gate
 from guard.commands.common import Groups, add_command, add_group, emit, progress
+from guard.commands.kb_files import add_key, key_of, roles_in
 from guard.settings import environment_value
 from slo.errors import ConfigError
 
@@ -24,6 +26,13 @@ def register(groups: Groups) -> None:
     add.add_argument(
         "--text", type=Path, action="append", default=[], metavar="FILE", help="plain text, one document a file"
     )
+    add.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE", help=".jsonl .csv .md .html .pdf, anything else as plain text"
+    )
+    add.add_argument("--update", action="store_true", help="replace what has the same doc_id or came from that file")
+    add.add_argument("--near", choices=("off", "report", "skip"), default="report",
+                     help="rows nearly the same as known ones (default: report)")  # fmt: skip
+    add.add_argument("--acl", default="", metavar="ROLES", help="roles that may see rows which name none: hr,staff")
     add.add_argument("--chunk", default="none", help="none, SIZE/OVERLAP in tokens such as 500/80, or sentence:N")
     about = "add to a copy beside what serves; `kb gate` decides on it"
     add.add_argument("--stage", action="store_true", help=about)
@@ -33,6 +42,8 @@ def register(groups: Groups) -> None:
     search.add_argument("query")
     search.add_argument("--k", type=int, default=3)
     search.add_argument("--mode", choices=("hybrid", "embedding", "bm25"), default="hybrid")
+    search.add_argument("--roles", metavar="ROLES", help="of the asker: hr,staff; without it everything is seen")
+    search.add_argument("--reranker", metavar="NAME", help="cross-encoder (sentence-transformers) for the best 20")
     serve = add_command(kb, "serve", run_kb_serve, "answer questions from it, OpenAI-compatible",
                         "sft-guard kb serve --kb kb --port 8810")  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1")
@@ -44,17 +55,24 @@ def register(groups: Groups) -> None:
     serve.add_argument("--model-key-env", help="environment variable with its API key")
     serve.add_argument("--routes", type=Path, metavar="FILE", help="routes.yaml: who answers which question")
     serve.add_argument("--prices", type=Path, metavar="FILE", help="price table; default: the one shipped")
+    serve.add_argument("--k", type=int, default=3, help="documents a question (default 3)")
+    serve.add_argument("--also", action="append", default=[], metavar="NAME=DIR[@GENERATION]",
+                       help="answers requests with the header x-kb-generation: NAME")  # fmt: skip
+    serve.add_argument("--context-tokens", type=int, metavar="N", help="pack the contexts into so many tokens")
+    serve.add_argument("--reranker", metavar="NAME", help="cross-encoder (sentence-transformers) for the best 20")
     for parser in (init, add, search, serve):
         parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
+        add_key(parser)
     for parser in (add, search, serve):
         parser.add_argument("--embedder", help="name, path, or none (BM25 only); default: the one it was made with")
+    kb_files.register(kb)
 
 
 def run_kb_init(args: argparse.Namespace) -> int:
     """Make an empty knowledge base."""
     from rag import commands
 
-    result = commands.kb_init(args.kb)
+    result = commands.kb_init(args.kb, key=key_of(args))
     emit(args, result, f"made {args.kb} (kb_version 0)")
     return 0
 
@@ -63,11 +81,11 @@ def run_kb_add(args: argparse.Namespace) -> int:
     """Add files; exit 1 when rows had to be set aside."""
     from rag import commands
 
-    if not args.jsonl and not args.text:
-        raise ConfigError("kb add", "no file", "name at least one --jsonl FILE or --text FILE")
+    if not args.jsonl and not args.text and not args.files:
+        raise ConfigError("kb add", "no file", "name at least one FILE, --jsonl FILE or --text FILE")
     result = commands.kb_add(
-        args.kb, jsonl=args.jsonl, text=args.text, chunk=args.chunk, embedder=args.embedder,
-        stage=args.stage, progress=progress,
+        args.kb, jsonl=args.jsonl, text=args.text, files=args.files, chunk=args.chunk, embedder=args.embedder,
+        update=args.update, near=args.near, roles=roles_in(args.acl), key=key_of(args), stage=args.stage, progress=progress,
     )  # fmt: skip
     lines = [
         f"added {result['added']}, skipped {result['skipped']} (known), set aside {result['quarantined']}; "
@@ -82,7 +100,9 @@ def run_kb_search(args: argparse.Namespace) -> int:
     """Print the best documents; exit 1 when there is none."""
     from rag import commands
 
-    result = commands.kb_search(args.kb, args.query, k=args.k, mode=args.mode, embedder=args.embedder)
+    result = commands.kb_search(args.kb, args.query, k=args.k, mode=args.mode, embedder=args.embedder,
+                                roles=None if args.roles is None else roles_in(args.roles), reranker=args.reranker,
+                                key=key_of(args))  # fmt: skip
     hits: Any = result["hits"]
     lines = [f"{hit['similarity']:.4f}  {hit['doc_id']}  {hit['text'][:100]}" for hit in hits]
     emit(args, result, "\n".join(lines) or "nothing found")
@@ -108,7 +128,21 @@ def run_kb_serve(args: argparse.Namespace) -> int:
         if model is not None:
             raise ConfigError("--routes", str(args.routes), "leave --model-url out: the route file names the models")
         routes, prices = load_routes(args.routes, environment_value), PriceTable.load(args.prices)
-    return commands.kb_serve(args.kb, args.host, args.port, model, embedder=args.embedder, routes=routes, prices=prices)
+    return commands.kb_serve(
+        args.kb, args.host, args.port, model, embedder=args.embedder, routes=routes, prices=prices,
+        others=_others(args.also), context_tokens=args.context_tokens, reranker=args.reranker, key=key_of(args),
+        k=args.k,
+    )  # fmt: skip
+
+
+def _others(said: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in said:
+        name, equals, place = text.partition("=")
+        if not equals or not place or not re.fullmatch(r"[\w.-]{1,64}", name) or name in (*found, "default"):
+            raise ConfigError("--also", text, "write NAME=DIR or NAME=DIR@GENERATION, each name once")
+        found[name] = place
+    return found
 
 
 def _strings(value: object) -> list[str]:

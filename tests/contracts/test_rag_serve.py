@@ -172,7 +172,9 @@ async def test_ask_returns_answer_and_contexts(kb_dir: Path) -> None:
         zero_status, zero = await post(f"{base}/ask", {"question": "qqqq zzzz"})
     assert status == zero_status == 200
     assert body["answer"].startswith("At most 2 devices")
-    assert body["contexts"][0] == {"doc_id": "it-vpn", "text": VPN, "score": body["contexts"][0]["score"]}
+    assert body["contexts"][0] == {
+        "doc_id": "it-vpn", "text": VPN, "score": body["contexts"][0]["score"], "span": [0, len(VPN)],
+    }  # fmt: skip
     assert body["usage"]["completion_tokens"] > 0
     assert (zero["contexts"], zero["retrieval"]["zero_hit"], zero["answer_source"]) == ([], True, "REFUSAL")
 

@@ -1,4 +1,4 @@
-"""Reads the practice's four files (kb.jsonl, kb.index, mappings.json, kb_meta.json) into a knowledge base of this kind."""
+"""The practice's four files (`rag.layout` writes them), read into a knowledge base: kb.jsonl, kb.index, mappings.json, kb_meta.json."""
 
 from __future__ import annotations
 
