@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-kb kb-integrity debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -16,7 +16,7 @@ setup: $(STAMP)  ## create .venv with everything the program and the tests need
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
 	@echo "setting up .venv: some minutes and 1.7 GB the first time"
-	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,redis,postgres,otel,dashboards,lora,ft,dev]"
+	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,kb,redis,postgres,otel,dashboards,lora,ft,dev]"
 	touch $(STAMP)
 
 # What `run` needs and no more: no torch, nothing of the tests. A complete .venv is used as it is.
@@ -83,6 +83,12 @@ bench-baseline: setup  ## baseline collect and slo replay against size, up to RO
 
 screenshots: setup  ## pictures of the console from a running incident demo, into docs/images
 	$(BIN)/python -m tests.console_pictures docs/images
+
+bench-kb: setup  ## knowledge base of 10,000 to 1 million documents: adding, starting, searching, memory, recall (3 GB of disk, 20 minutes)
+	$(BIN)/python -m bench.kb $(if $(SIZES),--sizes $(SIZES))
+
+kb-integrity: setup  ## 10,000 flipped bits, every truncation at 1 KiB steps, two writers of 1,000 generations each
+	$(BIN)/python -m tests.kb_integrity --flips 10000 --writes 1000
 
 bench-console: setup  ## first paint, update cost and memory of the console
 	$(BIN)/python -m bench.console

@@ -1,4 +1,4 @@
-"""The practice's four files (`rag.layout` writes them), read into a knowledge base: kb.jsonl, kb.index, mappings.json, kb_meta.json."""
+"""The practice's four files, which `rag.layout` writes, read into a knowledge base of this kind."""
 
 from __future__ import annotations
 

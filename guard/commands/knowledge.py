@@ -85,7 +85,8 @@ def run_kb_add(args: argparse.Namespace) -> int:
         raise ConfigError("kb add", "no file", "name at least one FILE, --jsonl FILE or --text FILE")
     result = commands.kb_add(
         args.kb, jsonl=args.jsonl, text=args.text, files=args.files, chunk=args.chunk, embedder=args.embedder,
-        update=args.update, near=args.near, roles=roles_in(args.acl), key=key_of(args), stage=args.stage, progress=progress,
+        update=args.update, near=args.near, roles=roles_in(args.acl), key=key_of(args), stage=args.stage,
+        progress=progress,
     )  # fmt: skip
     lines = [
         f"added {result['added']}, skipped {result['skipped']} (known), set aside {result['quarantined']}; "
