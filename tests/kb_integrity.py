@@ -101,9 +101,11 @@ def raced(directory: Path, writes: int) -> dict[str, object]:
     """Two processes that add one row at a time, `writes` times each, and never wait for each other."""
     KnowledgeBase.init(directory)
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, directory, name, str(writes)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(directory), name, str(writes)], stdout=subprocess.PIPE, text=True
+        )
         for name in ("one", "two")
-    ]  # fmt: skip
+    ]
     outputs = [writer.communicate()[0].split() for writer in writers]
     failed = sum(writer.returncode != 0 for writer in writers)
     numbers = sorted(int(word) for output in outputs for word in output[: output.index("refused")])
