@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-kb kb-integrity debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -80,6 +80,10 @@ sim: setup  ## rollbacks in a simulated fleet: SEEDS random schedules, every one
 bench-baseline: setup  ## baseline collect and slo replay against size, up to ROWS (default 100 million, 6 GB of disk while it runs)
 	$(BIN)/python -m bench.baseline $(if $(ROWS),--rows $(ROWS))
 	$(BIN)/python -m bench.replay $(if $(ROWS),--rows $(ROWS))
+
+bench-checks-speed: setup  ## answers checked per second on one core, tier by tier; the proxy's latency meanwhile
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.throughput --proxy
 
 screenshots: setup  ## pictures of the console from a running incident demo, into docs/images
 	$(BIN)/python -m tests.console_pictures docs/images

@@ -20,6 +20,7 @@ from guard.ports import Endpoint
 from guard.safety.linear import load_models
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
+from guard.slower_tiers import examine_tiers
 from slo.clock import SystemClock
 from slo.errors import ConfigError, GuardError
 from slo.pricing import PriceTable
@@ -53,6 +54,7 @@ def examine(settings: Settings, *, token_present: bool) -> list[Diagnosis]:
     findings += _embedder(settings)
     findings += _safety(settings)
     findings += _semantic_cache(settings)
+    findings += [Diagnosis(*found) for found in examine_tiers(settings)]
     findings += asyncio.run(_network(settings))
     return findings
 
@@ -278,6 +280,8 @@ async def _network(settings: Settings) -> list[Diagnosis]:
             from guard.cache.examine import examine_redis
 
             findings += [Diagnosis(*found) for found in await examine_redis(settings)]
+        if settings.file.checks.enabled and settings.file.checks.judge:
+            findings.append(await _reachable("judge", settings.file.checks.judge.url))
         for webhook in settings.file.webhooks:
             findings.append(await _reachable(f"webhook {webhook.name}", settings.webhook_urls[webhook.name]))
     return findings

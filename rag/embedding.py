@@ -102,7 +102,6 @@ class MiniLmEmbedder:
         from rag.minilm import MiniLm
 
         path = directory / "model.safetensors"
-        self.files = tuple(file for file in sorted(directory.iterdir()) if file.is_file())
         self.files = (path, directory / "tokenizer.json")
         try:
             weights = path.read_bytes()

@@ -110,3 +110,21 @@ def _saved(directory: Path, model: Any) -> Path:
     model.save_pretrained(directory, safe_serialization=True)
     tokenizer().save_pretrained(directory)
     return directory
+
+
+def chance_model(directory: Path) -> Path:
+    """An NLI model of the size of BERT-tiny (2 layers of 128, 512 positions) with weights of chance, for timing."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    names = {0: "entailment", 1: "neutral", 2: "contradiction"}
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
+        max_position_embeddings=512, id2label=names, label2id={v: k for k, v in names.items()},
+    )  # fmt: skip
+    _saved(directory, BertForSequenceClassification(config).eval())
+    made = tokenizer()
+    made.model_max_length = 512
+    made.save_pretrained(directory)
+    return directory

@@ -43,9 +43,9 @@ class Model(Protocol):
 
 
 class DetectorProcess:
-    """The loop of one process over a connected socket."""
+    """The loop of one process over a connected socket; without one, `answer` alone (`sft-guard doctor`)."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket | None) -> None:
         self._link = link
         self._spec: DetectorSpec | None = None
         self._model: Model | None = None
@@ -53,6 +53,7 @@ class DetectorProcess:
 
     def run(self) -> int:
         """Serve until the other side closes. Returns an exit status; 1 when there is no model to serve."""
+        assert self._link is not None
         splitter = Splitter()
         while data := self._link.recv(1 << 18):
             for body in splitter.feed(data):

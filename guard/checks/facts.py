@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from guard.checks.lexicon import normalise, terms, words
 from guard.checks.numbers import Quantity, quantities
@@ -62,7 +63,11 @@ class Statement:
 
 
 def statement(text: str) -> Statement:
-    """Read one sentence. Never raises, whatever the text."""
+    """Read one sentence; a short one once, because questions, quotes and set phrases come back. Never raises."""
+    return _read_cached(text) if len(text) <= CACHED_CHARS else _read(text)
+
+
+def _read(text: str) -> Statement:
     clean = normalise(text)
     if "[" in clean or _MAY_CITE.search(clean):
         clean = _CITATION.sub(" ", clean)
@@ -85,6 +90,11 @@ def statement(text: str) -> Statement:
         names=tuple(names),
         lower=lower,
     )
+
+
+CACHED_CHARS = 400
+_read_cached = lru_cache(maxsize=4096)(_read)
+"""At most about 12 MB."""
 
 
 def _take_exact(match: re.Match[str], found: list[str]) -> str:

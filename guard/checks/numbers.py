@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from guard.checks.units import MONTHS, UNITS, WEEKDAYS, WEEKDAYS_ZH, compatible
+from guard.checks.units import COMPATIBLE, MONTHS, UNITS, WEEKDAYS, WEEKDAYS_ZH
 
 _DIGITS_ZH = {c: i for i, c in enumerate("零一二三四五六七八九")} | {c: i for i, c in enumerate("〇壹貳參肆伍陸柒捌玖")}
 _DIGITS_ZH |= {"兩": 2, "两": 2}
@@ -234,15 +234,20 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
 
 def same(claim: Quantity, support: Quantity) -> bool:
     """Whether `support` states what `claim` states; a missing unit on either side is no contradiction."""
-    if claim.dimension == support.dimension:
-        return _close(claim.value, support.value)
-    if not claim.dimension or not support.dimension:
-        return _close(claim.plain, support.plain)
-    return compatible(claim.dimension, support.dimension) and _close(claim.value, support.value)
+    mine, theirs = claim.dimension, support.dimension  # written out: asked two thousand times per answer
+    if mine == theirs:
+        one, other = claim.value, support.value
+    elif not mine or not theirs:
+        one, other = claim.plain, support.plain
+    elif (mine, theirs) in _COMPATIBLE:
+        one, other = claim.value, support.value
+    else:
+        return False
+    gap = abs(one - other)
+    return gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other))
 
 
-def _close(one: float, other: float) -> bool:
-    return abs(one - other) <= 1e-9 * max(abs(one), abs(other), 1.0)
+_COMPATIBLE = frozenset((a, b) for pair in COMPATIBLE for a in pair for b in pair)
 
 
 def _quantity(value: float, unit: str, start: int) -> Quantity:
