@@ -4,9 +4,9 @@ Each tier runs in a process of its own, pinned to one core, over the same made-u
 answers of 250 tokens with 3 contexts of 300, 80 % English, 20 % Chinese. `cold`: no context is ever seen twice.
 `usual`: contexts come from 500 documents, the k-th most asked about 1/k as often as the first. Times are CPU seconds of
 the process, so that others on the machine count less; on a core of its own they are seconds. An exchange is what the
-check worker does with one: read both bodies, all checks, redaction of what may be stored. `verdict p99` is the time from
-the end of an answer to its findings when answers come at random at 70 % of the highest rate (the measured service times
-through one queue). `--proxy`: the latency of the proxy while a check worker runs at full load, against without.
+check worker does with one: read both bodies, all checks, redaction of what may be stored. `verdict p99` is the time
+from the end of an answer to its findings when answers come at random at 70 % of the highest rate (the measured service
+times through one queue). `--proxy`: the latency of the proxy while a check worker runs at full load, against without.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether the checks at full load cost the proxy anything: `python -m bench.throughput --proxy`.
 
-The proxy on one core, the load client and the fake upstream (of bench.proxy's kit) on another. Two guards in turn,
-several times: one with the checks off, one whose check worker is kept at full load by another process that sends it
-answers of the usual size as fast as it takes them. Printed: open-loop latency of both, and their ratio.
+The guard on one core, the load client and the fake upstream (of bench.proxy's kit) on another. In turn, several times:
+the guard as it is, and with a check worker beside it on the same core, started as the guard starts its own and kept at
+full load with answers of the usual size. Printed: open-loop latency of both, and the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ def compare() -> int:
         return 0
     found: dict[str, list[dict[str, float]]] = {"idle": [], "full load": []}
     checked = 0
-    with tempfile.TemporaryDirectory(prefix="sft-bench-") as scratch, proxy.upstream(asked.bench_dir, scratch) as port:
-        with proxy.server("guard", port, Path(scratch) / "guard") as (url_port, pid):
-            for _ in range(ROUNDS):
-                for name in found:
-                    with checking() if name == "full load" else nothing() as counted:
-                        result: dict[str, Any] = proxy.measure(asked, url_port, ["--rate", RATE], pid)
-                    checked += counted[0]
-                    found[name].append(dict(result["latency_ms"]))
-                    figures = ", ".join(f"{q} {v:.2f} ms" for q, v in result["latency_ms"].items())
-                    print(f"{name:<10} {figures}, errors {result['errors'] or 'none'}")
+    with (
+        tempfile.TemporaryDirectory(prefix="sft-bench-") as scratch,
+        proxy.upstream(asked.bench_dir, scratch) as port,
+        proxy.server("guard", port, Path(scratch) / "guard") as (url_port, pid),
+    ):
+        for _ in range(ROUNDS):
+            for name in found:
+                with checking() if name == "full load" else nothing() as counted:
+                    result: dict[str, Any] = proxy.measure(asked, url_port, ["--rate", RATE], pid)
+                checked += counted[0]
+                found[name].append(dict(result["latency_ms"]))
+                figures = ", ".join(f"{q} {v:.2f} ms" for q, v in result["latency_ms"].items())
+                print(f"{name:<10} {figures}, errors {result['errors'] or 'none'}")
     for quantile in ("p50", "p95", "p99"):
         idle, loaded = (statistics.median(row[quantile] for row in found[name]) for name in found)
         print(f"{quantile}: {idle:.2f} ms idle, {loaded:.2f} ms at full load, ratio {loaded / idle:.2f}")
@@ -66,8 +69,9 @@ def checking() -> Iterator[list[int]]:
     """A check worker at full load, as the guard starts it (niced by itself); counts the answers it checks."""
     ours, theirs = socket.socketpair()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "guard.checks.worker", str(theirs.fileno())], pass_fds=(theirs.fileno(),), cwd=proxy.ROOT
-    )
+        ["taskset", "-c", "0", sys.executable, "-m", "guard.checks.worker", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),), cwd=proxy.ROOT,
+    )  # fmt: skip
     theirs.close()
     route = Route("ask", "/ask", "json", ContextSource(body_path="contexts"))
     jobs = [
