@@ -15,12 +15,12 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from guard.examine_tiers import examine_tiers
 from guard.fleet_windows import examine_prometheus
 from guard.ports import Endpoint
 from guard.safety.linear import load_models
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
-from guard.slower_tiers import examine_tiers
 from slo.clock import SystemClock
 from slo.errors import ConfigError, GuardError
 from slo.pricing import PriceTable
