@@ -24,6 +24,7 @@ class GateLimits:
     practice (recall@3 >= 70 %, zero-hit <= 2 %)."""
 
     rows: Limits = field(default_factory=Limits)
+    vector_shift: float = 0.1
     recall_drop: float = 0.02
     zero_hit_rise: float = 0.02
     recall_min: float = 0.70
@@ -55,9 +56,17 @@ class Decision:
 
 
 def decide(
-    current: Side | None, candidate: Side, incoming: Profile | None = None, limits: GateLimits | None = None
+    current: Side | None,
+    candidate: Side,
+    incoming: Profile | None = None,
+    limits: GateLimits | None = None,
+    *,
+    vector_shift: float | None = None,
 ) -> Decision:
-    """Hold a candidate against the current generation; None: it is the first with content."""
+    """Hold a candidate against the current generation; None: it is the first with content.
+
+    vector_shift: one minus the cosine of the two mean vectors, where both have vectors of one embedder.
+    """
     limits = limits or GateLimits()
     if current is not None and not current.profile.row_count:
         current = None
@@ -72,8 +81,15 @@ def decide(
     if before is not None:
         checks.append(check_lengths(before, candidate.profile, limits.rows))
         checks += check_place(before, candidate.profile, limits.rows)
+        if vector_shift is not None:
+            checks.append(_vectors(vector_shift, limits.vector_shift))
     checks += _golden(current.outcome if current else None, candidate.outcome, limits)
     return Decision(current, candidate, incoming, tuple(checks))
+
+
+def _vectors(shift: float, limit: float) -> Check:
+    words = f"the centroid of all vectors moved by {shift:.4f} (1 - cosine), at most {limit:g}"
+    return Check("vectors", REFUSED if shift > limit else OK, words, shift, limit)
 
 
 def _golden(before: Outcome | None, after: Outcome | None, limits: GateLimits) -> list[Check]:

@@ -32,11 +32,13 @@ TAGS = ("kb", "rag", "incremental")
 GATE = "kb-gate"
 
 
-def kb_profile(directory: Path | None, jsonl: Sequence[Path], chunk: str, against: Path | None) -> tuple[Json, str]:
+def kb_profile(
+    directory: Path | None, jsonl: Sequence[Path], chunk: str, against: Path | None, *, key: bytes | None = None
+) -> tuple[Json, str]:
     """Profile a knowledge base, or rows that were not added yet; with `against`, held against its limits."""
     if directory is not None:
         name = str(directory)
-        profile = staging.profile_of(KnowledgeBase.open(directory))
+        profile = staging.profile_of(KnowledgeBase.open(directory, key=key))
     else:
         how, profiler = parse_chunking(chunk), Profiler()
         name = ", ".join(path.name for path in jsonl)
@@ -45,7 +47,7 @@ def kb_profile(directory: Path | None, jsonl: Sequence[Path], chunk: str, agains
                 pass
         profile = profiler.profile()
     if against is not None:
-        before = Side(str(against), staging.profile_of(KnowledgeBase.open(against)))
+        before = Side(str(against), staging.profile_of(KnowledgeBase.open(against, key=key)))
         decision = decide(before, Side(name, profile))
         return as_json(decision), markdown(decision)
     result: Json = {"name": name, **facts(profile), "fields": dict(profile.fields), "kinds": dict(profile.kinds)}
@@ -65,6 +67,7 @@ def kb_gate(
     promote: bool = False,
     force: bool = False,
     report: Path | None = None,
+    key: bytes | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Json, str]:
     """Decide, and with `promote` make the candidate current.
@@ -89,13 +92,14 @@ def kb_gate(
         limits=_limits(limits or {}),
         mode=mode,
         embedder=embedder_of,
+        key=key,
         say=progress or (lambda line: None),
     )
     result, text = as_json(decision), markdown(decision)
     if report is not None:
         report.write_text(text, encoding="utf-8")
     if promote and (decision.accepted or force):
-        version = gating.promote(directory, force=force)
+        version = gating.promote(directory, force=force, key=key)
         result["promoted"] = version
         text += f"\npromoted: kb_version {version} is current\n"
     elif candidate is None and not decision.accepted:
@@ -108,9 +112,9 @@ def kb_discard(directory: Path) -> None:
     staging.discard(directory)
 
 
-def kb_pack(directory: Path, out: Path) -> Json:
+def kb_pack(directory: Path, out: Path, *, key: bytes | None = None) -> Json:
     """Pack the current generation."""
-    kb = KnowledgeBase.open(directory)
+    kb = KnowledgeBase.open(directory, key=key)
     with tempfile.TemporaryDirectory(prefix="sft-kb-pack-") as work:
         made = pack(write_layout(kb, Path(work)), out)
     missing = INDEX not in made.members and kb.meta.doc_count
@@ -135,7 +139,9 @@ class Ready:
     gate: Mapping[str, object] | None
 
 
-def prepare(path: Path, directory: Path | None, params: Mapping[str, str], commit: str | None) -> Ready:
+def prepare(
+    path: Path, directory: Path | None, params: Mapping[str, str], commit: str | None, *, key: bytes | None = None
+) -> Ready:
     """Verify and profile a pack. directory: where it was packed, for the gate's decision on the same content.
 
     Raises:
@@ -148,7 +154,7 @@ def prepare(path: Path, directory: Path | None, params: Mapping[str, str], commi
     parameters: dict[str, object] = {"profile": facts(profiler.profile()), **params}
     gate: Mapping[str, object] | None = None
     if directory is not None:
-        kb = KnowledgeBase.open(directory, lazy=True)
+        kb = KnowledgeBase.open(directory, key=key, lazy=True)
         if kb.meta.kb_version != made.meta.get("kb_version") or kb.meta.doc_count != made.meta.get("doc_count"):
             raise DataError(f"{directory}: is at kb_version {kb.meta.kb_version}, the pack at "
                             f"{made.meta.get('kb_version')}; pack it again")  # fmt: skip

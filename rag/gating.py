@@ -89,9 +89,10 @@ def gate(
         candidate = staging.candidate_of(directory)
         staged, incoming = staging.staged_of(candidate)
         chunk = staged.chunk
-    sides = []
+    sides, opened = [], []
     for name, place in (("current", directory), ("candidate", candidate)):
         kb = KnowledgeBase.open(place, key=key)
+        opened.append(kb)
         say(f"{name}: profile of {kb.meta.doc_count} rows")
         profile = staging.profile_of(kb)
         outcome = None
@@ -101,9 +102,22 @@ def gate(
             say(f"{name}: {len(questions)} golden questions")
             outcome = ask(kb, questions, mode)
         sides.append(Side(f"kb_version {kb.meta.kb_version}", profile, outcome))
-    decision = decide(sides[0], sides[1], incoming, limits)
-    keep(directory, decision, KnowledgeBase.open(candidate, key=key, lazy=True), chunk)
+    decision = decide(sides[0], sides[1], incoming, limits, vector_shift=vector_shift(*opened))
+    keep(directory, decision, opened[1], chunk)
     return decision
+
+
+def vector_shift(before: KnowledgeBase, after: KnowledgeBase) -> float | None:
+    """One minus the cosine of the mean vectors of two knowledge bases; None where they cannot be compared."""
+    made_by = {kb.meta.embedder_fingerprint for kb in (before, after)}
+    if len(made_by) != 1 or not all(kb.meta.doc_count for kb in (before, after)):
+        return None
+    pieces = before.iter_vectors(), after.iter_vectors()
+    if pieces[0] is None or pieces[1] is None:
+        return None
+    one, other = (sum(piece.sum(axis=0, dtype="float64") for piece in parts) for parts in pieces if parts is not None)
+    size = float((one @ one) * (other @ other)) ** 0.5
+    return max(0.0, 1.0 - float(one @ other) / size) if size else None
 
 
 def keep(directory: Path, decision: Decision, candidate: KnowledgeBase, chunk: str) -> None:

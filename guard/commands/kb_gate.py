@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.commands.common import Groups, add_command, emit, progress
+from guard.commands.kb_files import add_key, key_of
 from guard.commands.registry import add_registry_options, ask_registry
 from slo.errors import ConfigError
 
@@ -59,6 +60,8 @@ def register(kb: Groups) -> None:
     named.add_argument("--commit", help="git commit of what made it; default: of the working directory")
     named.add_argument("--actor", default=None, help="who does it; default: the user that is logged in")
     add_registry_options(named)
+    for parser in (profile, gate, pack, named):
+        add_key(parser)
 
 
 _LIMITS = (
@@ -66,6 +69,7 @@ _LIMITS = (
     ("duplicates", "duplicate_ratio", "share of rows that repeat another (default 0.02)"),
     ("near-duplicates", "near_ratio", "share of rows nearly like another (default 0.1)"),
     ("centroid-shift", "centroid_shift", "of all rows, 1 - cosine (default 0.2)"),
+    ("vector-shift", "vector_shift", "of the mean vector, 1 - cosine (default 0.1)"),
     ("language-shift", "language_shift", "share of rows that change language (default 0.2)"),
     ("recall-drop", "recall_drop", "of recall@3 against the current generation (default 0.02)"),
     ("zero-hit-rise", "zero_hit_rise", "against the current generation (default 0.02)"),
@@ -85,7 +89,7 @@ def run_profile(args: argparse.Namespace) -> int:
 
     if (args.kb is None) == (not args.jsonl):
         raise ConfigError("kb profile", "neither or both", "name --kb DIR or --jsonl FILE")
-    result, text = gate_commands.kb_profile(args.kb, args.jsonl, args.chunk, args.against)
+    result, text = gate_commands.kb_profile(args.kb, args.jsonl, args.chunk, args.against, key=key_of(args))
     emit(args, result, text)
     return 1 if result.get("accepted") is False else 0
 
@@ -113,6 +117,7 @@ def run_gate(args: argparse.Namespace) -> int:
         promote=args.promote,
         force=args.force,
         report=args.report,
+        key=key_of(args),
         progress=progress,
     )
     emit(args, result, text)
@@ -123,7 +128,7 @@ def run_pack(args: argparse.Namespace) -> int:
     """Pack it."""
     from rag import gate_commands
 
-    result = gate_commands.kb_pack(args.kb, args.out)
+    result = gate_commands.kb_pack(args.kb, args.out, key=key_of(args))
     emit(args, result, _lines(result, ("artifact_url", "checksum", "bytes", "kb_version", "doc_count", "notes")))
     return 0
 
@@ -147,7 +152,7 @@ def run_register(args: argparse.Namespace) -> int:
         if not (equals and name):
             raise ConfigError("--param", item, "write NAME=VALUE")
         params[name] = value
-    ready = gate_commands.prepare(args.pack, args.kb, params, args.commit)
+    ready = gate_commands.prepare(args.pack, args.kb, params, args.commit, key=key_of(args))
     actor = args.actor or getpass.getuser()
     result: dict[str, Any] = ask_registry(
         args, lambda port: gate_commands.register(port, ready, args.name, args.owner, args.description, actor)

@@ -10,10 +10,12 @@ import pytest
 
 from guard.cli import main
 from rag import gating, staging
+from rag.chunking import Chunking
 from rag.commands import kb_add
 from rag.gate_commands import kb_gate, kb_pack, prepare, register
 from rag.kb import QUARANTINE, KnowledgeBase
 from rag.pack import verify
+from rag.rows import read_jsonl
 from registry.local import LocalRegistry
 from registry.store import RegistryStore
 from slo.clock import SystemClock
@@ -152,6 +154,35 @@ def test_a_candidate_on_a_generation_that_has_gone_is_not_promoted(kb: Path) -> 
     with pytest.raises(RefusedError, match="changed since the candidate was staged"):
         gating.promote(kb)
     assert KnowledgeBase.open(kb).meta.doc_count == 61
+
+
+def test_the_centroids_of_vectors_are_compared(tmp_path: Path) -> None:
+    def made(name: str, texts: list[str]) -> KnowledgeBase:
+        lines = [json.dumps({"doc_id": f"d{n}", "text": text}) for n, text in enumerate(texts)]
+        KnowledgeBase.init(tmp_path / name)
+        kb_add(tmp_path / name, jsonl=[write(tmp_path / f"{name}.jsonl", lines)], embedder="static")
+        return KnowledgeBase.open(tmp_path / name)
+
+    leave = [f"Annual leave rule {n}: employees ask their manager before they book a holiday" for n in range(9)]
+    one, same = made("one", leave), made("same", leave[::-1])
+    other = made("other", [f"Printer {n} needs toner and paper in tray {n}" for n in range(9)])
+    near, far = gating.vector_shift(one, same), gating.vector_shift(one, other)
+    assert near is not None
+    assert far is not None
+    assert near < 1e-6 < 0.3 < far
+    KnowledgeBase.init(tmp_path / "words").add(read_jsonl(RULES))
+    assert gating.vector_shift(one, KnowledgeBase.open(tmp_path / "words")) is None
+
+
+def test_a_signed_knowledge_base_is_staged_and_promoted_signed(tmp_path: Path) -> None:
+    key = b"a-key-of-enough-characters"
+    kb = tmp_path / "kb"
+    KnowledgeBase.init(kb, key=key)
+    staging.stage(kb, read_jsonl(RULES), Chunking(), chunk_name="none", key=key)
+    assert kb_gate(kb, embedder="none", promote=True, key=key)[0]["promoted"] == 1
+    assert KnowledgeBase.open(kb, key=key).meta.doc_count == 15
+    with pytest.raises(DataError):
+        kb_pack(kb, tmp_path / "p.tar.gz", key=b"another key that is wrong")
 
 
 def test_what_was_staged_and_thrown_away_leaves_its_bad_rows_behind(kb: Path) -> None:

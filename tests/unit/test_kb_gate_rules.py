@@ -144,6 +144,13 @@ def test_a_drop_within_the_limit_is_borne_and_a_question_more_is_not() -> None:
     assert (two.accepted, three.accepted, strict.accepted) == (True, False, False)
 
 
+def test_vectors_that_moved_are_refused() -> None:
+    current, candidate = Side("a", profile_of(100, 50)), Side("b", profile_of(100, 50))
+    assert "vectors" not in states(decide(current, candidate))
+    assert states(decide(current, candidate, vector_shift=0.02))["vectors"] == OK
+    assert states(decide(current, candidate, vector_shift=0.4))["vectors"] == REFUSED
+
+
 def test_text_of_questions_and_rows_cannot_become_markup() -> None:
     golden = [GoldenQuestion("g`.jsonl:1", "<script>|x|\n# [a](b)", ("d",))]
     current = Side("a", profile_of(50, 30), ask_all(golden, lambda _q: Found((("d", "t"),))))
