@@ -172,7 +172,10 @@ def _tokenizer(card: Card, content: dict[str, bytes]) -> tuple[Callable[[str], l
     tokenizer: Any = Tokenizer.from_str(content[TOKENIZER].decode("utf-8"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    unknown = tokenizer.token_to_id("[UNK]") or tokenizer.token_to_id("<unk>")
+    model = msgspec.json.decode(content[TOKENIZER])["model"]
+    unknown = model.get("unk_id")
+    if unknown is None and model.get("unk_token"):
+        unknown = tokenizer.token_to_id(model["unk_token"])
 
     def ids(text: str) -> list[int]:
         found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
