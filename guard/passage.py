@@ -329,6 +329,7 @@ class Passage:
             self._watcher = None
             return Reason.NONE
         self._watcher.input_tokens, self._watcher.output_tokens = facts.input_tokens, facts.output_tokens
+        self._watcher.cost_usd = facts.cost_usd
         self._watcher.estimated_tokens = estimate_tokens(facts.text)
         return facts.reason
 
@@ -454,7 +455,9 @@ class Passage:
             input_tokens, output_tokens, usage = usage_of(
                 self._dialect, self._route, self._request, self._watcher, self._capture
             )
-        cost_usd = cost_of(path.pricer, (model, self._plan.target.version.model), input_tokens, output_tokens)
+        cost_usd = self._watcher.cost_usd if usage == "reported" and self._watcher is not None else None
+        if cost_usd is None:
+            cost_usd = cost_of(path.pricer, (model, self._plan.target.version.model), input_tokens, output_tokens)
         notes = self._method.notes
         exchange = Exchange(
             exchange_id=self.exchange_id.decode("ascii"),

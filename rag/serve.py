@@ -196,7 +196,7 @@ def create_app(
                 "object": "chat.completion",
                 "model": answer.model,
                 "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
-                "usage": _usage(answer.usage),
+                "usage": _usage(answer.usage, trace),
                 "retrieval": _retrieval(retrieval),
                 "answer_source": answer.source,
                 **_route(trace),
@@ -218,7 +218,7 @@ def create_app(
                 "answer_source": answer.source,
                 "confidence": round(retrieval.result.confidence, 4),
                 "model": answer.model,
-                "usage": _usage(answer.usage),
+                "usage": _usage(answer.usage, trace),
                 "retrieval": shown,
                 **_route(trace),
             },
@@ -283,7 +283,7 @@ async def _events(
                     end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
                     yield _event(base | end | {"retrieval": _retrieval(retrieval)} | _route(trace))
                     if usage and piece.usage is not None:
-                        yield _event(base | {"choices": [], "usage": _usage(piece.usage)})
+                        yield _event(base | {"choices": [], "usage": _usage(piece.usage, trace)})
                 else:
                     yield _event(base | {"choices": [_choice({"content": piece.text})]})
     except ModelError as error:
@@ -412,12 +412,14 @@ def _context(hit: Hit) -> dict[str, object]:
     return shown
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _usage(usage: Usage, trace: RouteTrace) -> dict[str, object]:
+    """Tokens, and with a route file what they cost: only the answer path knows which models were asked."""
     total = usage.prompt_tokens + usage.completion_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": total,
+        **({"cost_usd": trace.cost_usd} if trace.reason and trace.cost_usd is not None else {}),
     }
 
 

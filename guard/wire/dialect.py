@@ -40,6 +40,7 @@ class AnswerFacts:
     input_tokens: int | None = None
     output_tokens: int | None = None
     text: str = ""  # the answer's words, filled in only when the usage has to be estimated
+    cost_usd: float | None = None  # by the upstream's own word: an answer path that asked several models knows better
 
 
 class StreamWatcher:
@@ -51,6 +52,7 @@ class StreamWatcher:
 
     __slots__ = (
         "complete",
+        "cost_usd",
         "estimated_tokens",
         "has_content",
         "input_tokens",
@@ -66,6 +68,7 @@ class StreamWatcher:
         self.reason = Reason.NONE
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
+        self.cost_usd: float | None = None
         self.estimated_tokens = 0.0
 
     def see(self, raw: bytes) -> bool:

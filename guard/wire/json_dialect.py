@@ -12,7 +12,7 @@ import msgspec
 
 from guard.ports import ExchangeText, Reason, Route
 from guard.wire.dialect import AnswerFacts, PlainFrames, RequestFacts, StreamWatcher
-from guard.wire.openai_chat import edit_object, token_count
+from guard.wire.openai_chat import edit_object, reported_usd, token_count
 from guard.wire.sse import read_event
 from guard.wire.text import Headers, assemble, at_path, content_text, documents_of, load_json, question_alone
 from guard.wire.tokens import estimate_tokens
@@ -49,6 +49,7 @@ class JsonWatcher(StreamWatcher):
         if usage := at_path(event, self._route.usage_path):
             self.input_tokens = token_count(usage, *_INPUT_NAMES)
             self.output_tokens = token_count(usage, *_OUTPUT_NAMES)
+            self.cost_usd = reported_usd(usage)
         return False
 
 
@@ -88,6 +89,7 @@ class JsonDialect(PlainFrames):
             return AnswerFacts(Reason.MALFORMED)
         usage = at_path(document, route.usage_path)
         facts = AnswerFacts(Reason.NONE, token_count(usage, *_INPUT_NAMES), token_count(usage, *_OUTPUT_NAMES))
+        facts.cost_usd = reported_usd(usage)
         if facts.output_tokens is None:
             facts.text = content_text(answer)
         return facts

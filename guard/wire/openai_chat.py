@@ -87,6 +87,14 @@ def token_count(usage: Any, *names: str) -> int | None:
     return None
 
 
+def reported_usd(usage: Any) -> float | None:
+    """`cost_usd` of a usage object, when it is a sum of money."""
+    value = usage.get("cost_usd") if isinstance(usage, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e6 else None
+
+
 def edit_object(body: bytes, **changes: Any) -> bytes:
     """Replace top-level members of a JSON object; the other values keep their bytes.
 
@@ -155,6 +163,7 @@ class ChatWatcher(StreamWatcher):
         if chunk.usage:
             self.input_tokens = token_count(chunk.usage, "prompt_tokens", "input_tokens")
             self.output_tokens = token_count(chunk.usage, "completion_tokens", "output_tokens")
+            self.cost_usd = reported_usd(chunk.usage)
             return self._strips_usage and not chunk.choices
         return False
 
@@ -210,6 +219,7 @@ class OpenAIChat(PlainFrames):
             Reason.NONE,
             token_count(answer.usage, "prompt_tokens", "input_tokens"),
             token_count(answer.usage, "completion_tokens", "output_tokens"),
+            cost_usd=reported_usd(answer.usage),
         )
         if facts.output_tokens is None:
             facts.text = "\n".join(

@@ -72,6 +72,7 @@ async def test_a_cut_network_switches_to_the_local_model_without_a_failed_answer
                 expected = {source: [s for _, s, _ in answers].count(source) for source in {s for _, s, _ in answers}}
                 await asyncio.to_thread(until, lambda: sum(counted(sidecar).values()) == len(answers))
                 seen = counted(sidecar)
+                spent_usd = await asyncio.to_thread(sidecar.metric, "sft_cost_usd_total")
             finally:
                 await asyncio.to_thread(sidecar.stop, signal.SIGTERM)
 
@@ -82,3 +83,7 @@ async def test_a_cut_network_switches_to_the_local_model_without_a_failed_answer
     assert all("[DONE]" in said or '"finish_reason":"stop"' in said for _, _, said in answers)
     assert set(expected) == {"RULE", "KB", "CLOUD_FT", "LOCAL_LORA"}
     assert seen == expected
+    # 100 and 10 tokens each. The cloud's price is the answer path's own word; that of the local model is unknown, so
+    # the guard prices its tokens by the release (gpt-4o-mini); fixed answers and documents cost nothing.
+    by_cloud, by_local = 100 * 0.30e-6 + 10 * 1.20e-6, 100 * 0.15e-6 + 10 * 0.60e-6
+    assert spent_usd == pytest.approx(expected["CLOUD_FT"] * by_cloud + expected["LOCAL_LORA"] * by_local)

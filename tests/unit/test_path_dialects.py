@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.ports import ContextSource, ExchangeText, Reason, Route
+from guard.wire.dialect import RequestFacts
 from guard.wire.dialects import DIALECTS
 from guard.wire.tokens import estimate_tokens
 from guard.wire.unpack import unpack
@@ -345,3 +346,19 @@ def test_token_estimates_know_two_scripts():
     assert estimate_tokens("\u4e03" * 30) == 20
     assert estimate_tokens("\u4e03" * 3 + "a" * 4) == 3
     assert estimate_tokens("") == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "cost_usd"),
+    [(0.0125, 0.0125), (0, 0.0), (-1.0, None), (1e9, None), (True, None), ("0.1", None), (None, None)],
+)
+def test_a_cost_that_the_answer_reports_is_read_and_nonsense_is_not(said: object, cost_usd: float | None) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "cost_usd": said}
+    body = json.dumps({"choices": [], "answer": "a", "usage": usage}).encode()
+    event = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+    for name in ("openai-chat", "json"):
+        route = Route("r", "/r", name)
+        assert DIALECTS[name].read_answer(route, body).cost_usd == cost_usd
+        watcher = DIALECTS[name].watch(route, RequestFacts(b"{}"))
+        watcher.see(event)
+        assert watcher.cost_usd == cost_usd
