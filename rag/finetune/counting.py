@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,9 +77,13 @@ def estimate(text: str) -> int:
 
 @lru_cache(maxsize=4)
 def _exact(encoding: str) -> Callable[[str], int]:
-    from bpe_openai import get_encoding
+    with warnings.catch_warnings():
+        # It reads its tables through a call that Python 3.11 calls old; nobody here can change that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from bpe_openai import get_encoding
 
-    tokenizer = get_encoding(encoding)
+        tokenizer = get_encoding(encoding)
+        tokenizer.encode("")
     return lambda text: len(tokenizer.encode(text))
 
 
