@@ -58,10 +58,11 @@ class HfDetector:
             except (ConfigError, DataError):
                 raise
             except Exception as error:  # those libraries raise a dozen kinds for "not there" and "damaged"
+                here = Path(spec.model).is_dir() or spec.allow_download
+                why = " ".join(str(error).split())[:240] if here else "no such directory, nor in the local hub cache"
                 raise DataError(
-                    f"detector {spec.model!r}: cannot be loaded ({' '.join(str(error).split())[:240]}); give the "
-                    "path of a "
-                    "directory with config.json, tokenizer.json, model.safetensors"
+                    f"detector {spec.model!r}: cannot be loaded ({why}); give the path of a directory with config.json, "
+                    "tokenizer.json, model.safetensors"
                 ) from error
         if not self._tokenizer.is_fast:
             raise DataError(f"detector {spec.model!r}: has no fast tokenizer (tokenizer.json), which windows need")
