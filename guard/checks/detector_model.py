@@ -61,7 +61,8 @@ class HfDetector:
                 here = Path(spec.model).is_dir() or spec.allow_download
                 why = " ".join(str(error).split())[:240] if here else "no such directory, nor in the local hub cache"
                 raise DataError(
-                    f"detector {spec.model!r}: cannot be loaded ({why}); give the path of a directory with config.json, "
+                    f"detector {spec.model!r}: cannot be loaded ({why}); give the path of a directory with "
+                    "config.json, "
                     "tokenizer.json, model.safetensors"
                 ) from error
         if not self._tokenizer.is_fast:
