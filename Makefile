@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -60,6 +60,9 @@ bench-safety: setup  ## train and measure the safety signals on the development 
 
 bench-verdicts: setup  ## how right verdicts are and what they cost, by simulation with seeds; QUICK=1 for small sizes
 	$(BIN)/python -m bench.verdicts --seed $(or $(SEED),1) $(if $(QUICK),--quick)
+
+bench-checks: setup  ## accuracy of the grounding check into docs/accuracy.md (needs the evaluation sets)
+	$(BIN)/python -m bench.checks --write
 
 bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
 	$(BIN)/python -m bench.proxy

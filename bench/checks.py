@@ -11,9 +11,8 @@ import argparse
 import json
 import sys
 import time
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,56 +21,29 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from guard.checks.calibration import PATH, Calibration, Language, load_calibration
+from bench.checks_report import Quality, accuracy_text, near_miss_text
+from bench.report_section import write_section
+from guard.checks.calibration import PATH, Calibration, Language, encode_calibration, load_calibration
 from guard.checks.claims import clauses
 from guard.checks.context import read_context
-from guard.checks.facts import statement
-from guard.checks.grounding import (
-    CONTRADICTION_CHANCE,
-    CONTRADICTION_MARGIN,
-    LONG_TERMS,
-    NO_CLAIM_SUPPORT,
-    SHORT_TERMS,
-    answer_score,
-    check_grounding,
-    claim_probability,
-    must_fail,
-    read_claims,
-)
+from guard.checks.grounding import claim_probability
 from guard.checks.semantic import Semantic
-from guard.checks.support import FEATURES, assess
+from guard.checks.support import FEATURES
+from guard.checks.training import FOLDS, fit, fold_of, score_of
+from guard.checks.training_rows import Row, read_features
+from guard.commands.common import program_version
 from rag.embedding import load_embedder
+from slo.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
-TWINS = ROOT / "tests" / "data" / "checks_near_miss.jsonl"
-FOLDS = 5
-SINGLE_SETS = ("begin", "factscore")
 MANY_SET = "ragtruth"
+NOT_TRAINED = ("uhgeval-start",)
+"""Measured only: without the rest of the article even the real continuation is not supported."""
 
 
-@dataclass(slots=True)
-class Row:
-    """One labelled answer. features: of each claim; cosines: best cosine of each claim with a context sentence."""
-
-    name: str
-    group: str
-    lang: str
-    question: str
-    contexts: list[str]
-    answer: str
-    unsupported: bool
-    features: list[tuple[float, ...]] = field(default_factory=list)
-    contradicted: list[bool] = field(default_factory=list)
-    must_fail: bool = False
-    term_count: int = 0
-    claims: list[str] = field(default_factory=list)
-    fold: int = 0
-    cosines: list[float] = field(default_factory=list)
-    max_cosine: float = 0.0
-
-    def fold_of(self, count: int) -> int:
-        """A stable share of the groups."""
-        return zlib.crc32(self.group.encode()) % count
+def in_sample(row: Row) -> bool:
+    """A tenth of the sources: embedding all long documents takes a quarter of an hour."""
+    return fold_of(row.group, 10) == 0
 
 
 def _lines(path: Path) -> Iterator[dict]:  # type: ignore[type-arg]
@@ -104,26 +76,13 @@ def load_rows(data: Path) -> list[Row]:
             contexts = [r["headline"], r["beginning"], r["remainder"]]
             for key, bad in (("hallucinated_answer", True), ("real_answer", False)):
                 rows.append(Row("uhgeval", f"u{i}", "zh", r["headline"], contexts, r[key], bad))
+                rows.append(Row("uhgeval-start", f"u{i}", "zh", r["headline"], contexts[:2], r[key], bad))
             # Clauses whose keywords people marked: paraphrases that are right, beside inventions.
             for clause in clauses(r["hallucinated_answer"]):
                 marked = [k["ok"] for k in r["keywords"] if k["keyword"] in clause]
                 if len(marked) >= 2:
                     rows.append(Row("uhgeval-clause", f"u{i}", "zh", "", contexts, clause, not all(marked)))
     return rows
-
-
-def read(rows: Iterable[Row]) -> None:
-    """Fill in features; about 1 ms per answer."""
-    for row in rows:
-        contexts = [read_context(c) for c in row.contexts if c.strip()]
-        asked = statement(row.question)
-        claims, _ = read_claims(row.answer)
-        row.claims = [c.text for c in claims]
-        supports = [assess(c, contexts, asked) for c in claims]
-        row.features = [s.features for s in supports]
-        row.term_count = sum(s.term_count for s in supports)
-        row.contradicted = [must_fail(s, row.term_count) for s in supports]
-        row.must_fail = any(row.contradicted)
 
 
 def assign_folds(rows: list[Row], seed: int = 0) -> None:
@@ -133,76 +92,35 @@ def assign_folds(rows: list[Row], seed: int = 0) -> None:
         row.fold = int(fold[row.group])
 
 
-def fit(rows: list[Row], lang: str) -> Language:
-    """Fit one language: the model of a claim, then what many claims together mean, then the thresholds."""
-    mine = [r for r in rows if r.lang == lang and r.features]
-    names = SINGLE_SETS if lang == "en" else ("uhgeval", "uhgeval-clause")
-    train = [r for r in mine if r.name in names]
-    x = np.array([np.max(r.features, axis=0) for r in train])
-    y = np.array([r.unsupported for r in train])
-    sizes = {n: sum(r.name == n for r in train) for n in names}
-    w = np.array([len(train) / len(names) / sizes[r.name] for r in train])
-    model = LogisticRegression(C=0.3, max_iter=5000).fit(x, y, sample_weight=w)
-    count = {n: sum(r.name == n for r in mine) for n in sorted({r.name for r in mine})}
-    language = Language(
-        intercept=round(float(model.intercept_[0]), 4), weights=tuple(round(float(v), 4) for v in model.coef_[0]),
-        length_shift=0.0, thresholds={}, sample_count=count,
-    )  # fmt: skip
-    single = [(score_of(r, language), r.unsupported) for r in train if r.term_count <= SHORT_TERMS]
-    limit = best_threshold(single)
-    many = [r for r in mine if r.name == MANY_SET and r.term_count >= LONG_TERMS]
-    if many:  # Shift so that the best cut of long answers is the best cut of single claims: one threshold serves both.
-        cut = best_threshold([(score_of(r, language), r.unsupported) for r in many], 0.999)
-        shift = np.log(cut / (1 - cut)) - np.log(limit / (1 - limit))
-        language = replace_struct(language, length_shift=round(float(shift), 4))
-    supported = sorted(score_of(r, language) for r in mine if not r.unsupported and r.name != "uhgeval-clause")
-    thresholds = {"balanced": round(limit, 4), "fpr_05": round(min(0.89, float(np.quantile(supported, 0.95))), 4)}
-    if lang == "zh":
-        thresholds["balanced"] = round(max(limit, 0.5), 4)
-    return replace_struct(language, thresholds=thresholds)
-
-
 def fit_cosine(rows: list[Row], language: Language) -> tuple[float, ...]:
     """Second model for claims in doubt: logit of the first and the best cosine. Rows need `cosines`."""
     x, y = [], []
     for row in rows:
-        if row.name in SINGLE_SETS and len(row.features) == 1 and row.cosines:
+        if row.lang == "en" and len(row.features) == 1 and row.cosines:
             p = claim_probability(row.features[0], language)
-            if 0.15 < p < 0.85:
+            if language.band[0] < p < language.band[1]:
                 x.append((np.log(p / (1 - p)), row.cosines[0]))
                 y.append(row.unsupported)
     model = LogisticRegression(C=1.0).fit(np.array(x), np.array(y))
     return (round(float(model.intercept_[0]), 4), *(round(float(v), 4) for v in model.coef_[0]))
 
 
-def replace_struct(language: Language, **changes: object) -> Language:
-    return msgspec.structs.replace(language, **changes)
+def cosine_adjust(row: Row, language: Language) -> Callable[[int, float], float]:
+    """The second model on claims in doubt."""
+    a, b, c = language.cosine
+
+    def adjust(i: int, p: float) -> float:
+        if language.band[0] < p < language.band[1]:
+            return float(1 / (1 + np.exp(-(a + b * np.log(p / (1 - p)) + c * row.cosines[i]))))
+        return p
+
+    return adjust
 
 
-def score_of(row: Row, language: Language, *, cosine: bool = False) -> float:
-    """Hallucination score as the check gives it."""
-    if not row.features:
-        return 1 - NO_CLAIM_SUPPORT
-    chances = [claim_probability(f, language) for f in row.features]
-    if cosine and language.cosine and row.cosines:
-        a, b, c = language.cosine
-        for i, p in enumerate(chances):
-            if 0.15 < p < 0.85:
-                chances[i] = 1 / (1 + np.exp(-(a + b * np.log(p / (1 - p)) + c * row.cosines[i])))
-    chances = [max(p, CONTRADICTION_CHANCE) if c else p for p, c in zip(chances, row.contradicted, strict=True)]
-    score = answer_score(chances, row.term_count, language)
-    if row.must_fail and language.thresholds:
-        score = max(score, language.thresholds["balanced"] + CONTRADICTION_MARGIN)
-    return score
-
-
-def best_threshold(pairs: list[tuple[float, bool]], largest: float = 0.85) -> float:
-    """Cut with the best F1, in the middle of the plateau around it."""
-    scores = np.array([p for p, _ in pairs])
-    labels = np.array([y for _, y in pairs])
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Cut with the best F1: what max cosine is granted, on the very rows it is measured on."""
     grid = np.quantile(scores, np.linspace(0.02, 0.98, 97))
-    f1 = np.array([f1_score(labels, scores >= t) for t in grid])
-    return float(np.clip(np.median(grid[f1 >= f1.max() - 0.005]), 0.05, largest))
+    return float(max(grid, key=lambda t: f1_score(labels, scores >= t)))
 
 
 def embed_rows(rows: list[Row], semantic: Semantic) -> None:
@@ -221,63 +139,74 @@ def embed_rows(rows: list[Row], semantic: Semantic) -> None:
             row.max_cosine = semantic.best_cosine(row.answer, row.contexts)
 
 
-def report(rows: list[Row], embedded: bool) -> None:
-    """Cross-fitted quality per set."""
+def measure(rows: list[Row], embedded: bool) -> list[Quality]:
+    """Cross-fitted quality per set: our tiers, and max cosine where rows carry cosines."""
     scores: dict[int, float] = {}
     with_cosine: dict[int, float] = {}
-    limits: dict[int, float] = {}
+    limits: dict[int, tuple[float, float]] = {}
     for fold in range(FOLDS):
-        train = [r for r in rows if r.fold != fold]
+        train = [r for r in rows if r.fold != fold and r.name not in NOT_TRAINED]
         languages = {lang: fit(train, lang) for lang in ("en", "zh") if any(r.lang == lang for r in rows)}
         if embedded and "en" in languages:
-            languages["en"] = replace_struct(languages["en"], cosine=fit_cosine(train, languages["en"]))
+            languages["en"] = msgspec.structs.replace(languages["en"], cosine=fit_cosine(train, languages["en"]))
         for row in rows:
             if row.fold == fold:
-                scores[id(row)] = score_of(row, languages[row.lang])
-                with_cosine[id(row)] = score_of(row, languages[row.lang], cosine=True)
-                limits[id(row)] = languages[row.lang].thresholds["balanced"]
-    print(f"{'set':16} {'n':>5} {'bad':>5}  {'detector':18} {'AUROC':>6} {'F1':>6} {'bal.acc':>7} {'FPR':>6}")
+                language = languages[row.lang]
+                scores[id(row)] = score_of(row, language)
+                limits[id(row)] = (language.thresholds["balanced"], language.thresholds["fpr_05"])
+                if row.cosines and language.cosine:
+                    with_cosine[id(row)] = score_of(row, language, cosine_adjust(row, language))
+    found = []
     for name in sorted({r.name for r in rows}):
         mine = [r for r in rows if r.name == name]
-        _judged(name, "lexical", mine, scores, limits)
-        embedded_rows = [r for r in mine if r.cosines]
-        if embedded and embedded_rows:
-            if len(embedded_rows) < len(mine):
-                _judged(name, "lexical, same rows", embedded_rows, scores, limits)
-            _judged(name, "lexical+cosine", embedded_rows, with_cosine, limits)
-            y = np.array([r.unsupported for r in embedded_rows])
-            s = np.array([1 - r.max_cosine for r in embedded_rows])
-            t = best_threshold([(v, bool(b)) for v, b in zip(s, y, strict=True)])
-            _line(name, y, "max cosine (best t)", s, s >= t)
+        found.append(_quality(name, "words and facts", mine, scores, limits))
+        seen = [r for r in mine if id(r) in with_cosine]
+        if seen:
+            found.append(_quality(name, "with cosine in the band", seen, with_cosine, limits))
+            y = np.array([r.unsupported for r in seen])
+            s = np.array([1 - r.max_cosine for r in seen])
+            cut = best_threshold(s, y)
+            plain = {id(r): 1 - r.max_cosine for r in seen}
+            found.append(_quality(name, "max cosine, best cut", seen, plain, dict.fromkeys(plain, (cut, cut))))
+    for row in rows:
+        row.score = scores[id(row)]
+    return found
 
 
-def _judged(name: str, label: str, rows: list[Row], scores: dict[int, float], limits: dict[int, float]) -> None:
+def _quality(
+    name: str, label: str, rows: list[Row], scores: dict[int, float], limits: dict[int, tuple[float, float]]
+) -> Quality:
     s = np.array([scores[id(r)] for r in rows])
-    _line(name, np.array([r.unsupported for r in rows]), label, s, s >= np.array([limits[id(r)] for r in rows]))
+    y = np.array([r.unsupported for r in rows])
+    hit, few = (s >= np.array([limits[id(r)][k] for r in rows]) for k in (0, 1))
+    return Quality(
+        name, label, len(y), int(y.sum()), float(roc_auc_score(y, s)), float(f1_score(y, hit)),
+        float(balanced_accuracy_score(y, hit)), float(hit[~y].mean()), float(f1_score(y, few)), float(few[~y].mean()),
+    )  # fmt: skip
 
 
-def _line(name: str, y: np.ndarray, label: str, s: np.ndarray, hit: np.ndarray) -> None:
-    fpr = float(np.mean(hit[~y])) if (~y).any() else 0.0
-    f1, balanced = 100 * f1_score(y, hit), 100 * balanced_accuracy_score(y, hit)
-    print(
-        f"{name:16} {len(y):5} {int(y.sum()):5}  {label:18.18} {roc_auc_score(y, s):6.3f} {f1:6.1f} {balanced:7.1f} "
-        f"{100 * fpr:5.1f}%"
-    )
+def transfer(rows: list[Row]) -> dict[str, float]:
+    """AUROC on each English set of numbers that were fitted on the other sets only."""
+    names = sorted({r.name for r in rows if r.lang == "en"} - set(NOT_TRAINED))
+    found = {}
+    for name in names:
+        try:
+            language = fit([r for r in rows if r.name != name], "en")
+        except DataError:
+            continue
+        mine = [r for r in rows if r.name == name]
+        found[name] = float(roc_auc_score([r.unsupported for r in mine], [score_of(r, language) for r in mine]))
+    return found
 
 
-def report_twins(calibration: Calibration) -> None:
-    """Near-miss pairs: caught, and false alarms on the true twins."""
-    print("\nnear-miss twins (tests/data/checks_near_miss.jsonl; never trained on)")
-    for lang in ("en", "zh"):
-        rows = [r for r in _lines(TWINS) if r["lang"] == lang]
-        caught = sum(_fails(r, r["unsupported"], calibration) for r in rows)
-        false = sum(_fails(r, r["supported"], calibration) for r in rows)
-        print(f"  {lang}: caught {caught} of {len(rows)} ({caught / len(rows):.0%}), "
-              f"false alarms {false} of {len(rows)} ({false / len(rows):.0%})")  # fmt: skip
-
-
-def _fails(row: dict, answer: str, calibration: Calibration) -> bool:  # type: ignore[type-arg]
-    return check_grounding(row.get("question", ""), answer, row["contexts"], calibration).result.value == "fail"
+def pair_ratio(rows: list[Row], name: str) -> tuple[float, int]:
+    """Share of sources whose real answer scores better than the invented one (a tie counts half), and how many."""
+    by_group: dict[str, dict[bool, float]] = {}
+    for row in rows:
+        if row.name == name:
+            by_group.setdefault(row.group, {})[row.unsupported] = row.score
+    pairs = [p for p in by_group.values() if len(p) == 2]
+    return sum((p[True] > p[False]) + 0.5 * (p[True] == p[False]) for p in pairs) / max(1, len(pairs)), len(pairs)
 
 
 def speed(rows: list[Row], semantic: Semantic | None, seconds: float = 3.0) -> None:
@@ -325,18 +254,15 @@ def speed(rows: list[Row], semantic: Semantic | None, seconds: float = 3.0) -> N
 
 
 def calibrate(rows: list[Row], semantic: Semantic | None) -> None:
-    languages = {lang: fit(rows, lang) for lang in ("en", "zh")}
+    """Write guard/checks/calibration.json from all rows but those of `NOT_TRAINED`."""
+    train = [r for r in rows if r.name not in NOT_TRAINED]
+    languages = {lang: fit(train, lang) for lang in ("en", "zh")}
     if semantic is not None:
-        languages["en"] = replace_struct(languages["en"], cosine=fit_cosine(rows, languages["en"]))
-    embedder = semantic.name if semantic else ""
-    if semantic is None:  # the cosine of the last run stays; it is a small correction on top
-        last = load_calibration()
-        languages["en"] = replace_struct(languages["en"], cosine=last.languages["en"].cosine)
-        embedder = last.embedder
-    made_on = datetime.now(UTC).date().isoformat()
-    found = Calibration(made_on, FEATURES, embedder, languages)
-    PATH.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-    print(f"wrote {PATH.relative_to(ROOT)}")
+        languages["en"] = msgspec.structs.replace(languages["en"], cosine=fit_cosine(train, languages["en"]))
+    made = Calibration(datetime.now(UTC).date().isoformat(), FEATURES, semantic.name if semantic else "", languages,
+                       f"python -m bench.checks --calibrate, sft-guard {program_version()}")  # fmt: skip
+    PATH.write_bytes(encode_calibration(made))
+    print(f"wrote {PATH.relative_to(ROOT)}, {PATH.stat().st_size} bytes")
     load_calibration.cache_clear()
 
 
@@ -348,25 +274,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--calibrate", action="store_true", help="fit guard/checks/calibration.json anew")
     parser.add_argument("--no-embedder", action="store_true")
     parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write the sections of docs/accuracy.md")
     args = parser.parse_args(argv)
     rows = load_rows(args.data)
     semantic = None
-    if not args.no_embedder and (embedder := load_embedder(None, threads=1)) is not None:
+    if rows and not args.no_embedder and (embedder := load_embedder(None, threads=1)) is not None:
         semantic = Semantic(embedder, cache_count=100_000)
     if not rows:
         print(f"SKIPPED quality: no development sets in {args.data}; pass --data DIR", file=sys.stderr)
         if args.calibrate:
             return 2
     else:
-        read(rows)
+        read_features(rows)
         assign_folds(rows)
         if semantic is not None:
-            # A quarter of the long documents is enough for three numbers; all of them take a quarter of an hour.
-            embed_rows([r for r in rows if r.lang == "en" and (r.name != "factscore" or r.fold_of(4) == 0)], semantic)
-        report(rows, semantic is not None)
+            embed_rows([r for r in rows if r.lang == "en" and (r.name != "factscore" or in_sample(r))], semantic)
+            embed_rows([r for r in rows if r.name in ("uhgeval", "uhgeval-clause") and in_sample(r)], semantic)
         if args.calibrate:
             calibrate(rows, semantic)
-    report_twins(load_calibration())
+        found = measure(rows, semantic is not None)
+        pairs = {name: pair_ratio(rows, name) for name in ("uhgeval", "uhgeval-start")}
+        section = accuracy_text(found, transfer(rows), pairs)
+        print(section)
+        if args.write:
+            write_section("grounding", section)
+    near = near_miss_text(load_calibration())
+    print(near)
+    if args.write:
+        write_section("near misses", near)
     if not args.no_speed:
         speed(rows, semantic)
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from guard.commands import (
     alerts,
     cache,
+    combiner,
     common,
     cost,
     dashboards,
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         report,
         lora,
         embedder,
+        combiner,
     ):
         module.register(groups)
     return parser

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from guard.checks.calibration import Calibration, Language
 from guard.checks.claims import split_claims
+from guard.checks.combiner import log_odds
 from guard.checks.context import Context, read_context
 from guard.checks.facts import Statement, statement
 from guard.checks.lexicon import is_cjk
@@ -36,9 +37,6 @@ SHORT_TERMS, LONG_TERMS = 12, 28
 
 NO_CLAIM_SUPPORT = 0.7
 """Support of an answer that neither claims nor refuses: nothing speaks against it, nothing for it."""
-
-UNSURE = (0.15, 0.85)
-"""Probabilities between which the embedder is asked."""
 
 ANSWER_CHARS = 32_000
 CONTEXT_CHARS = 64_000
@@ -150,9 +148,8 @@ def judge(
 
 
 def claim_probability(features: Sequence[float], language: Language) -> float:
-    """Logistic model of one claim."""
-    total = language.intercept + sum(w * x for w, x in zip(language.weights, features, strict=True))
-    return _sigmoid(total)
+    """The combiner's word on one claim."""
+    return sigmoid(log_odds(features, language.intercept, language.weights, language.trees))
 
 
 def answer_score(probabilities: Sequence[float], term_count: int, language: Language) -> float:
@@ -164,7 +161,7 @@ def answer_score(probabilities: Sequence[float], term_count: int, language: Lang
     hazards = [-math.log(max(1e-9, 1.0 - p)) for p in probabilities]
     joint = math.fsum(h**HAZARD_NORM for h in hazards) ** (1.0 / HAZARD_NORM)
     share = min(1.0, max(0.0, (term_count - SHORT_TERMS) / (LONG_TERMS - SHORT_TERMS)))
-    return _sigmoid(_logit(-math.expm1(-joint)) - share * language.length_shift)
+    return sigmoid(_logit(-math.expm1(-joint)) - share * language.length_shift)
 
 
 def must_fail(support: Support, term_count: int) -> bool:
@@ -176,7 +173,9 @@ def _with_cosine(
     claims: Sequence[str], supports: Sequence[Support], chances: Sequence[float], contexts: Sequence[Context],
     language: Language, semantic: Semantic,
 ) -> list[float]:  # fmt: skip
-    unsure = [i for i, p in enumerate(chances) if UNSURE[0] < p < UNSURE[1] and not supports[i].contradictions]
+    unsure = [
+        i for i, p in enumerate(chances) if language.band[0] < p < language.band[1] and not supports[i].contradictions
+    ]
     if not unsure:
         return list(chances)
     sentences = [s.text for c in contexts for s in c.sentences]
@@ -184,7 +183,7 @@ def _with_cosine(
     intercept, logit_weight, cosine_weight = language.cosine
     for i in unsure:
         cosine = semantic.best_cosine(claims[i], sentences)
-        found[i] = _sigmoid(intercept + logit_weight * _logit(chances[i]) + cosine_weight * cosine)
+        found[i] = sigmoid(intercept + logit_weight * _logit(chances[i]) + cosine_weight * cosine)
     return found
 
 
@@ -196,7 +195,8 @@ def _why(judged: Judged) -> str:
     return f"best context sentence covers {judged.support.best_coverage:.0%} of it"
 
 
-def _sigmoid(x: float) -> float:
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), x clipped to +-30."""
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, x))))
 
 

@@ -79,9 +79,9 @@ _MONTH_ALONE = re.compile(
 _ZH_DATE = re.compile(
     rf"(?:(?P<roc>民國)?\s*(?P<y>\d{{2,4}})\s*年\s*)?(?P<m>\d{{1,2}}|[{_ZH}]{{1,2}})\s*月(?![給薪])"
     rf"(?:(?P<d>\s*\d{{1,2}}|[{_ZH}]{{1,3}})\s*[日號号])?"
-    rf"|(?P<roc2>民國)?(?P<y5>(?<=民國)\d{{2,3}}|{_YEAR})\s*年(?!間|以)"
+    rf"|(?P<roc2>民國)?(?P<y5>(?<=民國)(?:\d{{2,3}}|[{_ZH}]{{1,6}})|{_YEAR})\s*年(?!間|以)"
 )
-_AMPM = r"(?P<ampm>上午|下午|晚上|中午|早上|凌晨)?\s*"
+_AMPM = r"(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)?\s*"
 _CLOCK = re.compile(
     rf"(?<![\d:.]){_AMPM}(?:(?P<h1>2[0-4]|[01]?\d):(?P<n1>[0-5]\d)(?::[0-5]\d)?(?:\s*(?P<p1>[ap])\.?m\b\.?)?"
     rf"|(?P<h2>1[0-2]|[1-9])\s*(?P<p2>[ap])\.?m\b\.?)(?![\d:])"
@@ -121,7 +121,7 @@ _CLOCK_HINT = re.compile(r"[0-9](?::[0-9]|\s*[ap]\.?m)")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _LETTERS = re.compile("[a-z]+")
 _MAYBE_WORDS = NUMBER_WORDS | {"half"}
-_PM = frozenset(("p", "下午", "晚上"))
+_PM = frozenset(("p", "下午", "晚上", "夜間", "夜晚"))
 
 
 @dataclass(frozen=True, slots=True)

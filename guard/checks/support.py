@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from guard.checks import novelty
 from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
 from guard.checks.contradictions import contradictions
 from guard.checks.facts import Statement
@@ -44,7 +45,7 @@ class Support:
 FEATURES = (
     "uncovered", "uncovered_best", "uncovered_best_two", "uncovered_pairs", "missing_numbers", "numbers_elsewhere",
     "missing_exact", "missing_names", "names_elsewhere", "negation_differs", "opposed", "log_terms", "missing_run",
-    "missing_terms", "question_only", "contradicted", "first_person", "no_terms",
+    "missing_terms", "question_only", "contradicted", "first_person", "no_terms", *novelty.FEATURES,
 )  # fmt: skip
 """Names of the features of one claim, all in about 0..1; a larger value means less support."""
 
@@ -78,8 +79,8 @@ def assess(claim: Statement, contexts: Sequence[Context], question: Statement | 
     total = sum(weights.values()) or 1.0
     covered = run = longest_run = only_question = 0.0
     missing: list[str] = []
-    for term in unique:
-        credit = _credit(term, contexts)
+    credits = {t: _credit(t, contexts) for t in unique}
+    for term, credit in credits.items():
         covered += credit * weights[term]
         if credit == 0.0:
             missing.append(term)
@@ -127,6 +128,7 @@ def assess(claim: Statement, contexts: Sequence[Context], question: Statement | 
         float(bool(found)),
         float(any(w.strip(",.!") in _FIRST_PERSON for w in first_words)),
         float(not unique),
+        *novelty.novelty(contexts, weights, credits, question),
     )
     coverage = best_score / (total + fact_weight)
     return Support(features, found, best.text if best else "", coverage, len(unique))

@@ -73,20 +73,23 @@ def test_two_names_that_changed_places_are_noticed() -> None:
     assert check("Every Monday Robert Chen sends the weekly plan to Alice Moreno.", context).result is CheckResult.FAIL
 
 
-def test_near_misses_are_caught_and_their_true_twins_pass() -> None:
-    assert len(TWINS) >= 40
-    missed = [
-        t["id"]
-        for t in TWINS
-        if check_grounding("", t["unsupported"], t["contexts"], CALIBRATION).result is not CheckResult.FAIL
+@pytest.mark.parametrize(("half", "lang", "caught_ratio", "alarmed_ratio"), [
+    ("tuned", "en", 0.84, 0.08), ("tuned", "zh", 0.86, 0.08), ("held out", "en", 0.84, 0.30),
+    ("held out", "zh", 0.78, 0.10),
+], ids=["tuned-en", "tuned-zh", "held-en", "held-zh"])  # fmt: skip
+def test_near_misses_and_true_twins_are_told_apart_as_well_as_reported(
+    half: str, lang: str, caught_ratio: float, alarmed_ratio: float
+) -> None:
+    """A floor under docs/accuracy.md; the held-out half is for measuring, so its failures are counted, not named."""
+    twins = [t for t in TWINS if t["half"] == half and t["lang"] == lang]
+    assert len(twins) == 50
+    results = [
+        [check_grounding("", t[kind], t["contexts"], CALIBRATION).result is CheckResult.FAIL for t in twins]
+        for kind in ("unsupported", "supported")
     ]
-    alarmed = [
-        t["id"]
-        for t in TWINS
-        if check_grounding("", t["supported"], t["contexts"], CALIBRATION).result is not CheckResult.PASS
-    ]
-    assert len(missed) <= 0.1 * len(TWINS), missed
-    assert len(alarmed) <= 0.05 * len(TWINS), alarmed
+    caught_count, alarmed_count = map(sum, results)
+    assert caught_count >= caught_ratio * len(twins)
+    assert alarmed_count <= alarmed_ratio * len(twins)
 
 
 def test_the_threshold_of_the_spec_decides() -> None:
@@ -117,7 +120,7 @@ def test_the_calibration_says_on_what_it_was_made() -> None:
 def test_a_damaged_calibration_is_refused_with_the_cure(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "calibration.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"bench\.checks --calibrate"):
+    with pytest.raises(DataError, match=r"sft-guard combiner train"):
         load_calibration(path)
 
 

@@ -20,6 +20,7 @@ SUBCOMMANDS = [
     ["incident", "list"], ["incident", "show"], ["incident", "postmortem"], ["kb", "init"], ["kb", "add"],
     ["kb", "search"], ["kb", "serve"], ["registry", "serve"],
     ["cache", "stats"], ["cache", "inspect"], ["cache", "purge"],
+    ["combiner", "train"], ["combiner", "show"],
 ]  # fmt: skip
 
 

@@ -1,0 +1,117 @@
+"""The grounding and near-miss sections of docs/accuracy.md, as text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.report_section import table
+from guard.checks.calibration import Calibration
+from guard.checks.grounding import check_grounding
+
+TWINS = Path(__file__).resolve().parent.parent / "tests" / "data" / "checks_near_miss.jsonl"
+
+NAMES = {
+    "ragtruth": "RAGTruth-QA, answers",
+    "begin": "BEGIN, Wizard of Wikipedia",
+    "factscore": "FActScore, claims",
+    "uhgeval": "UHGEval (zh), answers, whole article",
+    "uhgeval-clause": "UHGEval (zh), single clauses",
+    "uhgeval-start": "UHGEval (zh), answers, only the start of the article",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """One line of the table. All measured on rows whose source the numbers never saw."""
+
+    name: str
+    detector: str
+    count: int
+    bad_count: int
+    auroc: float
+    f1_ratio: float
+    balanced_ratio: float
+    fpr_ratio: float
+    fpr05_f1_ratio: float
+    fpr05_fpr_ratio: float
+
+
+def accuracy_text(found: list[Quality], transferred: dict[str, float], pairs: dict[str, tuple[float, int]]) -> str:
+    """The section: our tiers, max cosine, transfer, pairs, published figures."""
+    rows = [
+        [
+            NAMES.get(q.name, q.name), q.detector, f"{q.count:,} ({q.bad_count:,})", f"{q.auroc:.3f}",
+            f"{100 * q.f1_ratio:.1f}", f"{100 * q.balanced_ratio:.1f}", f"{100 * q.fpr_ratio:.1f} %",
+            f"{100 * q.fpr05_f1_ratio:.1f} / {100 * q.fpr05_fpr_ratio:.1f} %" if "max" not in q.detector else "",
+        ]
+        for q in sorted(found, key=lambda q: list(NAMES).index(q.name))
+    ]  # fmt: skip
+    head = ["set", "detector", "rows (bad)", "AUROC", "F1", "balanced accuracy", "flagged of the good",
+            "at the 5 % cut: F1 / flagged"]  # fmt: skip
+    moved = ", ".join(f"{NAMES[n]} {v:.3f}" for n, v in transferred.items())
+    paired = "; ".join(f"{NAMES[n]}: {r:.1%} of {c} pairs" for n, (r, c) in pairs.items())
+    return f"""    make bench-checks
+
+Development halves. Every figure is cross-fitted by source: weights, trees and thresholds that judge an answer never saw
+its question or document. One threshold a language serves all its sets. `max cosine` is the plain method (best cosine of
+the answer to a context, all-MiniLM-L6-v2), granted the best cut on the very rows it is measured on. Rows with a cosine
+are, for FActScore and UHGEval, those of a tenth of the sources; compare within the same row count.
+
+{table(head, rows)}
+
+AUROC on a set that took no part in training at all (fitted on the other English sets): {moved}.
+
+Real continuation scored better than the invented one: {paired}. With the whole article this is easy, because the real
+continuation is part of it; with the start alone it shows that support by the context is measured, not truth.
+
+{PUBLISHED}"""
+
+
+PUBLISHED = """Published on RAGTruth-QA, answer-level F1 on the whole test split, of which this is half (Niu et al.
+2024 for GPT-4-turbo and Llama-2; Belyi et al. 2024 for RAGAS and Luna; Kovacs and Recski 2025 for LettuceDetect; Song
+et al. 2024 for RAG-HAT):
+
+| system | F1 |
+|---|---|
+| RAGAS | 35.7 |
+| GPT-4-turbo, prompted | 45.6 |
+| Luna (440 M) | 51.3 |
+| LettuceDetect base / large (150 M / 396 M) | 65.5 / 70.2 |
+| Llama-2-13B, fine-tuned | 68.2 |
+| RAG-HAT (8 B) | 74.8 |
+
+So a fine-tuned detector model is still clearly better on long answers; it is an optional tier. UHGEval, keyword
+accuracy (Liang et al. 2024): GPT-4 70.0, GPT-3.5 53.7."""
+
+
+def near_miss_text(calibration: Calibration) -> str:
+    """The section: caught and false alarms per language and half."""
+    with TWINS.open(encoding="utf-8") as source:
+        pairs = [json.loads(line) for line in source]
+    rows = []
+    for half in ("tuned", "held out"):
+        for lang in ("en", "zh"):
+            mine = [p for p in pairs if p["lang"] == lang and p["half"] == half]
+            if mine:
+                cells = []
+                for name in ("balanced", "fpr_05"):
+                    caught = sum(fails(p, p["unsupported"], calibration, name) for p in mine)
+                    false = sum(fails(p, p["supported"], calibration, name) for p in mine)
+                    cells.append(f"{caught / len(mine):.0%} / {false / len(mine):.0%}")
+                rows.append([half, lang, str(len(mine)), *cells])
+    head = ["half", "language", "pairs", "caught / false alarms on the true twins, `balanced`", "the same at `fpr_05`"]
+    return f"""Two answers to the same contexts, one true, one a near miss: another number, unit, date, name, address,
+path, version, a negation, a comparison turned round (`tests/data/checks_near_miss.jsonl`). Never trained on. The rules
+were adjusted while looking at the tuned half; the held-out half was written before that and not looked at. The goal was
+95 % caught at 5 % false alarms.
+
+{table(head, rows)}"""
+
+
+def fails(pair: dict[str, Any], answer: str, calibration: Calibration, named: str = "balanced") -> bool:
+    """Whether the check fails an answer of a pair."""
+    found = check_grounding(pair.get("question", ""), answer, pair["contexts"], calibration, named_threshold=named)
+    return found.result.value == "fail"
