@@ -29,7 +29,8 @@ def replace_section(page: str, name: str, body: str) -> str:
             f"section {name!r}: the page needs `<!-- begin: {name} (COMMAND) -->`"
             f" and `<!-- end: {name} -->` once, in this order"
         )
-    return f"{page[: begin[0].end()]}\n{body.strip()}\n{page[end[0].start() :]}"
+    inner = body.strip("\n")  # an indented first line is code: its spaces stay
+    return f"{page[: begin[0].end()]}\n{inner}\n{page[end[0].start() :]}"
 
 
 def write_section(name: str, body: str, path: Path = ACCURACY) -> None:

@@ -32,7 +32,7 @@ class CheckSpec:
         less and false alarms by 2 to 3 points, for a hundred times the processor time.
     calibration: which calibrated threshold: "balanced" (best F1 on the labelled sets) or "fpr_05" (5 % of supported
         answers flagged).
-    calibration_path: file of calibrated numbers made by `python -m bench.checks --calibrate`; "" for the shipped one.
+    calibration_path: file of calibrated numbers made by `sft-guard combiner train`; "" for the shipped one.
     drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
         `drift_window` questions of the stable release.
     drift_window: questions per comparison.
