@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import msgspec
 
 from guard.examine_tiers import examine_tiers
 from guard.fleet_windows import examine_prometheus
 from guard.ports import Endpoint
-from guard.safety.linear import load_models
+from guard.safety.injection import ready_models
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
 from slo.clock import SystemClock
@@ -231,12 +230,12 @@ def _safety(settings: Settings) -> Iterator[Diagnosis]:
         return
     try:
         spec = safety_spec(settings)
-        made_on = load_models().made_on
+        made_on = ready_models().made_on
     except ConfigError as error:
         yield Diagnosis("fault", "safety", f"{error.place}: {error.value}", error.cure)
         return
-    except (OSError, msgspec.DecodeError) as error:
-        yield Diagnosis("fault", "safety", f"injection models not readable ({type(error).__name__})", "install again")
+    except GuardError as error:
+        yield Diagnosis("fault", "safety", str(error), "install the program again")
         return
     places = {"injection": spec.injection_question, "pii": spec.pii_question, "toxicity": spec.toxicity_question}
     refused = [f"{name} (at {spec.question_rate})" if name == "injection" else name for name in places

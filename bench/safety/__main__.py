@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.report_section import table, write_section
 from bench.safety import injection, pii, sets
-from guard.safety.injection import check_contexts, check_question, read_sentences
+from guard.safety.injection import check_contexts, check_question, read_sentences, ready_models
 from guard.safety.linear import FILE, ModelFile, load_models
 from guard.safety.modes import RATES
 
@@ -92,6 +92,13 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
         "of the kind that firewalls for prompts publish. MiniLM: logistic regression on all-MiniLM-L6-v2, same "
         "rows, same\n"
         "folds, same way of setting the limit (rows thinned to keep the run short).", "",
+        "Tuned while looking at these sets: the cues (on what was flagged wrongly among the harmless pages) and",
+        "the own training texts (widened after a first total of 60 % on the own Chinese questions). The limits of",
+        "the context model come from the harmless pages of this table. A set that nobody looked at reads lower.",
+        "Published, by the PIGuard paper on its full test sets (right on NotInject / benign / malicious): PIGuard,",
+        "184 M parameters, 87.3 / 85.7 / 77.4 %; PromptGuard 0.3 / 26.8 / 97.1 %. A large detector finds stories",
+        "and role-play that lead a model on; this one does so by luck.",
+        "",
         "### Injection in questions", "",
     ]  # fmt: skip
     rows = []
@@ -153,6 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         found = ModelFile(made_on, COMMAND, sets.LICENCES, questions.model, contexts.model)
         PATH.write_bytes(msgspec.json.encode(found) + b"\n")
         load_models.cache_clear()
+        ready_models.cache_clear()
     text = report(questions, contexts, args.data)
     print(text)
     if args.write:

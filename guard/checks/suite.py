@@ -142,6 +142,8 @@ class CheckSuite:
 def _run(check: str, work: Callable[[], Finding]) -> Finding:
     try:
         return work()
+    except GuardError as error:  # known and said in words: a model that is not the right one
+        return Finding(check, CheckResult.UNAVAILABLE, None, str(error))
     except Exception as error:  # A defect in one check must not cost the others, nor the worker.
         log.warning("check %s failed: %s", check, type(error).__name__)
         return Finding(check, CheckResult.UNAVAILABLE, None, f"the check broke ({type(error).__name__})")

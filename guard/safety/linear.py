@@ -16,6 +16,8 @@ from zlib import crc32
 
 import msgspec
 
+from slo.errors import DataError
+
 BITS = 14
 MASK = (1 << BITS) - 1
 _HAN = re.compile("[\u3400-\u9fff]{2,}")
@@ -91,6 +93,9 @@ def load_models() -> ModelFile:
     """The models that ship with the program.
 
     Raises:
-        msgspec.DecodeError, OSError: the file is damaged or missing; callers say that they cannot look.
+        DataError: the file is damaged or missing; the checks then say `unavailable`.
     """
-    return msgspec.json.decode(files("guard.safety").joinpath(FILE).read_bytes(), type=ModelFile)
+    try:
+        return msgspec.json.decode(files("guard.safety").joinpath(FILE).read_bytes(), type=ModelFile)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(f"{FILE}: not readable ({type(error).__name__}); install the program again") from error

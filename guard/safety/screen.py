@@ -12,7 +12,7 @@ from typing import Protocol
 
 from guard.checks.pii import check_pii_question
 from guard.ports import Refusal, Route
-from guard.safety import injection, linear, toxicity
+from guard.safety import injection, toxicity
 from guard.safety.modes import SafetySpec
 from slo.types import CheckResult, Finding
 
@@ -28,6 +28,8 @@ MESSAGE = {
 }
 _PARAM = {"openai-chat": "messages", "openai-responses": "input"}
 LOG_EVERY_S = 60.0
+QUESTION_CHARS = 64_000
+"""Of a longer question the rest is not screened: ten milliseconds are what one request may hold up the others."""
 
 
 class Counters(Protocol):
@@ -43,13 +45,13 @@ class Screen:
         """Everything is loaded here, so that the first question costs what the others cost.
 
         Raises:
-            ConfigError: a word list cannot be read.
+            ConfigError: a word list cannot be read. DataError: the injection models cannot be used.
         """
         self._counters, self._now_s = counters, now_s
         self._logged_s, self._unsaid = -LOG_EVERY_S, 0
         self._checks: list[Callable[[str], Finding]] = []
         if spec.injection_question == "enforce":
-            linear.load_models()
+            injection.ready_models()
             self._checks.append(lambda question: injection.check_question(question, spec.question_rate))
         if spec.pii_question == "enforce":
             self._checks.append(check_pii_question)
@@ -62,7 +64,7 @@ class Screen:
         """See `QuestionScreen`."""
         try:
             for look in self._checks:
-                finding = look(question)
+                finding = look(question[:QUESTION_CHARS])
                 if finding.result is CheckResult.FAIL:
                     return self._refused(route, finding)
         except Exception as error:  # R1: observation fails open

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from guard.safety import linear
+from guard.checks.spec import CheckSpec
+from guard.checks.suite import CheckSuite
+from guard.ports import ExchangeText
+from guard.safety import injection, linear
 from guard.safety.cues import NAMES, cues_of
 from guard.safety.hidden import reveal
 from guard.safety.injection import (
@@ -17,10 +22,12 @@ from guard.safety.injection import (
     check_question,
     context_scores,
     question_score,
+    ready_models,
     sentences_of,
 )
 from guard.safety.linear import Features, Model, features, load_models, score
 from guard.safety.modes import RATES
+from slo.errors import DataError
 from slo.types import CheckResult
 
 PAIRS = Path(__file__).parents[1] / "data" / "safety_zh.jsonl"
@@ -144,6 +151,32 @@ def test_the_shipped_file_says_what_it_was_trained_on_and_knows_every_cue() -> N
     for model in (found.question, found.context):
         assert {*model.named} >= {name for name in NAMES if name in ("override", "role", "prompt_ask", "override_zh")}
         assert max(model.buckets) <= linear.MASK
+
+
+@pytest.fixture
+def swapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    ready_models.cache_clear()
+    yield monkeypatch
+    ready_models.cache_clear()
+
+
+def test_a_swapped_model_file_makes_the_checks_unavailable_and_nothing_else(swapped: pytest.MonkeyPatch) -> None:
+    known = load_models()
+    blind = msgspec.structs.replace(known, question=msgspec.structs.replace(known.question, named={}, buckets={}))
+    swapped.setattr(injection, "load_models", lambda: blind)
+    with pytest.raises(DataError, match="plain cases judged wrongly"):
+        check_question("How much leave?", "1%")
+    text = ExchangeText("q", "The limit is 7 days.", ("The limit is 7 days.",))
+    found = {f.check: f.result for f in CheckSuite(CheckSpec(embedder="none")).check(text, release="r", arm="stable")}
+    assert found["injection"] is found["context_injection"] is CheckResult.UNAVAILABLE
+    assert found["grounding"] is CheckResult.PASS
+
+
+def test_a_missing_model_file_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_models.cache_clear()
+    monkeypatch.setattr(linear, "FILE", "none.json")
+    with pytest.raises(DataError, match=r"none\.json: not readable"):
+        load_models()
 
 
 def test_the_score_by_hand() -> None:
