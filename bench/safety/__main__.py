@@ -132,7 +132,7 @@ def report(questions: injection.Result, contexts: injection.Result, data: Path) 
     said = ", ".join(f"{kind} {n}" for kind, n in sorted(finds.items())) or "none"
     lines += [
         "The patterns were adjusted while looking at this set. In texts that hold nobody's data\n"
-        f"({count:,} encyclopedia passages and how-to pages) they find: {said}.", "", "### Time", "",
+        f"({count:,} encyclopedia passages) they find: {said}.", "", "### Time", "",
     ]  # fmt: skip
     lines += [table(["", "microseconds"], [[k, f"{v:.0f}"] for k, v in microseconds(data).items()])]
     return "\n".join(lines)

@@ -26,6 +26,10 @@ PATTERNS = re.compile(
 """The kind of expression that firewalls for prompts publish."""
 
 ATTACKS_PER_ROW = 6
+USUAL = ("clinc", "banking77", "wildguard", "piguard NotInject")
+"""Harmless questions that set the limits, each set weighing the same: ordinary traffic, and prompts full of trigger
+words, because a guard that refuses "how do I ignore whitespace" is switched off by its users."""
+
 RATES = tuple(train.RATES)
 
 
@@ -71,8 +75,7 @@ def questions(data: Path, embed: Callable[[list[str]], np.ndarray] | None) -> Re
     for i in np.flatnonzero(measured):
         if not texts[i].attack:
             groups[texts[i].source].append(values[i])
-    # Hard negatives are few and chosen to be hard; ordinary traffic sets the limit.
-    usual = [np.array(groups[name]) for name in ("clinc", "banking77", "wildguard") if groups[name]]
+    usual = [np.array(groups[name]) for name in USUAL if groups[name]]
     model = train.calibrated(train.fit(table, np.ones(len(texts), bool)), usual)
     limits = list(model.thresholds.values())
     result = Result(model)
@@ -131,7 +134,7 @@ def _minilm_questions(
     if own:
         for text, value in zip(own, fitted.decision_function(more), strict=True):
             groups[text.source, text.attack].append(value)
-    usual = [np.array(groups[name, False]) for name in ("clinc", "banking77", "wildguard") if groups[name, False]]
+    usual = [np.array(groups[name, False]) for name in USUAL if groups[name, False]]
     limits = [_limit(usual, rate) for rate in train.RATES.values()]
     return {
         f"{source} {'attacks' if attack else 'harmless'}": [float(np.mean(np.array(v) >= t)) for t in limits]
