@@ -153,7 +153,7 @@ class Searcher:
         words |= {row: share for row in cosines if row not in words and (share := shares.get(row))}
         # A vector of a text the embedder does not cover is noise that can land anywhere near the query.
         trusted = {row: cosine for row, cosine in cosines.items() if self._is_covered(row)}
-        scores = fuse(trusted, words, self._scale)
+        scores = fuse(trusted, words, self._scale, view.words.mean_length)
         kept = [(row, s) for row, s in scores.items() if row in words or trusted.get(row, 0.0) >= _COSINE_FLOOR]
         ranked = sorted(kept, key=lambda item: (-item[1], item[0]))
         return self._result(query, k, view, lambda count: ranked[:count], cosines, "hybrid", "")

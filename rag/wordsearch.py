@@ -34,7 +34,12 @@ class Scores(Protocol):
 
 
 class WordIndex(Protocol):
-    """Rows are numbered through all segments."""
+    """Rows are numbered through all segments.
+
+    mean_length: of visible documents, in terms.
+    """
+
+    mean_length: float
 
     def idf(self, term: str) -> float: ...
 
@@ -75,7 +80,7 @@ class _PlainWords:
         self._visible = visible
         lengths = (n for _, part in self._parts for n in part.lengths)
         shown = [n for row, n in enumerate(lengths) if visible is None or visible[row]]
-        self._count, self._mean_length = len(shown), (sum(shown) / len(shown) if shown else 1.0) or 1.0
+        self._count, self.mean_length = len(shown), (sum(shown) / len(shown) if shown else 1.0) or 1.0
 
     def _held(self, key: int) -> list[tuple[int, int, int]]:
         """(row, count, length) of visible documents with the term."""
@@ -100,7 +105,7 @@ class _PlainWords:
             held = self._held(term_key(term))
             weight = idf(self._count, len(held))
             for row, count, length in held:
-                total[row] = total.get(row, 0.0) + weight * gain(count, length, self._mean_length)
+                total[row] = total.get(row, 0.0) + weight * gain(count, length, self.mean_length)
         return _PlainScores(total)
 
 
@@ -133,7 +138,7 @@ class _NumpyWords:
         self._visible: Flags | None = None if visible is None else numpy.frombuffer(visible, numpy.bool_)
         shown = self._lengths if self._visible is None else self._lengths[self._visible]
         self._count = len(shown)
-        self._mean_length = (float(shown.mean()) if len(shown) else 1.0) or 1.0
+        self.mean_length = (float(shown.mean()) if len(shown) else 1.0) or 1.0
 
     def _held(self, term: str) -> tuple[Any, Any]:
         """Rows and counts of visible documents with the term, both shape (holding_count,)."""
@@ -164,7 +169,7 @@ class _NumpyWords:
             rows, counts = self._held(term)
             if len(rows):
                 # The formula of rag.bm25.gain, for all documents with the term at once.
-                saturation = counts + K1 * (1.0 - B + B * self._lengths[rows] / self._mean_length)
+                saturation = counts + K1 * (1.0 - B + B * self._lengths[rows] / self.mean_length)
                 total[rows] += idf(self._count, len(rows)) * counts * (K1 + 1.0) / saturation
         return _NumpyScores(self._np, total)
 

@@ -1,0 +1,160 @@
+"""`kb serve` with several knowledge bases at once, readers with roles, a token budget, and new generations."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from rag.answer_path import AnswerPath
+from rag.kb import KnowledgeBase
+from rag.servers import serve_many
+from rag.text import count_tokens
+from slo.errors import DataError
+from tests.kb_kit import segment_file
+
+pytestmark = pytest.mark.anyio
+
+VPN = "At most 2 devices per person may be connected to the VPN at the same time."
+QUESTION = "How many devices may be connected to the VPN?"
+
+
+@asynccontextmanager
+async def served(directory: Path, **options: Any) -> AsyncIterator[str]:
+    stop, ready = asyncio.Event(), asyncio.Event()
+    ports: list[int] = []
+
+    def listening(found: list[int]) -> None:
+        ports.extend(found)
+        ready.set()
+
+    task = asyncio.create_task(
+        serve_many([(directory, 0)], embedder="none", stop=stop, on_ready=listening, **options)
+    )  # fmt: skip
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield f"http://127.0.0.1:{ports[0]}"
+    finally:
+        waiting.cancel()
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def ask(base: str, question: str, headers: dict[str, str] | None = None, **body: Any) -> tuple[int, Any]:
+    sent = {"question": question, **body}
+    async with aiohttp.ClientSession() as session, session.post(f"{base}/ask", json=sent, headers=headers) as response:
+        return response.status, json.loads(await response.read())
+
+
+def contexts(body: Any) -> list[str]:
+    return [context["doc_id"] for context in body["contexts"]]
+
+
+async def test_a_header_chooses_the_canary_and_an_older_generation_and_an_unknown_name_is_told(tmp_path: Path) -> None:
+    stable = KnowledgeBase.init(tmp_path / "stable")
+    stable.add([{"doc_id": "vpn-old", "text": VPN}])
+    stable.add([{"doc_id": "vpn-new", "text": VPN.replace("2", "3")}])
+    KnowledgeBase.init(tmp_path / "canary").add([{"doc_id": "vpn-canary", "text": VPN.replace("2", "5")}])
+    others = {"canary": str(tmp_path / "canary"), "before": f"{tmp_path / 'stable'}@1"}
+    async with served(tmp_path / "stable", others=others) as base:
+        _, one = await ask(base, QUESTION)
+        _, two = await ask(base, QUESTION, {"x-kb-generation": "canary"})
+        _, three = await ask(base, QUESTION, {"x-kb-generation": "before"})
+        status, wrong = await ask(base, QUESTION, {"x-kb-generation": "nightly"})
+        async with aiohttp.ClientSession() as session, session.get(f"{base}/healthz") as response:
+            health = await response.json()
+    assert contexts(one) == ["vpn-old", "vpn-new"]
+    assert (contexts(two), contexts(three)) == (["vpn-canary"], ["vpn-old"])
+    assert (status, wrong["error"]["param"]) == (400, "x-kb-generation")
+    assert "'nightly' is not served here; there is default, canary, before" in wrong["error"]["message"]
+    assert {name: entry["generation"] for name, entry in health["generations"].items()} == {
+        "default": 2, "canary": 1, "before": 1,
+    }  # fmt: skip
+
+
+async def test_readers_see_what_is_for_their_roles_and_the_tags_travel_with_the_contexts(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "open", "text": VPN}, {"doc_id": "hr", "text": VPN + " Managers: 9.", "acl": ["HR"]}])
+    kb.add([{"doc_id": "acme", "text": VPN + " Acme: 4.", "acl": ["tenant:acme"]}])
+    async with served(tmp_path / "kb") as base:
+        _, nobody = await ask(base, QUESTION)
+        _, header = await ask(base, QUESTION, {"x-guard-roles": "staff, hr"})
+        _, tenant = await ask(base, QUESTION, {"x-guard-tenant": "Acme"})
+        _, in_body = await ask(base, QUESTION, metadata={"roles": ["hr"]})
+        _, both = await ask(base, QUESTION, {"x-guard-roles": ""}, metadata={"roles": ["hr"]})
+    assert (contexts(nobody), contexts(both)) == (["open"], ["open"])
+    assert sorted(contexts(header)) == sorted(contexts(in_body)) == ["hr", "open"]
+    assert sorted(contexts(tenant)) == ["acme", "open"]
+    tagged = {context["doc_id"]: context.get("acl") for context in header["contexts"]}
+    assert tagged == {"open": None, "hr": ["hr"]}
+
+
+async def test_contexts_fit_the_token_budget_and_say_which_part_they_are(tmp_path: Path) -> None:
+    text = "The VPN takes 2 devices. " * 8
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "short", "text": VPN}, {"doc_id": "long", "text": text}])
+    async with served(tmp_path / "kb", context_tokens=40) as base:
+        _, body = await ask(base, "VPN devices")
+    assert 0 < sum(count_tokens(context["text"]) for context in body["contexts"]) <= 40
+    for context in body["contexts"]:
+        whole = {"short": VPN, "long": text}[context["doc_id"]]
+        assert whole[slice(*context["span"])] == context["text"]
+        assert context["text"].endswith(".")
+
+
+class Stepped:
+    """A clock whose sleeps end when the test says so."""
+
+    def __init__(self) -> None:
+        self.due = asyncio.Semaphore(0)
+        self.waiting = asyncio.Event()
+
+    def now_s(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.waiting.set()
+        await self.due.acquire()
+        self.waiting.clear()
+
+    async def step(self) -> None:
+        self.due.release()
+        await asyncio.sleep(0)
+        await self.waiting.wait()
+
+
+async def test_a_new_generation_is_taken_over_and_a_damaged_one_leaves_the_last_good_one(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "a", "text": "one"}])
+    clock = Stepped()
+    path = AnswerPath(KnowledgeBase.open(tmp_path / "kb"), clock=clock)  # type: ignore[arg-type]
+    following = asyncio.create_task(path.follow())
+    try:
+        await clock.waiting.wait()
+        kb.add([{"doc_id": "b", "text": "two"}])
+        await clock.step()
+        await clock.step()
+        assert (path.kb.meta.kb_version, path.kb_note) == (2, "")
+        kb.add([{"doc_id": "c", "text": "three"}])
+        damaged = segment_file(tmp_path / "kb", "words.bin")
+        damaged.write_bytes(damaged.read_bytes()[:-8])
+        await clock.step()
+        await clock.step()
+        assert path.kb.meta.kb_version == 2
+        assert path.kb_note.startswith("kb_invalid: ")
+        assert [hit.doc_id for hit in (await path.retrieve("two")).result.hits] == ["b"]
+        with pytest.raises(DataError):
+            KnowledgeBase.open(tmp_path / "kb")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await path.close()
