@@ -74,7 +74,7 @@ def kb_add(
     if stage:
         report = staging.stage(
             Path(directory), rows, parse_chunking(chunk), chunk_name=chunk or "none", embedder=loaded,
-            allow_bad=allow_bad, dedupe=dedupe, update=update, key=key,
+            allow_bad=allow_bad, dedupe=dedupe, update=update, near=near, key=key,
         )  # fmt: skip
     else:
         report = kb.add(rows, chunk=chunk, allow_bad=allow_bad, dedupe=dedupe, update=update, near=near)

@@ -70,6 +70,7 @@ def stage(
     allow_bad: bool = False,
     dedupe: bool = True,
     update: bool = False,
+    near: str = "off",
 ) -> AddReport:
     """Add rows to a copy of the current generation, which goes on serving.
 
@@ -92,7 +93,9 @@ def stage(
     kb = KnowledgeBase.open(target, embedder=embedder, key=key)
     before = kb.meta.kb_version
     profiler = Profiler()
-    report = kb.add(profiled(rows, how, profiler), chunk=how, allow_bad=allow_bad, dedupe=dedupe, update=update)
+    report = kb.add(
+        profiled(rows, how, profiler), chunk=how, allow_bad=allow_bad, dedupe=dedupe, update=update, near=near
+    )
     with storage.writer_lock(directory):
         _quarantine(target, directory)  # whatever becomes of the candidate, these rows are not lost
     write(target / INCOMING, msgspec.json.encode(profiler.profile()))

@@ -47,7 +47,7 @@ def test_a_promotion_is_all_or_nothing_and_may_be_repeated(
     KnowledgeBase.init(template).add(OLD)
     staging.stage(template, as_raw_rows(NEW), Chunking(), chunk_name="none")
     outcomes = set()
-    for steps in range(300):
+    for steps in range(0, 300, 1 if power_cut else 4):  # every step once; the others look in between
         directory = tmp_path / f"kb{steps}"
         shutil.copytree(template, directory)
         disk = FailingDisk(directory, steps, failure)
@@ -80,7 +80,7 @@ def test_a_promotion_is_all_or_nothing_and_may_be_repeated(
 def test_a_staging_that_was_interrupted_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kb = tmp_path / "kb"
     KnowledgeBase.init(kb).add(OLD)
-    for steps in range(300):
+    for steps in range(0, 300, 3):
         disk = FailingDisk(kb, steps, Killed)
         died = False
         with monkeypatch.context() as patch:

@@ -185,6 +185,19 @@ def test_a_signed_knowledge_base_is_staged_and_promoted_signed(tmp_path: Path) -
         kb_pack(kb, tmp_path / "p.tar.gz", key=b"another key that is wrong")
 
 
+def test_near_twins_and_updates_are_treated_as_by_an_ordinary_add(kb: Path) -> None:
+    text = json.loads(rows(60, 100, 1, "faq")[4])["text"]
+    new = [json.dumps({"doc_id": "twin", "text": text + " once more"})]
+    report = kb_add(kb, jsonl=[write(kb.parent / "t.jsonl", new)], embedder="none", stage=True, near="skip")
+    assert (report["added"], report["skipped"]) == (0, 1)
+    staging.discard(kb)
+    new = [json.dumps({"doc_id": "faq4", "text": "another text for it"})]
+    report = kb_add(kb, jsonl=[write(kb.parent / "t.jsonl", new)], embedder="none", stage=True, update=True)
+    assert (report["added"], report["replaced"], report["doc_count"]) == (1, 1, 60)
+    assert gating.promote(kb, force=True) == 2
+    assert KnowledgeBase.open(kb).search("another text", 1, "bm25").hits[0].doc_id == "faq4"
+
+
 def test_what_was_staged_and_thrown_away_leaves_its_bad_rows_behind(kb: Path) -> None:
     stage(kb, ["no json", *rows(2, 100, 2, "new")])
     staging.discard(kb)
