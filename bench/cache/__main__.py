@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.report_section import write_section
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("workload", "release", "semantic", "stampede", "zipf")
 
@@ -24,6 +26,7 @@ def main() -> int:
         "--bench-dir", type=Path, default=ROOT.parent / "shared" / "bench", help="kit with the upstream"
     )
     parser.add_argument("--duration", type=float, default=20.0, help="seconds of --zipf")
+    parser.add_argument("--write", action="store_true", help="write the section of docs/accuracy.md (--semantic)")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args()
     chosen = [part for part in PARTS if getattr(args, part)] or list(PARTS)
@@ -40,6 +43,8 @@ def main() -> int:
         from bench.cache import semantic
 
         results["semantic"] = semantic.main(args.data_dir)
+        if args.write and "skipped" not in results["semantic"]:
+            write_section("cache judgement", semantic.judgement_text(results["semantic"]))
     if "stampede" in chosen or "zipf" in chosen:
         from bench.cache import served
 

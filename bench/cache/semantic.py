@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.cache import pairs
 from bench.cache.pairs import Pair
+from bench.report_section import table
 from guard.cache.gate import refusal
 
 THRESHOLDS = (0.85, 0.88, 0.92, 0.95, 0.97)
@@ -42,6 +43,29 @@ def main(data: Path) -> dict[str, Any]:
             for half in ("tune", "report"):
                 results |= _rows(name, half, [p for p in found if p.half == half])
     return results
+
+
+JUDGED = ("StackFAQ + SQuAD2", "PAWS-X zh", "DRCD")
+
+
+def judgement_text(results: dict[str, Any]) -> str:
+    """Section of docs/accuracy.md: the half that no word list was chosen on, at every threshold."""
+    rows = []
+    for key, row in results.items():
+        name, half, threshold = key.split(" | ")
+        if half == "report" and name.startswith(JUDGED):
+            rows.append([name, threshold, f"{row['true']} / {row['false']}", _show(row["precision"]),
+                         f"{row['gate_true']} / {row['gate_false']}", _show(row["gate_precision"]),
+                         _show(row["kept"])])  # fmt: skip
+    head = ["set", "cosine at least", "paraphrases / near misses above it", "precision", "the same after the gate",
+            "precision", "paraphrases kept"]  # fmt: skip
+    return f"""    .venv/bin/python -m bench.cache --semantic --write
+
+Pairs of questions, the half that no word list of the near-miss gate was chosen on. English: all-MiniLM-L6-v2, Chinese:
+hashed character n-grams. A higher threshold alone does not help: an edit of one word hardly moves the vector. What the
+sets are, and what they do not show: [cache.md](cache.md).
+
+{table(head, rows)}"""
 
 
 def _embed(embedder: Any, texts: list[str]) -> Any:
