@@ -48,12 +48,14 @@ class Call:
 class RouteTrace:
     """What became of one question; filled in while it is answered.
 
-    source: of the answer that went out. topic: of the fixed answer. doubt: why the cheaper answer was not good enough.
+    source: of the answer that went out. topic, fixed: of the fixed answer, and its text.
+    doubt: why the cheaper answer was not good enough.
     """
 
     source: str = ""
     reason: str = ""
     topic: str = ""
+    fixed: str = ""
     doubt: str = ""
     escalated: bool = False
     sensitive: bool = False
@@ -154,7 +156,7 @@ class Router:
         """
         rule = self.routes.rules.answer(question)
         if rule is not None:
-            trace.reason, trace.topic = f"fixed answer by {rule.how}", rule.topic
+            trace.reason, trace.topic, trace.fixed = f"fixed answer by {rule.how}", rule.topic, rule.text
             for piece in self._own(rule.text, Source.RULE, trace):
                 yield piece
             return

@@ -197,7 +197,7 @@ def create_app(
                 "model": answer.model,
                 "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}],
                 "usage": _usage(answer.usage, trace),
-                "retrieval": _retrieval(retrieval),
+                "retrieval": _retrieval(retrieval, trace),
                 "answer_source": answer.source,
                 **_route(trace),
             },
@@ -210,7 +210,7 @@ def create_app(
         retrieval = await _retrieve(_path(request), body.question, _roles(request, body))
         trace = RouteTrace()
         answer = await _path(request).answer(retrieval, {}, trace, _marked(request, body))
-        shown = _retrieval(retrieval)
+        shown = _retrieval(retrieval, trace)
         return _json(
             {
                 "answer": answer.text,
@@ -281,7 +281,7 @@ async def _events(
                     yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
                 if piece.finish_reason:
                     end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
-                    yield _event(base | end | {"retrieval": _retrieval(retrieval)} | _route(trace))
+                    yield _event(base | end | {"retrieval": _retrieval(retrieval, trace)} | _route(trace))
                     if usage and piece.usage is not None:
                         yield _event(base | {"choices": [], "usage": _usage(piece.usage, trace)})
                 else:
@@ -390,15 +390,20 @@ def _routing(router: Router) -> dict[str, object]:
     return {"answers": dict(router.counts), "not_reachable": away}
 
 
-def _retrieval(retrieval: Retrieval) -> dict[str, object]:
+def _retrieval(retrieval: Retrieval, trace: RouteTrace) -> dict[str, object]:
     hits = retrieval.result.hits
     return {
-        "contexts": [_context(hit) for hit in hits],
+        "contexts": [_context(hit) for hit in hits] if not trace.fixed else [_fixed(trace)],
         "duration_s": round(retrieval.duration_s, 6),
-        "zero_hit": not hits,
+        "zero_hit": not hits and not trace.fixed,
         "mode": retrieval.result.mode_used,
         "confidence": round(retrieval.result.confidence, 4),
     }
+
+
+def _fixed(trace: RouteTrace) -> dict[str, object]:
+    """A fixed answer is its own source: held against documents of other subjects it would look made up."""
+    return {"doc_id": f"answer:{trace.topic}", "text": trace.fixed, "score": 1.0}
 
 
 def _context(hit: Hit) -> dict[str, object]:

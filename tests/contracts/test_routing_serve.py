@@ -58,6 +58,7 @@ async def ask(base: str, question: str, *, stream: bool = False, **more: Any) ->
         "text": text.strip(),
         "source": extra["answer_source"],
         "route": extra["route"],
+        "retrieval": extra["retrieval"],
         "usage": usage,
         "header": answered.headers["x-answer-source"],
         "escalated": answered.headers.get("x-answer-escalated"),
@@ -88,6 +89,9 @@ async def test_each_kind_of_question_goes_its_way(kb: Path, tmp_path: Path, stre
     assert all(answer["header"] == answer["source"] for answer in asked.values())
     assert asked["rule"]["text"] == "9 to 18."
     assert asked["rule"]["route"]["cost_usd"] == 0.0
+    # A fixed answer is its own source, and finding no document for it is no zero-hit.
+    assert [c["text"] for c in asked["rule"]["retrieval"]["contexts"]] == ["9 to 18."]
+    assert asked["rule"]["retrieval"]["zero_hit"] is False
     assert asked["known"]["route"]["cost_usd"] == pytest.approx(100 * 0.15e-6 + 10 * 0.6e-6)
     assert asked["marked"]["route"]["cost_usd"] is None  # no price is known: not zero
     assert not any("salary" in text or "chess" in text for text in rag.asked)
