@@ -40,6 +40,7 @@ MANY_SEGMENTS = 32
 """From here on a note says that `kb compact` would make searches faster."""
 
 _DEFAULT_DIM = 384
+_OPEN_TRIES = 20
 _PIECE_ROWS = 4096
 
 
@@ -119,7 +120,15 @@ class KnowledgeBase:
             DataError: there is none, or it is damaged; it is refused as a whole.
         """
         directory = Path(directory)
-        return cls(directory, storage.read(directory, number=generation, key=key), embedder, key=key, lazy=lazy)
+        for _ in range(_OPEN_TRIES):
+            found = storage.read(directory, number=generation, key=key)
+            try:
+                return cls(directory, found, embedder, key=key, lazy=lazy)
+            except DataError:
+                # Writers may have made so many generations meanwhile that this one was cleaned away under our hands.
+                if generation is not None or storage.pointer_hash(directory) == found.manifest_hash:
+                    raise
+        raise RefusedError("conflict", f"{directory}: was written to at every look; try again")
 
     def reopened(self) -> KnowledgeBase:
         """The current generation, with the same embedder, reranker and key; this one stays as it is."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import pytest
+
+from rag import storage
+from rag.kb import KnowledgeBase
 from tests.kb_integrity import flipped, loads, prepare, raced, truncated
 
 
@@ -14,6 +19,24 @@ def test_no_flipped_bit_and_no_truncation_is_loaded(tmp_path: Path) -> None:
     tried, loaded = truncated(tmp_path, 8 * 1024)
     assert (tried > 40, loaded) == (True, 0)
     assert loads(tmp_path)
+
+
+def test_a_reader_that_writers_overtake_until_its_generation_is_gone_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    KnowledgeBase.init(tmp_path / "kb").add([{"text": "first"}])
+    read, busy = storage.read, [True]
+
+    def overtaken(directory: Path, **options: Any) -> storage.Generation:
+        found = read(directory, **options)
+        if busy.pop() if busy else False:
+            writer = KnowledgeBase.open(directory)
+            for number in range(storage.KEEP_COUNT + 4):
+                writer.add([{"text": f"text {number}"}])
+        return found
+
+    monkeypatch.setattr(storage, "read", overtaken)
+    assert KnowledgeBase.open(tmp_path / "kb").meta.doc_count == storage.KEEP_COUNT + 5
 
 
 def test_two_writers_make_every_generation_once_and_lose_nothing(tmp_path: Path) -> None:
