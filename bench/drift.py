@@ -24,7 +24,7 @@ from guard.checks.drifting.novelty import Novelty, fit, plain
 from rag.embedding import Embedder, load_embedder
 
 Matrix = npt.NDArray[np.float32]
-REFERENCE_COUNT = 8_000
+REFERENCE_COUNT = 12_000
 WINDOW = 200
 WEEK = 70
 CALIBRATION_COUNT = 1_500
@@ -116,7 +116,10 @@ def measure(scene: Scene, reader: Reader, label: str, *, seeds: int, runs: int, 
         note("plain_own", moved[:, 1] > np.quantile(still[:, 1], 0.95))
         note("false_alarm", still[:, 0] > high)
         note("alarm", moved[:, 0] > high)
-        note("alarm_two", (moved[:-1, 0] > high) | (moved[1:, 0] > high) | (moved[:, 0] > twice)[1:] & (moved[:-1, 0] > twice))
+        note(
+            "alarm_two",
+            (moved[:-1, 0] > high) | (moved[1:, 0] > high) | (moved[:, 0] > twice)[1:] & (moved[:-1, 0] > twice),
+        )
         note("delay", _delays(model, ours, theirs, count, chance))
         note("weeks", [_week(still[chance.choice(len(still), WEEK), 0], model) for _ in range(20)])
     mean_of = {name: round(float(np.mean(values)), 3) for name, values in sums.items()}

@@ -25,6 +25,8 @@ ZERO_HIT = "sft_quality_zero_hit_rate"
 THUMBS_UP = "sft_quality_thumbs_up_rate"
 HTTP_ERRORS = "sft_availability_http_error_rate"
 LLM_ERRORS = "sft_availability_llm_error_rate"
+KEY_INTENT = "sft_quality_intent_good_rate"
+REOPEN = "sft_quality_reopen_rate"
 CACHE_HITS = "sft_cache_hit_rate"
 
 LATENCY = "latency"

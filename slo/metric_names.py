@@ -60,6 +60,8 @@ INDICATORS: dict[str, Indicator] = {
         Indicator("sft_quality_thumbs_up_rate", "ratio", "down", "ratio", "up / (up + down)"),
         Indicator("sft_quality_reopen_rate", "ratio", "up", "ratio",
                   "Share of questions asked again within 24 h"),
+        Indicator("sft_quality_intent_good_rate", "ratio", "down", "ratio",
+                  "Share of good answers to questions of key intents (intents.yaml)"),
         Indicator("sft_availability_http_error_rate", "ratio", "up", "ratio", "(4xx + 5xx) / requests"),
         Indicator("sft_availability_llm_error_rate", "ratio", "up", "ratio",
                   "Failed model calls / calls (server_error, timeout, incomplete)"),
@@ -70,6 +72,7 @@ INDICATORS: dict[str, Indicator] = {
 CHECKS = (
     "rules", "grounding", "similarity", "query_drift", "zero_hit", "pii",
     "injection", "context_injection", "question_pii", "prompt_leak", "toxicity", "question_toxicity", "acl",
+    "intent", "reopen",
 )  # fmt: skip
 """Closed set of the `check` label, with OPTIONAL_CHECKS."""
 
@@ -100,12 +103,18 @@ METRICS: dict[str, Metric] = {
                ("release", "source")),
         Metric("sft_quality_escalations_total", "counter",
                "Answers of the cheaper model that did not pass, so that a stronger one was asked", ("release",)),
-        Metric("sft_quality_drift_score", "gauge", "Effect size of drift", ("release", "component")),
+        Metric("sft_quality_drift_score", "gauge", "Drift as an effect size: spreads of ordinary windows", ("release", "component")),
         Metric("sft_quality_feedback_total", "counter", "Thumbs given by users", ("release", "thumb")),
         Metric("sft_quality_human_labels", "gauge", "Answers of the release that people have labelled", ("release",)),
         Metric("sft_quality_hallucination_corrected_ratio", "gauge",
                "Hallucination rate corrected by at least 30 labels of people, with its 95 % bounds",
                ("release", "bound")),
+        Metric("sft_quality_drift_state", "gauge", "0 steady or learning, 1 signal, 2 alarm; absent while unavailable",
+               ("release", "component")),
+        Metric("sft_quality_intent_answers_total", "counter",
+               "Answers to questions of key intents: good, bad, or unknown (not checked)",
+               ("release", "intent", "result")),
+        Metric("sft_quality_intent_minimum_ratio", "gauge", "Least share of good answers of a key intent", ("intent",)),
         Metric("sft_quality_reopens_total", "counter", "Questions asked again within 24 h", ("release",)),
         Metric("sft_cost_usd_total", "counter", "Cost of inference", ("release",)),
         Metric("sft_cost_inferences_total", "counter", "Inferences whose cost is known", ("release",)),

@@ -42,6 +42,9 @@ class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
     truncated: bool
     roles: str = ""
     tenant: str = ""
+    session: str = ""
+    exchange_id: str = ""
+    wall_s: float = 0.0
 
 
 class Ready(msgspec.Struct, tag="r", array_like=True, frozen=True):
@@ -65,11 +68,27 @@ class Done(msgspec.Struct, tag="d", array_like=True, frozen=True):
     judge_usd: float = 0.0
 
 
+class DriftNews(msgspec.Struct, tag="m", array_like=True, frozen=True):
+    """What a component of a release looks like after a window. effect: spreads of ordinary windows, None: not known.
+
+    size: share of strangers (query) or the move in deviations of single values. state: learning | unavailable | steady |
+    signal | alarm. clusters: those that moved most, with redacted examples.
+    """
+
+    release: str
+    component: str
+    effect: float | None
+    size: float
+    state: str
+    reason: str
+    clusters: tuple[str, ...] = ()
+
+
 class Beat(msgspec.Struct, tag="b", array_like=True, frozen=True):
     """Still here, nothing to do."""
 
 
-FromWorker = Ready | Done | Beat
+FromWorker = Ready | Done | DriftNews | Beat
 ToWorker = Hello | Job
 
 encode = msgspec.msgpack.Encoder().encode

@@ -21,6 +21,24 @@ DRIFT_COMPONENT = "query"
 
 
 @dataclass(frozen=True, slots=True)
+class FollowSpec:
+    """What is followed over many exchanges.
+
+    intents_path: intents.yaml, "" for none. state_dir: where a learnt drift model is kept, "" for nowhere. reopen_s: a
+    like question within this is one asked again. drift_embedder: reads questions for drift, "" for the one of the
+    checks. drift_learn: questions of stable that are learnt from at most.
+    """
+
+    intents_path: str = ""
+    state_dir: str = ""
+    reopen_s: float = 86_400.0
+    drift: bool = True
+    drift_embedder: str = ""
+    drift_learn: int = 12_000
+    drift_window: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class CheckSpec:
     """Settings of one worker.
 
@@ -36,7 +54,7 @@ class CheckSpec:
     drift_reference: file with the centroid of the baseline's questions; "" learns it from the first
         `drift_window` questions of the stable release.
     drift_window: questions per comparison.
-    safety: modes of the safety signals.
+    safety: modes of the safety signals. follow: what is told by many exchanges.
     detector, judge: the optional slower tiers, see docs/detectors.md.
     text_mode: what of an exchange's words comes back from the worker: none | redacted | full.
     """
@@ -56,11 +74,13 @@ class CheckSpec:
     safety: SafetySpec = field(default_factory=SafetySpec)
     detector: DetectorSpec | None = None
     judge: JudgeSpec | None = None
+    follow: FollowSpec = field(default_factory=FollowSpec)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Checks that are on, in the order of `slo.metric_names.CHECKS`."""
         off = set() if self.drift else {"query_drift"}
+        off |= {"intent", "reopen"}  # these speak of some questions only
         off |= set() if self.pii and self.safety.pii_answer != "off" else {"pii"}
         modes = {
             "injection": self.safety.injection_question,

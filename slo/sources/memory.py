@@ -92,8 +92,12 @@ class MemorySource:
 
     def feedback(self, release: str, up: bool) -> None:
         """Count one thumb. Thumbs carry no route, so objectives limited to routes do not see them."""
+        self.note(THUMBS_UP, release, not up)
+
+    def note(self, indicator: str, release: str, bad: bool) -> None:
+        """Count one event that comes apart from its exchange: a thumb, a question asked again, a key intent's answer."""
         now_s = self._clock.now_s()
-        self._release(release, now_s).books[()].window(THUMBS_UP).add(now_s, not up, 1)
+        self._release(release, now_s).books[()].window(indicator).add(now_s, bad, 1)
 
     def _count(self, release: ReleaseBooks, votes: list[Vote], exchange: Exchange, now_s: float, weight: float) -> None:
         session, route = exchange.session, exchange.route

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from guard.checks.lexicon import normalise, terms, words
+from guard.checks.lexicon import is_cjk, normalise, terms, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ HOLE_COUNT = 2
 GROUPS = 40
 SHARE = 0.1
 """The share of strangers that the window statistic is best at."""
+SHARPNESS = 0.7
 CLIP = 4.0
 LOGIT_MIN, LOGIT_MAX = -8.0, 5.0
 RIDGE = 1.0
@@ -59,15 +60,38 @@ def plain(question: str) -> str:
     return " ".join(words(normalise(question).lower()))
 
 
-def codes(question: str) -> tuple[frozenset[int], frozenset[int]]:
-    """Hashed terms and hashed pairs of neighbours: what was said without the words themselves."""
-    found = terms(words(normalise(question).lower()))
+Coded = tuple[frozenset[int], frozenset[int]]
+
+
+def codes(question: str) -> Coded:
+    """Hashed words (bigrams of Chinese) and hashed pairs of neighbours: what was said, without the words themselves."""
+    found: list[str] = []
+    for word in words(normalise(question).lower()):
+        found += terms([word]) if is_cjk(word) else [word]
     pairs = zip(found, found[1:], strict=False)
     return frozenset(map(_code, found)), frozenset(_code(f"{a}\x1f{b}") for a, b in pairs)
 
 
 def _code(text: str) -> int:
     return crc32(text.encode("utf-8", "surrogatepass"))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Words of the reference by how many questions have them, and pairs of neighbours; hashed."""
+
+    count: int
+    words: dict[int, int]
+    pairs: frozenset[int]
+
+
+def seen_in(coded: Iterable[Coded]) -> Seen:
+    """Add up."""
+    both = list(coded)
+    counts: Counter[int] = Counter()
+    for found, _ in both:
+        counts.update(found)
+    return Seen(len(both), dict(counts), frozenset().union(*(p for _, p in both)))
 
 
 @dataclass(slots=True)
@@ -79,8 +103,7 @@ class Novelty:
 
     fingerprints: tuple[str, ...]
     spaces: tuple[Matrix, ...]
-    terms: frozenset[int]
-    pairs: frozenset[int]
+    seen: Seen
     centre: Matrix
     scale: Matrix
     weights: Matrix
@@ -93,12 +116,12 @@ class Novelty:
     spread: tuple[float, float, float, float]  # mean and deviation of both sums over ordinary windows
     limits: tuple[float, float, float]  # of the effect: passed by 5 %, 1 % and 0.01 % of ordinary windows
 
-    def features(self, vectors: Sequence[Matrix], coded: Sequence[tuple[frozenset[int], frozenset[int]]]) -> Matrix:
+    def features(self, vectors: Sequence[Matrix], coded: Sequence[Coded]) -> Matrix:
         """One row per question; vectors: (count, dim) per space."""
         import numpy as np
 
         columns = [column for v, space in zip(vectors, self.spaces, strict=True) for column in _nearest(v @ space.T)]
-        columns += _unseen(coded, self.terms, self.pairs)
+        columns += _wording(coded, self.seen)
         found: Matrix = np.stack(columns, axis=1).astype(np.float32)
         return found
 
@@ -114,11 +137,9 @@ class Novelty:
         """One window: its questions' logits and their vectors in the first space, shape (count, dim)."""
         import numpy as np
 
-        sums = _sums(logits, vectors @ vectors.T)
-        mean_a, deviation_a, mean_b, deviation_b = self.spread
-        effect = ((sums[0] - mean_a) / deviation_a + (sums[1] - mean_b) / deviation_b) / np.sqrt(2.0)
+        effect = _effect(_sums(logits, vectors @ vectors.T), self.spread)
         over = float(np.mean(logits > self.stranger_logit))
-        return Window(float(effect), max(0.0, (over - 0.05) / 0.95), len(logits))
+        return Window(effect, max(0.0, (over - 0.05) / 0.95), len(logits))
 
 
 def fit(
@@ -144,44 +165,54 @@ def fit(
     spaces = tuple(np.ascontiguousarray(v[:cut], dtype=np.float32) for v in vectors)
     later = [np.asarray(v[cut:], dtype=np.float32) for v in vectors]
     near = [v @ space.T for v, space in zip(later, spaces, strict=True)]
-    ordinary = _columns(near, coded[cut:], *_seen(coded[:cut]))
+    seen = seen_in(coded[:cut])
+    ordinary = _columns(near, coded[cut:], seen)
     groups, of_group = _grouped(spaces[0], min(GROUPS, cut // 20), chance)
-    strangers = _strangers(near, coded, cut, groups, of_group, (later[0] @ groups.T).argmax(axis=1))
+    holes = _strangers(near, coded, cut, groups, of_group, (later[0] @ groups.T).argmax(axis=1))
     centre, scale = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
+    strangers = np.concatenate([features for _, features in holes])
     weights = _logistic(*(np.clip((f - centre) / scale, -CLIP, CLIP) for f in (ordinary, strangers)))
     shown = examples if examples is not None else questions
     model = Novelty(
-        fingerprints, spaces, *_seen(coded[:cut]), centre, scale, weights, groups,
+        fingerprints, spaces, seen, centre, scale, weights, groups,
         np.bincount(of_group, minlength=len(groups)) / cut, _examples(spaces[0], groups, shown), 0.0,
         len(later[0]), window, (0.0, 1.0, 0.0, 1.0), (0.0, 0.0, 0.0),
     )  # fmt: skip
     logits = model.logits(ordinary)
     model.stranger_logit = float(np.quantile(logits, 0.95))
-    _calibrate(model, logits, later[0], chance)
+    picks = [chance.choice(len(logits), min(window, len(logits)), replace=False) for _ in range(WINDOWS)]
+    model.spread, model.limits = _calibrated(logits, later[0] @ later[0].T, picks)
     return model
 
 
-def _calibrate(model: Novelty, logits: Matrix, vectors: Matrix, chance: np.random.Generator) -> None:
-    """Mean, spread and limits over windows drawn from ordinary questions.
+Spread = tuple[float, float, float, float]
 
-    The questions they are drawn from are a sample themselves: the deviation grows by sqrt(1 + window / questions).
+
+def _calibrated(logits: Matrix, likeness: Matrix, picks: Sequence[Any]) -> tuple[Spread, tuple[float, float, float]]:
+    """Mean and deviation of both sums over windows drawn from ordinary questions, and the limits of the effect.
+
+    The questions they are drawn from are a sample themselves: the deviation grows by sqrt(1 + window / questions), and
+    windows drawn from few of them without replacement are more alike than those to come.
     """
     import numpy as np
 
-    likeness = vectors @ vectors.T
-    size = min(model.window, len(logits))
-    picks = [chance.choice(len(logits), size, replace=False) for _ in range(WINDOWS)]
-    # Without replacement the windows of a small sample are more alike than those to come.
-    finite = np.sqrt(max(1e-3, 1.0 - size / len(logits)))
-    wider = np.sqrt(1.0 + size / len(logits)) / max(finite, 0.3)
-    sums = np.array([_sums(logits[p], likeness[np.ix_(p, p)]) for p in picks])
-    means, deviations = sums.mean(axis=0), sums.std(axis=0) * wider + 1e-9
-    model.spread = (float(means[0]), float(deviations[0]), float(means[1]), float(deviations[1]))
-    effects = ((sums - means) / deviations).sum(axis=1) / np.sqrt(2.0) * wider
-    deviation = float(effects.std()) + 1e-9
+    share = len(picks[0]) / len(logits)
+    wider = np.sqrt(1.0 + share) / max(np.sqrt(max(0.0, 1.0 - share)), 0.3)
+    found = np.array([_sums(logits[p], likeness[np.ix_(p, p)]) for p in picks])
+    means, deviations = found.mean(axis=0), found.std(axis=0) * wider + 1e-9
+    spread = (float(means[0]), float(deviations[0]), float(means[1]), float(deviations[1]))
+    effects = np.array([_effect(tuple(f), spread) for f in found]) * wider
     drawn = (np.quantile(effects, 0.95), np.quantile(effects, 0.99), effects.max())
-    a, b, c = (max(float(q), z * deviation) for q, z in zip(drawn, (1.645, 2.326, 3.72), strict=True))
-    model.limits = (a, b, c)
+    mean, deviation = float(effects.mean()), float(effects.std())
+    a, b, c = (max(float(q), mean + z * deviation) for q, z in zip(drawn, (1.645, 2.326, 3.72), strict=True))
+    return spread, (a, b, c)
+
+
+def _effect(sums: Sequence[float], spread: Spread) -> float:
+    """Strangers may be many and different, or like each other: the larger of the first sum and of both together."""
+    ratio = (sums[0] - spread[0]) / spread[1]
+    alike = (sums[1] - spread[2]) / spread[3]
+    return float(max(ratio, (ratio + alike) / 2.0**0.5))
 
 
 def _sums(logits: Matrix, likeness: Matrix) -> tuple[float, float]:
@@ -189,11 +220,11 @@ def _sums(logits: Matrix, likeness: Matrix) -> tuple[float, float]:
     import numpy as np
 
     clipped = np.clip(logits, LOGIT_MIN, LOGIT_MAX)
-    ratio = np.log(1.0 - SHARE + SHARE * np.exp(clipped)).mean()
-    strange = 1.0 / (1.0 + np.exp(-logits))
-    alike = np.maximum(likeness, 0.0) ** 2
+    ratio = float(np.log(1.0 - SHARE + SHARE * np.exp(clipped)).mean())
+    strange = 1.0 / (1.0 + np.exp(-SHARPNESS * np.clip(logits, -30.0, 30.0)))
+    alike = np.maximum(likeness, 0.0) ** 3
     np.fill_diagonal(alike, 0.0)
-    return float(ratio), float(strange @ alike @ strange) / len(logits)
+    return ratio, float(strange @ alike @ strange) / len(logits)
 
 
 def _nearest(cosines: Matrix) -> tuple[Matrix, Matrix]:
@@ -205,30 +236,27 @@ def _nearest(cosines: Matrix) -> tuple[Matrix, Matrix]:
     return 1.0 - top.max(axis=1), 1.0 - top.mean(axis=1)
 
 
-def _seen(coded: Iterable[tuple[frozenset[int], frozenset[int]]]) -> tuple[frozenset[int], frozenset[int]]:
-    both = list(coded)
-    return frozenset().union(*(t for t, _ in both)), frozenset().union(*(p for _, p in both))
-
-
-def _unseen(
-    coded: Sequence[tuple[frozenset[int], frozenset[int]]], seen: frozenset[int], seen_pairs: frozenset[int]
-) -> list[Any]:
-    """Share of terms and of pairs that are not in the reference; short questions weigh less."""
+def _wording(coded: Sequence[Coded], seen: Seen) -> list[Any]:
+    """Share of words and of pairs that are not in the reference, mean rarity of the words, length."""
     import numpy as np
 
-    single = np.array([len(t - seen) / (len(t) + 1) for t, _ in coded])
-    double = np.array([len(p - seen_pairs) / (len(p) + 1) for _, p in coded])
-    return [single, double]
+    log_all, known = np.log(1.0 + seen.count), seen.words
+    rarity = [
+        float(np.mean([log_all - np.log(1.0 + known.get(w, 0)) for w in found])) if found else 0.0 for found, _ in coded
+    ]
+    return [
+        np.array([sum(w not in known for w in found) / (len(found) + 2) for found, _ in coded]),
+        np.array([len(pairs - seen.pairs) / (len(pairs) + 1) for _, pairs in coded]),
+        np.array(rarity),
+        np.array([np.log1p(len(found)) for found, _ in coded]),
+    ]
 
 
-def _columns(
-    near: Sequence[Matrix], coded: Sequence[tuple[frozenset[int], frozenset[int]]], seen: frozenset[int],
-    seen_pairs: frozenset[int],
-) -> Matrix:  # fmt: skip
+def _columns(near: Sequence[Matrix], coded: Sequence[Coded], seen: Seen) -> Matrix:
     import numpy as np
 
     columns = [column for cosines in near for column in _nearest(cosines)]
-    found: Matrix = np.stack([*columns, *_unseen(coded, seen, seen_pairs)], axis=1).astype(np.float32)
+    found: Matrix = np.stack([*columns, *_wording(coded, seen)], axis=1).astype(np.float32)
     return found
 
 
@@ -248,10 +276,9 @@ def _grouped(vectors: Matrix, count: int, chance: np.random.Generator) -> tuple[
 
 
 def _strangers(
-    near: Sequence[Matrix], coded: Sequence[tuple[frozenset[int], frozenset[int]]], cut: int, groups: Matrix,
-    of_group: Any, of_later: Any,
-) -> Matrix:  # fmt: skip
-    """Features of calibration questions whose own groups were taken out of the reference."""
+    near: Sequence[Matrix], coded: Sequence[Coded], cut: int, groups: Matrix, of_group: Any, of_later: Any
+) -> list[tuple[Any, Matrix]]:
+    """(which, features) of calibration questions whose own groups were taken out of the reference, by group."""
     import numpy as np
 
     found = []
@@ -260,9 +287,10 @@ def _strangers(
         out = np.argsort(-(groups @ groups[group]))[:HOLE_COUNT]
         kept = np.flatnonzero(~np.isin(of_group, out))
         if len(mine) and len(kept) >= NEAREST:
-            seen = _seen(coded[i] for i in kept)
-            found.append(_columns([n[np.ix_(mine, kept)] for n in near], [coded[cut + i] for i in mine], *seen))
-    return np.concatenate(found)
+            seen = seen_in(coded[i] for i in kept)
+            columns = _columns([n[np.ix_(mine, kept)] for n in near], [coded[cut + int(i)] for i in mine], seen)
+            found.append((mine, columns))
+    return found
 
 
 def _logistic(ordinary: Matrix, strangers: Matrix) -> Matrix:
