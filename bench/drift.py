@@ -165,14 +165,14 @@ def _delays(model: Novelty, ours: _Scored, theirs: _Scored, count: int, chance: 
 
 def _week(effects: Matrix, model: Novelty) -> float:
     alarm = Alarm(model.limits)
-    return float(any([alarm.take(float(e)) == "alarm" for e in effects]))
+    return float("alarm" in {alarm.take(float(e)) for e in effects})
 
 
 def table_of(rows: list[Row], share: float) -> str:
     """Markdown."""
     head = (
         "| traffic, shift | read by | false signals | found within 200 | mean max-cosine: false / found | "
-        "false alarms | alarm within 200 / 400 | median delay | weeks with an alarm |\n|---|---|---|---|---|---|---|---|---|"
+        "false alarms | alarm within 200 / 400 | median delay | weeks with an alarm |\n" + "|---" * 9 + "|"
     )
     lines = [
         f"| {r.scene} | {r.reader} | {r.false_signal_ratio:.1%} | {r.found_ratio:.1%} | "

@@ -36,10 +36,11 @@ def english(data: Path) -> list[Scene]:
     domains = json.loads((folder / "clinc_domains.json").read_text())
     for domain in ("travel", "utility"):
         inside = set(domains[domain])
+        new = [r["text"] for r in val if r["intent"] in inside]
         scenes.append(
             Scene(
                 f"domain {domain}", "en", [r["text"] for r in train if r["intent"] not in inside],
-                [r["text"] for r in val if r["intent"] not in inside], [r["text"] for r in val if r["intent"] in inside],
+                [r["text"] for r in val if r["intent"] not in inside], new,
             )
         )  # fmt: skip
     return scenes

@@ -27,7 +27,7 @@ FAILOPEN_REASONS = frozenset({
     "invalid", "unavailable", "open", "crashed", "restarted", "quarantined", "stalled", "missing", "expired", "auth",
     "garbage", "reset", "closed", "anomaly",
     # which recorder or loop of our own failed
-    "prometheus", "windows", "recent", "labels", "cache", "cache_care", "cache_figures",
+    "prometheus", "windows", "recent", "labels", "quality", "probes", "cache", "cache_care", "cache_figures",
     "exchange_log", "otel", "fleet_windows", "release", "outbox", "lag", "alertmanager",
 })  # fmt: skip
 
@@ -35,6 +35,7 @@ CLOSED: dict[str, frozenset[str]] = {
     "outcome": frozenset(o.value for o in Outcome),
     "cache": frozenset(c.value for c in CacheStatus),
     "check": frozenset((*CHECKS, *OPTIONAL_CHECKS)),
+    "component": frozenset({"query", "retrieval", "answer", "kb", "language"}),
     "thumb": frozenset({"up", "down"}),
     "type": frozenset({"input", "output"}),
     "arm": frozenset({"stable", "canary"}),
@@ -46,6 +47,8 @@ CLOSED: dict[str, frozenset[str]] = {
 
 CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
     ("sft_quality_checks_total", "result"): frozenset(r.value for r in CheckResult),
+    ("sft_quality_intent_answers_total", "result"): frozenset({"good", "bad", "unknown"}),
+    ("sft_quality_probes_total", "result"): frozenset({"hit", "miss", "unknown", "failed"}),
     ("sft_quality_retrievals_total", "result"): frozenset({"hit", "zero_hit", "error"}),
     ("sft_quality_answers_total", "source"): frozenset({
         "RULE", "KB", "MODEL", "CLOUD_FT", "LOCAL_LORA", "REFUSAL",

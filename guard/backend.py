@@ -15,7 +15,6 @@ from guard.admin.backend import (
     CommandResult,
     ConfigView,
     DriftReport,
-    DriftRow,
     ExchangeList,
     Gate,
     GateData,
@@ -24,6 +23,7 @@ from guard.admin.backend import (
     IncidentDetail,
     IncidentList,
     Part,
+    QualityReport,
     Readiness,
     ReleaseCommand,
     ReleaseStatus,
@@ -37,6 +37,7 @@ from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
 from guard.coverage import check_coverage, corrected_row
+from guard.quality_views import drift_rows, quality_gauges, quality_report
 from guard.release.controller import Controller
 from guard.release.incident import postmortem
 from guard.release.plan import parse_plan
@@ -82,8 +83,7 @@ class GuardBackend:
         yield from guard_rows(guard)
         yield from state_rows(self._controller.state, guard.last_rollbacks)
         yield from objective_rows(guard.rules.slos, self._releases(), guard.memory)
-        for release, finding in guard.recent.drift().items():
-            yield "sft_quality_drift_score", {"release": release, "component": "query"}, finding.score
+        yield from quality_gauges(guard)
         if guard.pipeline is not None:
             stats = guard.pipeline.stats()
             yield "sft_guard_check_queue_length", {}, float(stats.queue_length)
@@ -241,12 +241,12 @@ class GuardBackend:
         return postmortem(found) if found else None
 
     def drift(self) -> DriftReport:
-        """Query drift of each release; other components are not measured yet."""
-        rows = tuple(
-            DriftRow(release, "query", finding.score, finding.result.value, finding.reason)
-            for release, finding in self._guard.recent.drift().items()
-        )
-        return DriftReport(rows)
+        """Every component of each release, as its last whole window said; before one, what it waits for."""
+        return DriftReport(drift_rows(self._guard))
+
+    def quality(self) -> QualityReport:
+        """Key intents, questions asked again, thumbs, probes."""
+        return quality_report(self._guard)
 
     def baseline(self) -> BaselineInfo:
         """The baseline in use, or why there is none."""

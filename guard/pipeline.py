@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Protocol
 
-from guard.checks.frames import Done, Hello, Job, Ready, Splitter, decode_from_worker, frame
+from guard.checks.frames import Done, DriftNews, Hello, Job, Ready, Splitter, decode_from_worker, frame
 from guard.checks.spec import CheckSpec
 from guard.ports import Capture, CheckedSink, ExchangeText, Route
 from slo.clock import Clock
@@ -57,6 +57,7 @@ RECEIVE_BYTES = 1 << 18
 RECENT_COUNT = 1000
 
 
+DRIFT_NEWS_COUNT = 80
 _BUT_FINDINGS = attrgetter(*[f.name for f in fields(Exchange)][:-1])
 _EXCHANGE: Callable[..., Exchange] = Exchange
 assert fields(Exchange)[-1].name == "findings"
@@ -165,6 +166,7 @@ class WorkerPipeline:
         self._writing = self._pump_due = self._stopping = self._ready = self._ending = False
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self.drift_news: dict[tuple[str, str], DriftNews] = {}  # the last of each release and component
         self._idle = asyncio.Event()
         self._idle.set()
         self._heard_s = 0.0
@@ -192,7 +194,7 @@ class WorkerPipeline:
         data = frame(
             Job(job_id, self._routes.get(capture.route, capture.route), exchange.release, exchange.arm, capture.request,
                 capture.response, capture.response_headers, capture.stream, capture.truncated, capture.roles,
-                exchange.tenant)
+                exchange.tenant, exchange.session, exchange.exchange_id, exchange.wall_s, capture.reference)
         )  # fmt: skip
         self._waiting.append(_Item(exchange, job_id, data, self._clock.now_s()))
         self._bytes += len(data)
@@ -281,6 +283,10 @@ class WorkerPipeline:
                 return
             if isinstance(message, Done):
                 self._finished(message)
+            elif isinstance(message, DriftNews):
+                self.drift_news[message.release, message.component] = message
+                while len(self.drift_news) > DRIFT_NEWS_COUNT:
+                    del self.drift_news[next(iter(self.drift_news))]
             elif isinstance(message, Ready):
                 self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
                 self._blind = message.blind

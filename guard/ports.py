@@ -154,6 +154,7 @@ class Capture:
     stream: bool
     truncated: bool
     roles: str = ""  # x-guard-roles of the request
+    reference: str = ""  # the right answer, where the guard asked a question of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from exporters.fanout import Fanout
 from guard.cache.care import CacheCare
 from guard.pipeline import WorkerPipeline
 from guard.ports import Capture, ExchangeText
+from guard.probing.runner import ProbeRunner
 from slo.sources.memory import MemorySource
 from slo.types import Exchange
 
@@ -32,9 +33,13 @@ class CheckedSink:
 
     def __init__(self, fanout: Fanout, care: CacheCare | None = None) -> None:
         self._fanout, self._care = fanout, care
+        self.probes: ProbeRunner | None = None
 
     def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
         """Record the findings and, in the log, the words; those of the guard's own requests go to the cache alone."""
+        if self.probes is not None and self.probes.is_probe(exchange):
+            self.probes.checked(exchange)
+            return
         if self._care is not None and self._care.is_quiet(exchange):
             self._care.quiet_checked(exchange)
             return

@@ -32,10 +32,13 @@ from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.fleet_windows import fleet_source
 from guard.human_labels import HumanLabels
+from guard.follow_settings import follow_spec, intents_of
 from guard.judge import LOOP_LAG_S, SloJudge, Vitals
 from guard.outside import OutsideAlerts
 from guard.pipeline import PipelineLimits, WorkerPipeline
+from guard.probing.build import probe_runner
 from guard.proxy import DataPath
+from guard.quality import QualityRecorder
 from guard.recent import RecentExchanges
 from guard.release.alertmanager import AlertmanagerPoster
 from guard.release.chat import ChatSender
@@ -109,7 +112,9 @@ class Guard:
         self.exchange_log = self._exchange_log()
         cached = file.cache is not None and file.cache.enabled
         self.cache = GuardCache(settings, self.exporter, self.clock) if cached else None
+        self.quality = QualityRecorder(self.memory, self.exporter.inc, intents_of(settings))
         recorders: dict[str, Any] = {
+            "quality": self.quality,
             "prometheus": self.exporter,
             "windows": WindowsRecorder(self.memory),
             "recent": self.recent,
@@ -126,10 +131,12 @@ class Guard:
             self.kept_care = KeptCare(settings, self.cache.answers, self.split, self.exporter, self.clock)
             recorders["cache"] = self.cache.answers
             recorders["cache_care"] = self.kept_care.care
+            self.quality.source_of = self.cache.answers.source_of
             self.exporter.gauge_source(self.kept_care.care.gauges)
             self.exporter.gauge_source(self.cache.gauges)
         self.fanout = Fanout(recorders, self._recorder_failed)
         self.safety = safety_spec(settings)
+        self._checked_sink = CheckedSink(self.fanout, self.kept_care.care if self.kept_care is not None else None)
         self.pipeline = self._pipeline()
         self.data_path = DataPath(
             settings.routes,
@@ -155,6 +162,7 @@ class Guard:
         if self.kept_care is not None:
             sick = lambda: self.vitals.last_lag_s > LOOP_LAG_S  # noqa: E731 - a question, asked twice a second
             self.kept_care.connect(self.data_path, self.pipeline, self.exporter, sick)
+        self.probes = self._checked_sink.probes = probe_runner(self)
         self.journal = Journal(settings.state_dir, on_fault=self._disk_fault)
         self.alerts = AlertStore(settings.state_dir, self.clock.wall_s())
         self.outside = OutsideAlerts(self.rules.outside, self.alerts.known, self.clock)
@@ -221,6 +229,8 @@ class Guard:
         if self.fleet is not None:
             self._background("fleet_windows", self.fleet.run())
         self._background("release", self.controller.run())
+        if self.probes is not None:
+            self._background("probes", self.probes.run())
         self._background("outbox", self.outbox.run())
         self._background("kb_facts", self.kb_facts.run())
         self._background("windows", self._save_windows())
@@ -388,11 +398,12 @@ class Guard:
             judge=judge_spec(self.settings, self.rules.prices),
             text_mode=self.settings.file.exchange_log.text,
             endpoint=endpoint_spec(self.settings),
+            follow=follow_spec(self.settings),
         )
         return WorkerPipeline(
             spec,
             self.settings.routes,
-            CheckedSink(self.fanout, self.kept_care.care if self.kept_care is not None else None),
+            self._checked_sink,
             self.exporter,
             self.clock,
             limits=PipelineLimits(pending_count=checks.queue, pending_bytes=checks.queue_bytes),
@@ -504,6 +515,7 @@ class Guard:
 
     def _thumb(self, release: str, up: bool) -> None:
         self.memory.feedback(release, up)
+        self.quality.thumb(release, up)
         self.exporter.inc("sft_quality_feedback_total", {"release": release, "thumb": "up" if up else "down"})
 
     def _flag(self, exchange_id: str) -> None:

@@ -34,6 +34,7 @@ from guard.admin.backend import (
     Health,
     IncidentDetail,
     IncidentList,
+    QualityReport,
     Readiness,
     ReleaseCommand,
     ReleaseStatus,
@@ -204,6 +205,11 @@ def _reading(app: FastAPI, backend: AdminBackend) -> None:
     async def drift() -> Response:
         """Drift per component."""
         return _json(backend.drift())
+
+    @app.get("/api/v1/quality", response_model=QualityReport)
+    async def quality() -> Response:
+        """Key intents, questions asked again, thumbs and probes by release."""
+        return _json(backend.quality())
 
     @app.get("/api/v1/baseline", response_model=BaselineInfo)
     async def baseline() -> Response:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from guard.probing.results import ProbeRow
+from guard.quality_rows import IntentRow, UserRow
 from guard.release.aftermath import Aftermath
 from guard.release.incident import Difference, Evidence, Exemplar, TimelineEntry
 
@@ -256,13 +258,27 @@ class IncidentDetail:
 
 @dataclass(frozen=True, slots=True)
 class DriftRow:
-    """Drift of one component, as an effect size. score None: not measured."""
+    """Drift of one component. score: effect size, in spreads of ordinary windows; None: not measured.
+
+    state: unavailable | learning | steady | signal | alarm. clusters: the questions that moved most, redacted.
+    """
 
     release: str
     component: str
     score: float | None
     state: str = "unknown"
     reason: str = ""
+    clusters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """What users make of the answers since the start, and what the last round of probes found."""
+
+    intents: tuple[IntentRow, ...] = ()
+    users: tuple[UserRow, ...] = ()
+    probes: tuple[ProbeRow, ...] = ()
+    probes_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +441,7 @@ class AdminBackend(Protocol):
         ...
 
     def drift(self) -> DriftReport: ...
+    def quality(self) -> QualityReport: ...
     def baseline(self) -> BaselineInfo: ...
     def config(self) -> ConfigView: ...
 

@@ -34,17 +34,17 @@ Ended = Callable[[Exchange, Capture | None], None]
 class QuietPath:
     """What a passage asks of its path, for requests that no client waits for. One per process.
 
-    path: the data path whose upstreams are used.
+    path: the data path whose upstreams are used. prefix: of the exchange ids, by which they are told from users'.
     """
 
-    def __init__(self, path: DataPath) -> None:
+    def __init__(self, path: DataPath, prefix: bytes = b"quiet-") -> None:
         self._path = path
         self.retries = RetryBudget(ratio=0.0, reserve=1.0)
         self.now_s, self.wall_s = path.now_s, path.wall_s
         self._active: dict[Passage, Ended] = {}
         self._count = 0
         # Replicas and restarts share one store: a flag on one of these answers must not hit another.
-        self._id_prefix = b"quiet-%s" % os.urandom(6).hex().encode()
+        self._id_prefix = prefix + b"%s" % os.urandom(6).hex().encode()
         self._ticking: asyncio.TimerHandle | None = None
 
     def ask(self, request: CacheRequest, target: Target, arm: str, epoch: int, ended: Ended) -> Passage | None:
@@ -111,6 +111,7 @@ class _Bound:
 
     cache = None
     trace = None
+    screen = None  # what we ask ourselves was let in when a user asked it, or is our own
     draining = False
 
     def __init__(self, quiet: QuietPath, assignment: Assignment) -> None:

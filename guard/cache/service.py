@@ -345,6 +345,10 @@ class AnswerCache:
         if len(self._source_of) > REMEMBERED_COUNT:
             self._source_of.popitem(last=False)
 
+    def source_of(self, exchange_id: str) -> str | None:
+        """The exchange whose stored answer a hit gave; None when it is not remembered."""
+        return self._source_of.get(exchange_id)
+
     # Taking back -----------------------------------------------------------------------------------------------------
 
     def flag(self, exchange_id: str) -> bool:

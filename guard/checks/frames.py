@@ -45,6 +45,7 @@ class Job(msgspec.Struct, tag="j", array_like=True, frozen=True):
     session: str = ""
     exchange_id: str = ""
     wall_s: float = 0.0
+    reference: str = ""
 
 
 class Ready(msgspec.Struct, tag="r", array_like=True, frozen=True):
@@ -71,8 +72,8 @@ class Done(msgspec.Struct, tag="d", array_like=True, frozen=True):
 class DriftNews(msgspec.Struct, tag="m", array_like=True, frozen=True):
     """What a component of a release looks like after a window. effect: spreads of ordinary windows, None: not known.
 
-    size: share of strangers (query) or the move in deviations of single values. state: learning | unavailable | steady |
-    signal | alarm. clusters: those that moved most, with redacted examples.
+    size: share of strangers (query) or the move in deviations of single values. state: learning |
+    unavailable | steady | signal | alarm. clusters: those that moved most, with redacted examples.
     """
 
     release: str

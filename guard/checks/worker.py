@@ -15,11 +15,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from guard.checks.detector_link import DetectorLink
-from guard.checks.frames import Beat, Done, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
+from guard.checks.frames import Beat, Done, DriftNews, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
 from guard.checks.grounding import read_claims
 from guard.checks.lexicon import is_cjk
 from guard.checks.opinion import Detector, Question
@@ -27,6 +27,7 @@ from guard.checks.opinions import Opinions, replace_done, worth_asking
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted, stored_text
+from guard.following.follower import Facts, Follower
 from guard.ports import ExchangeText, Route
 from guard.safety.acl import roles_of
 from guard.wire.dialects import DIALECTS
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from rag.embedding import Embedder
 
 log = logging.getLogger("guard.checks")
+
+OWN_PREFIXES = ("quiet-", "probe-")
+"""Exchange ids of requests that the guard asks itself."""
 
 BEAT_S = 2.0
 RETEST_S = 3600.0
@@ -64,11 +68,12 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._routes: tuple[Route, ...] = ()
         self._suite: CheckSuite | None = None
-        self._news: deque[Ready] = deque()
+        self._news: deque[Ready | DriftNews] = deque()
         self._retest_at_s = clock.now_s() + RETEST_S
         self._beat_at_s = clock.now_s() + BEAT_S
         self._embed_again_s = 0.0
         self._opinions: Opinions | None = None
+        self._follower: Follower | None = None
         self._told: Ready | None = None
         self._read: ExchangeText | None = None  # words of the job answered last; None when they could not be read
 
@@ -114,6 +119,7 @@ class Worker:
             self._news.append(Ready(f"checks off: {error}", str(error)))
             return
         self._opinions = load_opinions(message.spec, self._clock)
+        self._follower = load_follower(message.spec)
         self._tell_state(self._suite)
         if message.spec.embedder != "none":
             self._suite.embedder_pending = True
@@ -191,6 +197,8 @@ class Worker:
             text = DIALECTS[route.adapter].extract_text(
                 route, job.request, job.response, job.response_headers, job.stream
             )
+            if job.reference:
+                text = replace(text, reference=job.reference)
             began_s = self._clock.now_s()
             busy = len(self._jobs) >= BUSY_COUNT or began_s < self._embed_again_s
             busy = busy and not (suite.semantic is not None and suite.semantic.every_answer)
@@ -199,12 +207,35 @@ class Worker:
             if not busy:
                 ended_s = self._clock.now_s()
                 self._embed_again_s = ended_s + (ended_s - began_s) * (1.0 / EMBED_SHARE - 1.0)
+            findings = (*findings, *self._follow(text, job, findings, suite.semantic, busy=busy))
             self._read = text
             stored, count = stored_text(text, suite.spec.text_mode)
             return Done(job.job_id, redacted(findings), stored, count)
         except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.
             log.warning("exchange could not be checked: %s", type(error).__name__)
             return Done(job.job_id, unavailable(f"text not readable ({type(error).__name__})", suite.spec.names), None)
+
+    def _follow(
+        self, text: ExchangeText, job: Job, findings: tuple[Finding, ...], semantic: Semantic | None, *, busy: bool
+    ) -> list[Finding]:
+        """What this exchange says together with those before it; requests of the guard's own are left out."""
+        follower = self._follower
+        if follower is None or job.exchange_id.startswith(OWN_PREFIXES):
+            return []
+        follower.embed_with(semantic)
+        facts = Facts(job.exchange_id, job.wall_s, job.release, job.arm == "stable", job.session)
+        found, news = follower.follow(text, facts, findings, busy=busy)
+        self._news.extend(news)
+        return found
+
+
+def load_follower(spec: CheckSpec) -> Follower | None:
+    """None where numpy is broken or intents.yaml was changed into something wrong; the checks go on."""
+    try:
+        return Follower(spec.follow)
+    except Exception as error:  # as above: following is less than checking
+        log.warning("key intents, reopens and drift are off: %s", " ".join(str(error).split())[:300])
+        return None
 
 
 def unavailable(reason: str, checks: Iterable[str] = CHECKS) -> tuple[Finding, ...]:

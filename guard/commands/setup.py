@@ -98,7 +98,9 @@ def _check_file(path: Path) -> tuple[str, list[Path]]:
         file = settings.file
         parse_plan(written_plan(settings), f"{path}: release.plan")
         safety_spec(settings)
-        named = [file.slo, file.prices, file.checks.rules]
+        named = [file.slo, file.prices, file.checks.rules, file.checks.intents]
+        if file.checks.probes is not None and file.checks.probes.file.suffix != ".jsonl":
+            named.append(file.checks.probes.file)
         return "guard", [settings.resolve(p) for p in named if p is not None]
     if "objectives" in document or "preset" in document:
         load_slo_file(path)
@@ -111,8 +113,20 @@ def _check_file(path: Path) -> tuple[str, list[Path]]:
 
         load_rules(path)
         return "rules", []
+    if "intents" in document:
+        from guard.following.intents_file import load_intents
+
+        load_intents(path)
+        return "intents", []
+    if "probes" in document:
+        from guard.probing.probes_file import load_probes
+
+        load_probes(path)
+        return "probes", []
     raise ConfigError(
-        path.name, ", ".join(map(str, document))[:80], "not a guard, slo, price or rules file: no key of them is in it"
+        path.name,
+        ", ".join(map(str, document))[:80],
+        "not a guard, slo, price, rules, intents or probes file: no key of them is in it",
     )
 
 

@@ -80,9 +80,9 @@ class QueryDrift:
         ours = tuple(space.embedder.fingerprint for space in self._spaces)
         if model.fingerprints != ours or model.window != self._window:
             self.problem = (
-                f"{self._file.name} was learnt with embedder {', '.join(model.fingerprints)} and windows of {model.window}, "
-                f"questions are read with {', '.join(ours)} and {self._window}: remove the file to learn anew, or set "
-                "checks.drift.embedder back"
+                f"{self._file.name} was learnt with embedder {', '.join(model.fingerprints)} and windows of "
+                f"{model.window}, questions are read with {', '.join(ours)} and {self._window}: remove the file "
+                "to learn anew, or set checks.drift.embedder back"
             )
             return
         self.model = model
@@ -159,8 +159,8 @@ class QueryDrift:
         window.logits, window.vectors = [], []
         window.shown.clear()
         reason = (
-            f"{said.effect:.1f} spreads of ordinary windows (5 % pass {model.limits[0]:.1f}), at least {said.share:.0%} of "
-            f"{said.count} questions are like none of the baseline's {len(model.spaces[0])}"
+            f"{said.effect:.1f} spreads of ordinary windows (5 % pass {model.limits[0]:.1f}), at least "
+            f"{said.share:.0%} of {said.count} questions are like none of the baseline's {len(model.spaces[0])}"
         )
         return Moved(said.effect, said.share, state, reason), clusters
 
@@ -175,7 +175,7 @@ def moved_most(model: Novelty, vectors: Any, logits: Any, questions: Sequence[st
     import numpy as np
 
     strange = np.flatnonzero(logits > model.stranger_logit)
-    found = []
+    found: list[Cluster] = []
     if len(strange):
         likeness = vectors[strange] @ vectors[strange].T
         left = set(range(len(strange)))

@@ -8,18 +8,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from guard.settings.fields import Bytes, Model, Ratio, Seconds
+from guard.settings.following import DriftSettings, ProbeSettings
 from guard.settings.safety import SafetySettings
 from guard.settings.slower_tiers import DetectorSettings, JudgeSettings
-
-
-class DriftSettings(Model):
-    """Query drift by centroid."""
-
-    reference: Path | None = Field(
-        None,
-        description="A reference or a baseline; else that of `baseline`, else learnt from the first questions.",
-    )
-    window: int = Field(200, ge=20, le=10_000, description="Questions per comparison.")
 
 
 class CheckSettings(Model):
@@ -38,6 +29,8 @@ class CheckSettings(Model):
     queue_bytes: Bytes = 8 * 2**20
     pii: bool = True
     drift: DriftSettings = DriftSettings()
+    intents: Path | None = Field(None, description="intents.yaml: key intents and how good their answers must be.")
+    probes: ProbeSettings | None = None
     safety: SafetySettings = SafetySettings()
     detector: DetectorSettings | None = Field(None, description="A model for claims in doubt; see docs/detectors.md.")
     judge: JudgeSettings | None = Field(None, description="A judging model, sampled, within a daily budget.")

@@ -95,7 +95,7 @@ class MemorySource:
         self.note(THUMBS_UP, release, not up)
 
     def note(self, indicator: str, release: str, bad: bool) -> None:
-        """Count one event that comes apart from its exchange: a thumb, a question asked again, a key intent's answer."""
+        """Count one event that comes apart from its exchange: a thumb, a question asked again, an intent's answer."""
         now_s = self._clock.now_s()
         self._release(release, now_s).books[()].window(indicator).add(now_s, bad, 1)
 

@@ -98,6 +98,9 @@ class FakeBackend:
     def drift(self) -> shapes.DriftReport:
         return shapes.DriftReport((shapes.DriftRow("r1", "query", None),))
 
+    def quality(self) -> shapes.QualityReport:
+        return shapes.QualityReport()
+
     def baseline(self) -> shapes.BaselineInfo:
         return shapes.BaselineInfo(False, "none yet; run `sft-guard baseline collect`")
 

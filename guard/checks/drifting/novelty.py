@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -68,8 +69,7 @@ def codes(question: str) -> Coded:
     found: list[str] = []
     for word in words(normalise(question).lower()):
         found += terms([word]) if is_cjk(word) else [word]
-    pairs = zip(found, found[1:], strict=False)
-    return frozenset(map(_code, found)), frozenset(_code(f"{a}\x1f{b}") for a, b in pairs)
+    return frozenset(map(_code, found)), frozenset(_code(f"{a}\x1f{b}") for a, b in pairwise(found))
 
 
 def _code(text: str) -> int:
@@ -175,7 +175,8 @@ def fit(
     shown = examples if examples is not None else questions
     model = Novelty(
         fingerprints, spaces, seen, centre, scale, weights, groups,
-        np.bincount(of_group, minlength=len(groups)) / cut, _examples(spaces[0], groups, shown), 0.0,
+        (np.bincount(of_group, minlength=len(groups)) / cut).astype(np.float32),
+        _examples(spaces[0], groups, shown), 0.0,
         len(later[0]), window, (0.0, 1.0, 0.0, 1.0), (0.0, 0.0, 0.0),
     )  # fmt: skip
     logits = model.logits(ordinary)
@@ -204,7 +205,7 @@ def _calibrated(logits: Matrix, likeness: Matrix, picks: Sequence[Any]) -> tuple
     effects = np.array([_effect(tuple(f), spread) for f in found]) * wider
     drawn = (np.quantile(effects, 0.95), np.quantile(effects, 0.99), effects.max())
     mean, deviation = float(effects.mean()), float(effects.std())
-    a, b, c = (max(float(q), mean + z * deviation) for q, z in zip(drawn, (1.645, 2.326, 3.72), strict=True))
+    a, b, c = (max(float(q), mean + z * deviation) for q, z in zip(drawn, (1.72, 2.4, 3.8), strict=True))
     return spread, (a, b, c)
 
 
@@ -287,7 +288,7 @@ def _strangers(
         out = np.argsort(-(groups @ groups[group]))[:HOLE_COUNT]
         kept = np.flatnonzero(~np.isin(of_group, out))
         if len(mine) and len(kept) >= NEAREST:
-            seen = seen_in(coded[i] for i in kept)
+            seen = seen_in(coded[int(i)] for i in kept)
             columns = _columns([n[np.ix_(mine, kept)] for n in near], [coded[cut + int(i)] for i in mine], seen)
             found.append((mine, columns))
     return found

@@ -32,7 +32,7 @@ def save_novelty(path: Path, model: Novelty) -> None:
         out, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), centre=model.centre, scale=model.scale,
         weights=model.weights, groups=model.groups, group_shares=model.group_shares,
         words=np.array(list(model.seen.words.items()), dtype=np.int64).reshape(-1, 2),
-        pairs=np.array(sorted(model.seen.pairs), dtype=np.int64), **arrays,
+        pairs=np.array(sorted(model.seen.pairs), dtype=np.int64), **arrays,  # type: ignore[arg-type]
     )  # fmt: skip
     temporary = path.with_suffix(".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +58,14 @@ def load_novelty(path: Path) -> Novelty:
             spaces = tuple(found[f"space{i}"].astype(np.float32) for i in range(len(facts["fingerprints"])))
             words = {int(word): int(count) for word, count in found["words"]}
             seen = Seen(int(facts["count"]), words, frozenset(map(int, found["pairs"])))
-            arrays = [found[name] for name in ("centre", "scale", "weights", "groups", "group_shares")]
+            centre, scale, weights, groups, shares = (
+                found[name] for name in ("centre", "scale", "weights", "groups", "group_shares")
+            )
         a, b, c = facts["limits"]
         s, t, u, v = facts["spread"]
         return Novelty(
-            tuple(facts["fingerprints"]), spaces, seen, *arrays, tuple(facts["examples"]),
+            tuple(facts["fingerprints"]), spaces, seen, centre, scale, weights, groups, shares,
+            tuple(facts["examples"]),
             float(facts["stranger_logit"]), int(facts["calibration_count"]), int(facts["window"]),
             (float(s), float(t), float(u), float(v)), (float(a), float(b), float(c)),
         )  # fmt: skip

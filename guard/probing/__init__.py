@@ -1,0 +1,1 @@
+"""Probes: labelled questions of our own, asked on a schedule, never counted as user traffic."""
