@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -57,6 +57,9 @@ bench-cache: setup  ## the answer cache: money saved, a release with and without
 
 bench-safety: setup  ## train and measure the safety signals on the development sets (DATA=DIR), writes the models and docs/accuracy.md
 	$(BIN)/python -m bench.safety --write $(if $(DATA),--data $(DATA))
+
+bench-drift: setup  ## how soon a shift of a tenth of the questions is found, and false alarms (DATA=DIR); writes docs/accuracy.md
+	.venv/bin/python -m bench.drift --data $(or $(DATA),../shared/data) --seeds 8 --runs 60 --write
 
 bench-verdicts: setup  ## how right verdicts are and what they cost, by simulation with seeds; QUICK=1 for small sizes
 	$(BIN)/python -m bench.verdicts --seed $(or $(SEED),1) $(if $(QUICK),--quick)

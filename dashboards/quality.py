@@ -25,6 +25,7 @@ def quality_board(slos: tuple[Slo, ...], runbooks: Mapping[str, str]) -> Board:
             Row(Text("Answers", "回答"), _answers(slos, runbooks)),
             Row(Text("Checks", "檢查"), _checks()),
             Row(Text("Drift and retrieval", "漂移與檢索"), _drift()),
+            Row(Text("Key intents and probes", "關鍵意圖與探測"), _intents()),
             Row(Text("What users say", "使用者回饋"), _users()),
         ),
     )
@@ -93,6 +94,29 @@ def _drift() -> tuple[Panel, ...]:
         Panel(Text("Nothing found", "檢索落空比例"), "timeseries",
               (Query(share(rate(retrievals, nothing), rate(retrievals, found), "release"), "{{release}}"),),
               unit="percentunit", empty=NO_RETRIEVAL, width=THIRD - 2),
+    )  # fmt: skip
+
+
+def _intents() -> tuple[Panel, ...]:
+    name = "sft_quality_intent_answers_total"
+    good, judged = f'{RELEASE},result="good"', f'{RELEASE},result=~"good|bad"'
+    none = Text("No key intent was asked, or none is configured (`checks.intents`).",
+                "沒有人問到關鍵意圖\uff0c或尚未設定 (`checks.intents`)\u3002")
+    probes = Text("No probes (`checks.probes`), or their contexts are not known.",
+                  "沒有探測問題 (`checks.probes`)\uff0c或不知道回答的依據\u3002")
+    return (
+        Panel(Text("Good answers by key intent", "各關鍵意圖的良好比例"), "timeseries",
+              (Query(share(rate(name, good), rate(name, judged), "intent"), "{{intent}}"),),
+              unit="percentunit", steps=(Step(None, "red"), Step(0.85, "green")), empty=none, width=HALF),
+        Panel(Text("Answers to key intents", "關鍵意圖的回答"), "timeseries",
+              (Query(f"sum by (intent, result) ({increase(name)})", "{{intent}} {{result}}"),), stacked=True,
+              empty=none, width=HALF),
+        Panel(Text("Recall of probes", "探測問題的召回率"), "timeseries",
+              (Query(series("sft_quality_probe_recall_ratio"), "{{release}}"),), unit="percentunit", empty=probes,
+              width=HALF),
+        Panel(Text("Similarity of probes", "探測問題的相似度"), "timeseries",
+              (Query(series("sft_quality_probe_similarity"), "{{release}}"),), unit="percentunit", empty=probes,
+              width=HALF),
     )  # fmt: skip
 
 

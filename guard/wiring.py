@@ -31,8 +31,8 @@ from guard.embeddings import endpoint_spec
 from guard.feedback import PATH as FEEDBACK_PATH
 from guard.feedback import feedback_handler
 from guard.fleet_windows import fleet_source
-from guard.human_labels import HumanLabels
 from guard.follow_settings import follow_spec, intents_of
+from guard.human_labels import HumanLabels
 from guard.judge import LOOP_LAG_S, SloJudge, Vitals
 from guard.outside import OutsideAlerts
 from guard.pipeline import PipelineLimits, WorkerPipeline

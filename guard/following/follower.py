@@ -32,7 +32,7 @@ log = logging.getLogger("guard.checks")
 QUESTION_CHARS = 2_000
 CONTEXTS_COUNT = 10
 GOOD_NEEDS = ("grounding",)
-GOOD_SPOILS = ("rules", "grounding", "zero_hit", "similarity")
+GOOD_SPOILS = ("rules", "grounding", "zero_hit")
 """An answer to a key intent is good when grounding passed and none of these failed."""
 
 

@@ -28,8 +28,8 @@ intents:
 """
 PROBES = """\
 probes:
-  - {question: "How many days of annual leave are there?", documents: ["1"], reference: "You get 14 days of annual leave.",
-     language: en}
+  - {question: "How many days of annual leave are there?", documents: ["1"], language: en,
+     reference: "You get 14 days of annual leave."}
   - {question: "What is the travel allowance?", documents: ["7"], language: en}
 """
 CHECKS = """

@@ -205,7 +205,7 @@ def _calibrated(logits: Matrix, likeness: Matrix, picks: Sequence[Any]) -> tuple
     effects = np.array([_effect(tuple(f), spread) for f in found]) * wider
     drawn = (np.quantile(effects, 0.95), np.quantile(effects, 0.99), effects.max())
     mean, deviation = float(effects.mean()), float(effects.std())
-    a, b, c = (max(float(q), mean + z * deviation) for q, z in zip(drawn, (1.72, 2.4, 3.8), strict=True))
+    a, b, c = (max(float(q), mean + z * deviation) for q, z in zip(drawn, (1.75, 2.8, 4.3), strict=True))
     return spread, (a, b, c)
 
 

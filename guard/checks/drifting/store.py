@@ -51,7 +51,7 @@ def load_novelty(path: Path) -> Novelty:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             facts = json.loads(found["facts"].tobytes())
             if facts["format"] != FORMAT:
                 raise ValueError(f"format {facts['format']}, this program reads {FORMAT}")
