@@ -100,10 +100,14 @@ def _drift() -> tuple[Panel, ...]:
 def _intents() -> tuple[Panel, ...]:
     name = "sft_quality_intent_answers_total"
     good, judged = f'{RELEASE},result="good"', f'{RELEASE},result=~"good|bad"'
-    none = Text("No key intent was asked, or none is configured (`checks.intents`).",
-                "沒有人問到關鍵意圖\uff0c或尚未設定 (`checks.intents`)\u3002")
-    probes = Text("No probes (`checks.probes`), or their contexts are not known.",
-                  "沒有探測問題 (`checks.probes`)\uff0c或不知道回答的依據\u3002")
+    none = Text(
+        "No key intent was asked, or none is configured (`checks.intents`).",
+        "沒有人問到關鍵意圖\uff0c或尚未設定 (`checks.intents`)\u3002",
+    )
+    probes = Text(
+        "No probes (`checks.probes`), or their contexts are not known.",
+        "沒有探測問題 (`checks.probes`)\uff0c或不知道回答的依據\u3002",
+    )
     return (
         Panel(Text("Good answers by key intent", "各關鍵意圖的良好比例"), "timeseries",
               (Query(share(rate(name, good), rate(name, judged), "intent"), "{{intent}}"),),
