@@ -22,6 +22,7 @@ from guard.following.intents_file import load_intents
 from guard.following.query_drift import QueryDrift
 from guard.following.reopen import Asked, Reopens
 from guard.following.space import Space
+from guard.limits import TokenBucket
 from guard.ports import ExchangeText
 from rag.defects import text_defect
 from rag.text import cjk_ratio
@@ -31,6 +32,9 @@ log = logging.getLogger("guard.checks")
 
 QUESTION_CHARS = 2_000
 CONTEXTS_COUNT = 10
+DRIFT_PER_S, DRIFT_BURST = 50.0, 1_000.0
+"""Exchanges read for drift: a window of 200 fills in seconds all the same, and the checks keep their time."""
+
 GOOD_NEEDS = ("grounding",)
 GOOD_SPOILS = ("rules", "grounding", "zero_hit")
 """An answer to a key intent is good when grounding passed and none of these failed."""
@@ -65,6 +69,7 @@ class Follower:
         self._drift_semantic: Semantic | None = None
         self._drift_problem = ""
         self._told: dict[tuple[str, str], str] = {}
+        self._reads = TokenBucket(DRIFT_PER_S, DRIFT_BURST)
         windows = max(5, spec.drift_learn // (4 * spec.drift_window))
         self._components = {
             name: ComponentWatch(spec.drift_window, min(windows, 25))
@@ -104,7 +109,7 @@ class Follower:
                 found.append(self._intent(question, findings))
             if facts.session:
                 found.append(self._reopen(question, facts))
-            if self._spec.drift:
+            if self._spec.drift and self._reads.take(facts.wall_s):
                 news = self._drift(text, question, facts, findings, busy=busy)
         except Exception as error:  # a defect here must not cost what the checks found
             log.warning("following failed: %s", type(error).__name__)
