@@ -16,6 +16,7 @@ def follow_spec(settings: Settings) -> FollowSpec:
         drift_embedder=checks.drift.embedder,
         drift_learn=checks.drift.learn,
         drift_window=checks.drift.window,
+        examples=settings.file.exchange_log.text != "none",
     )
 
 

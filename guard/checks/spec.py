@@ -26,7 +26,8 @@ class FollowSpec:
 
     intents_path: intents.yaml, "" for none. state_dir: where a learnt drift model is kept, "" for nowhere. reopen_s: a
     like question within this is one asked again. drift_embedder: reads questions for drift, "" for the one of the
-    checks. drift_learn: questions of stable that are learnt from at most.
+    checks. drift_learn: questions of stable that are learnt from at most. examples: redacted questions may be
+    kept and shown; off where the log may hold no words.
     """
 
     intents_path: str = ""
@@ -36,6 +37,7 @@ class FollowSpec:
     drift_embedder: str = ""
     drift_learn: int = 12_000
     drift_window: int = 200
+    examples: bool = True
 
 
 @dataclass(frozen=True, slots=True)

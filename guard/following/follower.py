@@ -197,6 +197,7 @@ class Follower:
             window=self._spec.drift_window,
             learn_count=self._spec.drift_learn,
             directory=self._directory,
+            examples=self._spec.examples,
         )
 
     def _is_news(self, news: DriftNews) -> bool:

@@ -56,8 +56,9 @@ class QueryDrift:
     """
 
     def __init__(self, label: str, spaces: Sequence[Semantic], *, window: int, learn_count: int, directory: Path | None,
-                 seed: int = 0) -> None:  # fmt: skip
+                 seed: int = 0, examples: bool = True) -> None:  # fmt: skip
         self.label, self._spaces = label, tuple(spaces)
+        self._shown = shown if examples else lambda _: ""
         self._window, self._learn_count, self._seed = window, learn_count, seed
         self._file = directory / f"drift-{label}.npz" if directory is not None else None
         self._learning: list[str] = []
@@ -124,7 +125,7 @@ class QueryDrift:
         try:
             model = fit(
                 questions, [np.stack(v) for v in vectors], tuple(s.embedder.fingerprint for s in self._spaces),
-                window=self._window, seed=self._seed, examples=[shown(q) for q in questions],
+                window=self._window, seed=self._seed, examples=[self._shown(q) for q in questions],
             )  # fmt: skip
             if self._file is not None:
                 save_novelty(self._file, model)
@@ -149,7 +150,7 @@ class QueryDrift:
         window = self._windows.setdefault(release, _Window(Alarm(model.limits)))
         window.logits.append(logit)
         window.vectors.append(vectors[0])
-        window.shown.append(shown(question))
+        window.shown.append(self._shown(question))
         if len(window.logits) < self._window:
             return None
         matrix, logits = np.stack(window.vectors), np.array(window.logits, dtype=np.float32)

@@ -211,6 +211,22 @@ def test_strangers_among_the_questions_are_found_named_and_kept_over_a_restart(t
     assert again.model.limits == watch.model.limits
 
 
+def test_where_no_words_may_be_kept_none_are_shown(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    space = Semantic(HashedNgramEmbedder(512))
+    watch = QueryDrift("latin", [space], window=50, learn_count=600, directory=tmp_path, examples=False)
+    for _ in range(600):
+        watch.take(usual(chance), "r1", stable=True)
+    watch.wait()
+    assert watch.model is not None
+    assert set(watch.model.group_examples) == {""}
+    said = [watch.take(STRANGE[i % 3], "r1", stable=True) for i in range(50)]
+    moved, clusters = next(s for s in said if s is not None)
+    assert moved.state == "alarm"
+    assert clusters
+    assert {e for c in clusters for e in c.examples} == {""}
+
+
 def test_a_model_of_another_embedder_is_refused_with_the_cure(tmp_path: Path) -> None:
     chance = random.Random(4)
     watch = watching(tmp_path)
