@@ -1,6 +1,6 @@
 """Takes out of a text what hides from people or addresses whoever grades it, before a judging model reads it. Pure.
 
-On 37,571 sentences of public question-answering contexts (English and Chinese) it takes out 7.
+On 37,571 sentences of public question-answering contexts (English and Chinese), seen while writing it, it takes out 7.
 """
 
 from __future__ import annotations
