@@ -49,6 +49,7 @@ MESSAGE_OF: dict[Reason, str] = {
     Reason.DRAINING: "this server is going away; try again",
     Reason.SLOW_REQUEST: "the request came too slowly",
     Reason.NO_ROUTE: "no route of this guard matches the path",
+    Reason.GUARD_BLOCKED: "the question was refused by a safety check",
     Reason.INTERNAL: "the guard failed to handle this request",
 }
 
