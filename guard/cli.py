@@ -79,7 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Expected errors are one line on standard error, never a traceback."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # argparse would name neither the command nor a cure, and print the usage of the whole program.
+        command = " ".join(filter(None, [args.command, getattr(args, f"{args.command}_command", None)]))
+        parser.exit(2, f"sft-guard {command}: unknown: {' '.join(unknown)}; see sft-guard {command} --help\n")
     try:
         return int(args.run(args) or 0)
     except ConfigError as error:

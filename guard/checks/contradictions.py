@@ -167,7 +167,7 @@ def _words_around(part: Statement, number: Quantity) -> tuple[str, str]:
 
 def _shown(part: Statement, number: Quantity) -> str:
     """The words of a number, from the text it stands in."""
-    text = part.lower[number.start : number.start + 18].strip()
+    text = part.lower[number.start : number.start + 18].strip().rstrip(".,;:\u3002\uff0c\uff1b")
     return f'"{text}"' if text else f"{number.plain:g}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Coroutine
@@ -49,6 +50,17 @@ def run_story(
         return _play(Story(script, Path(directory), SystemClock(), _say).tell())
 
 
+def _need_free(flag: str, port: int) -> None:
+    """Before anything is built or started: a taken port is named with the flag that chooses another."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no such port"
+            raise ConfigError(f"demo {flag}", str(port), f"{reason}; name a free port") from error
+
+
 def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: Path | None) -> int:
     """See `guard.demo.playground`."""
     directory = keep or PLAYGROUND_DIRECTORY
@@ -58,6 +70,8 @@ def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: P
         raise ConfigError(
             "demo --keep", str(directory), f"name a directory that can be written ({error.strerror})"
         ) from error
+    for flag, port in (("--data-port", data_port), ("--admin-port", admin_port), ("--answer-port", answer_port)):
+        _need_free(flag, port)
     ground = Playground(directory.absolute(), data_port, admin_port, answer_port, SystemClock(), _say)
     try:
         return _play(ground.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,19 @@ def test_readme_commands_are_commands() -> None:
     assert len(lines) >= 8
     for words in lines:
         build_parser().parse_args(words)  # exits when a word is unknown
+
+
+def test_an_unknown_flag_names_the_command_and_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["kb", "init", "--kb", "kb", "--bogus"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "sft-guard kb init: unknown: --bogus; see sft-guard kb init --help\n"
+
+
+def test_the_demo_names_the_flag_of_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["demo", "--keep", str(tmp_path), "--data-port", port]) == 2
+    assert capsys.readouterr().err.startswith(f"sft-guard: demo --data-port: got '{port}'; Address already in use")
