@@ -15,7 +15,7 @@ setup: $(STAMP)  ## create .venv with everything the program and the tests need
 # One pip call: torch is pinned in constraints.txt and must be chosen together with what needs it.
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
-	@echo "setting up .venv: some minutes and 1.7 GB the first time"
+	@echo "setting up .venv: some minutes and 2.2 GB the first time"
 	$(PIP_INSTALL) "torch==2.13.0" -e ".[embeddings,analysis,kb,redis,postgres,otel,dashboards,lora,ft,dev]"
 	touch $(STAMP)
 
