@@ -40,8 +40,11 @@ def run_demo(args: argparse.Namespace) -> int:
     from guard import demo
 
     if not (args.incident or args.no_incident):
-        return demo.playground(data_port=args.data_port, admin_port=args.admin_port, answer_port=args.answer_port,
-                               keep=args.keep)  # fmt: skip
+        from guard.demo.stage import run_playground
+
+        return run_playground(
+            data_port=args.data_port, admin_port=args.admin_port, answer_port=args.answer_port, keep=args.keep
+        )
     result = demo.run(seed=args.seed, incident=args.incident, rate=args.rate, max_s=args.max_seconds, keep=args.keep)
     emit(args, result.to_json(), result.summary())
     return 0 if result.as_expected else 1

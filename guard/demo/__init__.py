@@ -1,4 +1,4 @@
-"""Everything embedded: `run` tells the story of a release, `playground` is what `make run` starts."""
+"""Everything embedded: `run` tells the story of a release; what `make run` starts is in `stage`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guard.demo.result import DemoResult
 
-__all__ = ["DemoResult", "playground", "run"]
+__all__ = ["DemoResult", "run"]
 
 
 def run(
@@ -38,16 +38,3 @@ def run(
         seed=seed, incident=incident, rate=rate, max_s=max_s, keep=keep, warm_up_s=warm_up_s,
         canary_answers=canary_answers,
     )  # fmt: skip
-
-
-def playground(
-    *, data_port: int = 8800, admin_port: int = 8801, answer_port: int = 8810, keep: Path | None = None
-) -> int:
-    """Knowledge base, answer path, guard and admin listener until Ctrl-C; returns the exit code.
-
-    Raises:
-        GuardError: a part could not be started, or ended by itself.
-    """
-    from guard.demo.stage import run_playground
-
-    return run_playground(data_port=data_port, admin_port=admin_port, answer_port=answer_port, keep=keep)

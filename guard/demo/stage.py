@@ -62,7 +62,11 @@ def _need_free(flag: str, port: int) -> None:
 
 
 def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: Path | None) -> int:
-    """See `guard.demo.playground`."""
+    """Knowledge base, answer path, guard and admin listener until Ctrl-C; returns the exit code.
+
+    Raises:
+        GuardError: a part could not be started, or ended by itself.
+    """
     directory = keep or PLAYGROUND_DIRECTORY
     try:
         directory.mkdir(parents=True, exist_ok=True)
