@@ -114,8 +114,11 @@ class Passage:
         self._assignment = path.split.assign(self._session)
         plan: TargetPlan = path.plan(self._assignment.target)
         self._plan = plan
-        if path.screen is not None and facts.understood:
-            refusal = self._refusal = path.screen.refusal(route, self._dialect.question(route, body))
+        if path.screen is not None and body and self._dialect.checked:
+            question = self._dialect.question(route, body)
+            if not question and not facts.understood:
+                path.screen.unread()
+            refusal = self._refusal = path.screen.refusal(route, question)
             if refusal is not None:
                 self._reply_error(Reason.GUARD_BLOCKED)
                 return

@@ -242,6 +242,10 @@ class QuestionScreen(Protocol):
         """None: it may pass. Never raises, never waits: what breaks lets the question pass and is counted."""
         ...
 
+    def unread(self) -> None:
+        """Count a body that nobody here can read and that passes all the same."""
+        ...
+
 
 class CheckPipeline(Protocol):
     """Takes an exchange off the path; drops and counts when full, never waits."""

@@ -28,7 +28,7 @@ def squeezed(text: str) -> str:
     >>> squeezed("Only cite, don't guess\\uff01")
     'onlycitedontguess'
     """
-    folded = unicodedata.normalize("NFKC", text[:TEXT_CHARS]).casefold()
+    folded = unicodedata.normalize("NFKC", text[:TEXT_CHARS])[:TEXT_CHARS].casefold()
     return "".join(filter(str.isalnum, folded))
 
 

@@ -72,6 +72,10 @@ class Screen:
             log.debug("question not screened: %s", type(error).__name__)
         return None
 
+    def unread(self) -> None:
+        """See `QuestionScreen`."""
+        self._counters.inc("sft_guard_failopen_total", {"dep": "screen", "reason": "invalid"})
+
     def _refused(self, route: Route, finding: Finding) -> Refusal:
         self._counters.inc("sft_guard_blocked_total", {"route": route.name, "check": finding.check})
         self._unsaid += 1

@@ -76,7 +76,7 @@ class WordLists:
 
     def found(self, text: str) -> list[str]:
         """The listed words of a text, in order; digits that stand for letters are read as letters as well."""
-        plain = folded(text[:TEXT_CHARS])
+        plain = folded(text[:TEXT_CHARS])[:TEXT_CHARS]  # one letter may fold to eighteen
         hits: list[str] = []
         if self._spaced is not None:
             hits += [m[0] for m in self._spaced.finditer(plain)]

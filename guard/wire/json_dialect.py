@@ -14,7 +14,16 @@ from guard.ports import ExchangeText, Reason, Route
 from guard.wire.dialect import AnswerFacts, PlainFrames, RequestFacts, StreamWatcher
 from guard.wire.openai_chat import edit_object, reported_usd, token_count
 from guard.wire.sse import read_event
-from guard.wire.text import Headers, assemble, at_path, content_text, documents_of, load_json, question_alone
+from guard.wire.text import (
+    Headers,
+    assemble,
+    at_path,
+    content_text,
+    documents_of,
+    load_json,
+    load_leniently,
+    question_alone,
+)
 from guard.wire.tokens import estimate_tokens
 from slo.codec import NOT_JSON
 
@@ -98,7 +107,7 @@ class JsonDialect(PlainFrames):
         return content_text(at_path(load_json(body), route.question_path))
 
     def question(self, route: Route, body: bytes) -> str:
-        return question_alone(route.contexts, content_text(at_path(load_json(body), route.question_path)))
+        return question_alone(route.contexts, content_text(at_path(load_leniently(body), route.question_path)))
 
     def extract_text(
         self, route: Route, request: bytes, response: bytes, response_headers: Headers, stream: bool

@@ -20,6 +20,7 @@ from guard.wire.text import (
     documents_of,
     last_user_text,
     load_json,
+    load_leniently,
     question_alone,
     system_text,
 )
@@ -237,7 +238,7 @@ class OpenAIChat(PlainFrames):
         return content_text(request.get("prompt"))
 
     def question(self, route: Route, body: bytes) -> str:
-        asked = load_json(body)
+        asked = load_leniently(body)
         return question_alone(route.contexts, _asked(asked)) if isinstance(asked, dict) else ""
 
     def extract_text(

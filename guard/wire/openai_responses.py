@@ -22,6 +22,7 @@ from guard.wire.text import (
     documents_of,
     last_user_text,
     load_json,
+    load_leniently,
     question_alone,
     system_text,
 )
@@ -154,7 +155,7 @@ class OpenAIResponses:
         return "\n".join(words)
 
     def question(self, route: Route, body: bytes) -> str:
-        asked = load_json(body)
+        asked = load_leniently(body)
         return question_alone(route.contexts, last_user_text(asked.get("input"))) if isinstance(asked, dict) else ""
 
     def error_frame(self, reason: Reason) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 LABEL_CHARS, MAX_CHOICES = 128, 16
+LENIENT_BYTES = 1 << 17
 _MISSING = object()
 _decode = msgspec.json.decode
 
@@ -48,6 +50,35 @@ def load_json(data: bytes) -> Any:
         return None
 
 
+def load_leniently(data: bytes) -> Any:
+    """As the most tolerant upstream reads it: a byte order mark, UTF-16, NaN, halves of surrogate pairs, broken UTF-8.
+
+    What screens a question must not be blind to what the model will read. None: no JSON for anybody, or too long to be
+    read twice on the path.
+    """
+    found = load_json(data)
+    if found is not None or not data or len(data) > LENIENT_BYTES:
+        return found
+    try:
+        text = data.decode(json.detect_encoding(data), "replace")
+        return json.loads(text, strict=False, parse_int=_no_number, parse_float=_no_number, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(_: str) -> float:
+    return 0.0
+
+
+def whole_letters(text: str) -> str:
+    """Halves of surrogate pairs joined or replaced, so that the words can be searched and encoded.
+
+    >>> whole_letters("a\\ud83d"), whole_letters("plain")
+    ('a\ufffd', 'plain')
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def content_text(content: Any) -> str:
     """Words of a message content: a string, or a list of parts with `text`."""
     if isinstance(content, str):
@@ -61,13 +92,15 @@ def content_text(content: Any) -> str:
 
 
 def last_user_text(messages: Any) -> str:
-    """Words of the last message whose role is `user`."""
+    """Words of the last message whose role is `user` and that has any: an image or an empty line hides no question."""
     if isinstance(messages, str):
         return messages
     if isinstance(messages, list):
         for message in reversed(messages):
             if isinstance(message, dict) and message.get("role") == "user":
-                return content_text(message.get("content"))
+                text = content_text(message.get("content"))
+                if text.strip():
+                    return text
     return ""
 
 
@@ -156,7 +189,7 @@ def split_prompt(source: ContextSource, question: str) -> tuple[str, tuple[str, 
 
 def question_alone(source: ContextSource, question: str) -> str:
     """The question without the contexts that a prompt carries."""
-    return split_prompt(source, question)[0] if source.prompt_start else question
+    return whole_letters(split_prompt(source, question)[0] if source.prompt_start else question)
 
 
 def assemble(

@@ -105,3 +105,56 @@ async def test_a_broken_screen_costs_a_counter_and_no_answer(monkeypatch: pytest
             monkeypatch.setattr(injection, "check_question", broken)
             assert (await ask(guard.port, said(ATTACK))).status == 200
     assert counts.seen == [("sft_guard_failopen_total", "screen", "error")]
+
+
+RAW = ATTACK.encode()
+CHAT_BODY = b'{"model":"m","messages":[{"role":"user","content":"' + RAW + b'"}]'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CHAT_BODY + b',"x":"\\ud800"}',
+        CHAT_BODY.replace(RAW, RAW + b" \\ud800") + b"}",
+        CHAT_BODY + b',"temperature":NaN}',
+        CHAT_BODY + b',"x":"\xff"}',
+        CHAT_BODY + b',"x":1e999}',
+        CHAT_BODY + b',"x":' + b"9" * 5000 + b"}",
+        b"\xef\xbb\xbf" + CHAT_BODY + b"}",
+        (CHAT_BODY + b"}").decode().encode("utf-16"),
+    ],
+    ids=["surrogate beside", "surrogate within", "nan", "not utf-8", "huge float", "huge int", "mark", "utf-16"],
+)
+async def test_what_a_tolerant_upstream_reads_is_screened(body: bytes) -> None:
+    counts = Counts()
+    async with Upstream(lambda _: Script(OK)) as upstream:
+        async with running(target(upstream.port), routes=ROUTES, screen=screen(counts)) as guard:
+            answer = await ask(guard.port, body)
+    assert answer.status == 400
+    assert upstream.requests == []
+    assert counts.seen == [("sft_guard_blocked_total", "chat", "injection")]
+
+
+@pytest.mark.parametrize("body", [b"no json", b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"], ids=["words", "deep"])
+async def test_a_body_that_nobody_reads_passes_and_is_counted(body: bytes) -> None:
+    counts = Counts()
+    async with Upstream(lambda _: Script(OK)) as upstream:
+        async with running(target(upstream.port), routes=ROUTES, screen=screen(counts)) as guard:
+            answer = await ask(guard.port, body)
+    assert answer.status == 200
+    assert counts.seen == [("sft_guard_failopen_total", "screen", "invalid")]
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["", " \n", [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]],
+    ids=["empty", "blank", "image"],
+)
+async def test_a_last_message_without_words_hides_no_question(last: Any) -> None:
+    counts = Counts()
+    body = chat(messages=[{"role": "user", "content": ATTACK}, {"role": "user", "content": last}])
+    async with Upstream(lambda _: Script(OK)) as upstream:
+        async with running(target(upstream.port), routes=ROUTES, screen=screen(counts)) as guard:
+            answer = await ask(guard.port, body)
+    assert answer.status == 400
+    assert counts.seen == [("sft_guard_blocked_total", "chat", "injection")]

@@ -11,7 +11,7 @@ from guard.checks.pii_patterns import entropy_bits
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, stored_text
 from guard.ports import ExchangeText, Route
-from guard.safety import injection
+from guard.safety import injection, leak, toxicity
 from guard.safety.acl import check_acl, roles_of, tags_of
 from guard.safety.leak import check_leak
 from guard.safety.modes import ALL_OFF, SafetySpec
@@ -302,3 +302,19 @@ def test_enforcing_with_checks_switched_off_is_refused(tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match="turn the checks on"):
         load_settings(path, {})
+
+
+def test_letters_that_fold_to_many_are_searched_no_further_than_others() -> None:
+    """U+FDFA folds to eighteen letters: a megabyte of them would hold up the event loop."""
+    seen: list[int] = []
+
+    class Spy:
+        def finditer(self, text: str) -> list[object]:
+            seen.append(len(text))
+            return []
+
+    lists = toxicity.WordLists()
+    lists._spaced = lists._packed = Spy()  # type: ignore[assignment]
+    lists.found("\ufdfa" * 100_000)
+    assert max(seen) <= toxicity.TEXT_CHARS
+    assert len(leak.squeezed("\ufdfa" * 100_000)) <= leak.TEXT_CHARS
