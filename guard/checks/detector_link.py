@@ -95,6 +95,7 @@ class DetectorLink:
         self._load_by_s = 0.0
         self._failed, self._blind = "", dict[str, str]()
         self._watch = FileWatch()
+        self._files = dict[str, str]()  # path -> SHA-256 of what was loaded first
         self._changed = ""
         self._start_at_s, self._backoff_s = clock.now_s(), BACKOFF_S[0]
         self._start()
@@ -133,12 +134,15 @@ class DetectorLink:
 
     def collect(self) -> list[tuple[int, Opinion]]:
         found: list[tuple[int, Opinion]] = []
-        if self._link is not None:
+        if (link := self._link) is not None:
             try:
-                while data := self._link.recv(1 << 16):
+                while data := link.recv(1 << 16):
                     for body in self._splitter.feed(data):
                         self._heard(_decode(body), found)
-                self._fail("its process ended")
+                    if self._link is not link:
+                        break  # what it said ended it
+                else:
+                    self._fail("its process ended")
             except (BlockingIOError, InterruptedError):
                 pass
             except (OSError, ValueError, msgspec.DecodeError) as error:
@@ -215,6 +219,10 @@ class DetectorLink:
             self._failed = message.problem
             if message.problem:
                 return  # it ends itself; the reason stays until the next try
+            self._files = self._files or message.files
+            if message.files != self._files:  # it ended and came back with a model that was put there meanwhile
+                self._fail("its files are not those of the start; put them back, or restart the guard")
+                return
             self.name, self._blind, self._ready = message.name, message.blind, True
             self._backoff_s = BACKOFF_S[0]
             if message.files:

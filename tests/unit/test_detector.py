@@ -245,3 +245,33 @@ def test_a_process_that_is_none_is_unavailable_and_tried_again_later(tmp_path: P
         assert link.ask(1, QUESTION) == Opinion(problem=link.problem)
     finally:
         link.close()
+
+
+def test_a_restart_of_the_process_does_not_make_a_swapped_model_a_trusted_one(tmp_path: Path) -> None:
+    model, clock = tmp_path / "model.bin", ManualClock()
+    model.write_bytes(b"measured")
+    loads = f"""
+import hashlib, pathlib, socket, sys
+from guard.checks.detector_link import Loaded, detector_frame
+link, path = socket.socket(fileno=int(sys.argv[1])), {str(model)!r}
+link.sendall(detector_frame(Loaded("m", files={{path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()}})))
+while link.recv(65536):
+    pass
+"""
+    link = made_of(tmp_path, loads, clock)
+    try:
+        wait(link, lambda: link.collect() == [] and link.line == "detector m")
+        model.write_bytes(b"something else")
+        assert link._process is not None
+        link._process.kill()
+        wait(link, lambda: link.collect() == [] and "its process ended" in link._failed, 20.0)
+        clock.advance(60.0)
+        link.look()
+        wait(link, lambda: link.collect() == [] and "not those of the start" in link._failed, 20.0)
+        assert link.ask(1, QUESTION) is not None  # says why, asks nobody
+        model.write_bytes(b"measured")
+        clock.advance(600.0)
+        link.look()
+        wait(link, lambda: link.collect() == [] and link.line == "detector m")
+    finally:
+        link.close()
