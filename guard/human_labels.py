@@ -45,6 +45,7 @@ class HumanLabels:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self._lock = threading.Lock()
+        self._number = self._written = 0  # of the copies to be written, so that no older one comes last
         self._verdicts: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._releases: dict[str, _Release] = {}
         try:
@@ -87,7 +88,7 @@ class HumanLabels:
         before = labels.pop(exchange_id, None)
         labels[exchange_id] = (flagged, label == HALLUCINATED)
         try:
-            await asyncio.to_thread(self._write, msgspec.json.encode(self._releases))
+            await asyncio.to_thread(self._write, *self._copy())
         except OSError:
             del labels[exchange_id]
             if before is not None:
@@ -99,16 +100,23 @@ class HumanLabels:
 
     def save(self) -> None:
         """Durable before it returns. Raises OSError."""
-        self._write(msgspec.json.encode(self._releases))
+        self._write(*self._copy())
 
-    def _write(self, data: bytes) -> None:
+    def _copy(self) -> tuple[bytes, int]:
+        self._number += 1
+        return msgspec.json.encode(self._releases), self._number
+
+    def _write(self, data: bytes, number: int) -> None:
         with self._lock:
+            if number <= self._written:
+                return  # a later copy, which holds this one, is there already
             beside = self._path.with_suffix(".tmp")
             with beside.open("wb") as target:
                 target.write(data)
                 target.flush()
                 os.fsync(target.fileno())
             os.replace(beside, self._path)
+            self._written = number
 
     def counts(self, release: str) -> Labelled:
         """What is known of a release."""

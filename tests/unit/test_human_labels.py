@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -151,3 +153,25 @@ def test_coverage_counts_what_was_judged_of_what_could_have_been() -> None:
     assert check_coverage(exchanges) == {"grounding": 0.5}
     assert check_coverage(()) == {}
     assert blind_indicators({"pii": "x", "similarity": "y"}) == {"sft_quality_similarity_score": "y"}
+
+
+@pytest.mark.anyio
+async def test_labels_at_the_same_time_are_all_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of the first is written last: a slow thread must not put the older file over the newer one."""
+    labels = HumanLabels(tmp_path)
+    for number in (1, 2):
+        labels.checked(judged(number))
+    first, second = (judged(number).exchange_id for number in (1, 2))
+    waiting = asyncio.Event()
+    calls: list[str] = []
+
+    async def to_thread(work: Any, *args: Any) -> None:
+        calls.append("")
+        if len(calls) == 1:
+            await waiting.wait()
+        work(*args)
+        waiting.set()
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    await asyncio.gather(labels.label(first, "supported"), labels.label(second, "supported"))
+    assert HumanLabels(tmp_path).counts("r1").clean_labels == 2
