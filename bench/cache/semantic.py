@@ -62,8 +62,8 @@ def judgement_text(results: dict[str, Any]) -> str:
     return f"""    .venv/bin/python -m bench.cache --semantic --write
 
 Pairs of questions, the half that no word list of the near-miss gate was chosen on. English: all-MiniLM-L6-v2, Chinese:
-hashed character n-grams. A higher threshold alone does not help: an edit of one word hardly moves the vector. What the
-sets are, and what they do not show: [cache.md](cache.md).
+hashed character n-grams. In English a higher threshold alone makes it worse: an edit of one word hardly moves the
+vector. What the sets are, and what they do not show: [cache.md](cache.md).
 
 {table(head, rows)}"""
 
