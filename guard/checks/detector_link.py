@@ -145,7 +145,9 @@ class DetectorLink:
                     self._fail("its process ended")
             except (BlockingIOError, InterruptedError):
                 pass
-            except (OSError, ValueError, msgspec.DecodeError) as error:
+            except OSError:  # killed with words of ours unread: the link is reset, not closed
+                self._fail("its process ended")
+            except (ValueError, msgspec.DecodeError) as error:
                 self._fail(f"its process does not speak our language ({type(error).__name__})")
         self._pump()
         found += self._given_up
