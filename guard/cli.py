@@ -77,6 +77,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _readable(args: argparse.Namespace) -> None:
+    """Words that are not UTF-8 reach no model and no file; paths may hold any bytes and are of another type.
+
+    Raises:
+        ConfigError: which argument it is.
+    """
+    for name, value in vars(args).items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ConfigError(name, value, "this is not UTF-8; check the terminal's encoding") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Expected errors are one line on standard error, never a traceback."""
     parser = build_parser()
@@ -86,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = " ".join(filter(None, [args.command, getattr(args, f"{args.command}_command", None)]))
         parser.exit(2, f"sft-guard {command}: unknown: {' '.join(unknown)}; see sft-guard {command} --help\n")
     try:
+        _readable(args)
         return int(args.run(args) or 0)
     except ConfigError as error:
         for one in (error, *error.more):

@@ -280,8 +280,9 @@ class Router:
         yield Piece("", finish_reason, trace.usage, name)
 
     def _failed(self, circuit: Circuit, error: ModelError) -> None:
-        # A question that the model refuses (too long, filtered) says nothing against the model.
-        if error.kind != REFUSED:
+        if error.kind == REFUSED:  # a question too long, or filtered: the model is there, and answered
+            circuit.succeeded()
+        else:
             circuit.failed(self._clock.now_s())
 
     def _messages(self, slot: Slot, question: str, result: SearchResult, way: Plan) -> list[dict[str, str]]:

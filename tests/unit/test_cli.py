@@ -195,3 +195,11 @@ def test_the_demo_names_the_flag_of_a_port_that_is_taken(tmp_path: Path, capsys:
         port = str(taken.getsockname()[1])
         assert main(["demo", "--keep", str(tmp_path), "--data-port", port]) == 2
     assert capsys.readouterr().err.startswith(f"sft-guard: demo --data-port: got '{port}'; Address already in use")
+
+
+def test_a_question_that_is_not_utf8_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kb", "search", "--kb", str(tmp_path), "q\udcff"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "sft-guard: query: got 'q\\udcff'; this is not UTF-8; check the terminal's encoding\n"
+    )
