@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean
+.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean audit
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -102,6 +102,11 @@ kb-integrity: setup  ## 10,000 flipped bits, every truncation at 1 KiB steps, tw
 
 bench-console: setup  ## first paint, update cost and memory of the console
 	$(BIN)/python -m bench.console
+
+# The two tools live in a place of their own: they are not part of the program, nor of its tests.
+audit:  ## bill of materials (CycloneDX) and known vulnerabilities of every pinned wheel
+	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit==2.10.1" "cyclonedx-bom==7.5.0"; }
+	.venv/audit/bin/python scripts/audit.py
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
 	sh scripts/install-debian.sh

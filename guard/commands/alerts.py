@@ -27,7 +27,7 @@ def register(groups: Groups) -> None:
         "sft-guard alerts build --slo slo.yaml --baseline baseline.json --out alerts-out",
     )  # fmt: skip
     defaults = Options()
-    made.add_argument("--slo", type=Path, default=Path("slo.yaml"))
+    made.add_argument("--slo", type=Path, default=Path("slo.yaml"), help="the rules")
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="files of the same name are replaced")
     made.add_argument("--baseline", type=Path, help="baseline.json, for limits of the forms baseline and current")
     made.add_argument("--previous-baseline", type=Path, help="for limits of the form previous")

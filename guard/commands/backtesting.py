@@ -54,7 +54,14 @@ def register(slo: Groups) -> None:
     about = "propose factor, window and min_events for a wanted rate of false alarms, with the delay that each costs"
     tune = add_command(slo, "tune", run_tune, about, TUNE_EXAMPLE)
     tune.add_argument("--rule", required=True, metavar="NAME", help="the objective to tune")
-    tune.add_argument("--false-alarms-per-month", type=float, required=True, metavar="X", dest="wanted")
+    tune.add_argument(
+        "--false-alarms-per-month",
+        type=float,
+        required=True,
+        metavar="X",
+        dest="wanted",
+        help="how many false alarms a month are acceptable",
+    )
     tune.add_argument("--factors", metavar="LIST", help="1.2,1.5,2: factors to try; default around the present one")
     tune.add_argument("--windows", metavar="LIST", help="15m,1h: windows to try; default half, present and double")
     tune.add_argument("--min-events", metavar="LIST", help="100,400: to try; default a quarter to double the present")
@@ -67,7 +74,7 @@ def register(slo: Groups) -> None:
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     """What every back-test needs."""
-    parser.add_argument("--slo", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--slo", type=Path, required=True, metavar="FILE", help="the rules")
     parser.add_argument("--log", type=Path, nargs="+", required=True, metavar="PATH", help="segments or directories")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="for rules of the forms baseline and current")
     parser.add_argument("--previous", type=Path, metavar="FILE", help="baseline of the previous release")

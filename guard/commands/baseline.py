@@ -29,7 +29,7 @@ def register(baseline: Groups) -> None:
     collect.add_argument("--job", help="with --prometheus: only this scrape job")
     about = "with --prometheus: variable of the environment that holds a bearer token"
     collect.add_argument("--token-env", metavar="NAME", help=about)
-    collect.add_argument("--out", type=Path, required=True)
+    collect.add_argument("--out", type=Path, required=True, help="where baseline.json is written")
     collect.add_argument("--window", default="1h", help="span of one value of the distribution (default 1h)")
     collect.add_argument(
         "--exclude", action="append", default=[], metavar="FROM/TO", help="Unix seconds or ISO times; an incident, say"
@@ -46,11 +46,11 @@ def register(baseline: Groups) -> None:
     collect.add_argument("--release", help="short id: only exchanges of this release, for a previous_baseline")
     collect.add_argument("--no-drift", action="store_true", help="leave out the references for drift")
     show = add_command(baseline, "show", run_show, "read a baseline", "sft-guard baseline show baseline.json")
-    show.add_argument("file", type=Path)
+    show.add_argument("file", type=Path, help="baseline.json")
     about = "compare two baselines: exit 0 alike, 1 something moved or was measured differently"
     diff = add_command(baseline, "diff", run_diff, about, "sft-guard baseline diff last-month.json baseline.json")
-    diff.add_argument("before", type=Path)
-    diff.add_argument("after", type=Path)
+    diff.add_argument("before", type=Path, help="baseline.json")
+    diff.add_argument("after", type=Path, help="baseline.json to compare with it")
     diff.add_argument("--all", action="store_true", help="also what did not move")
 
 

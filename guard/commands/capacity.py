@@ -37,7 +37,9 @@ def register(baseline: Groups) -> None:
     parser.add_argument("--budget", default="5m", help="the whole test ends after this long (default 5m)")
     parser.add_argument("--timeout", default="30s", help="an answer later than this failed (default 30s)")
     parser.add_argument("--p95-bound", type=float, metavar="MS", help="bound on P95; default 5 x the lightest step's")
-    parser.add_argument("--arrivals", choices=("poisson", "uniform"), default="poisson")
+    parser.add_argument(
+        "--arrivals", choices=("poisson", "uniform"), default="poisson", help="how requests follow each other"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (default 1)")
     parser.add_argument("--allow-host", action="append", default=[], metavar="HOST", help="may be loaded, too")
     parser.add_argument("--body", type=Path, metavar="FILE", help="JSON body; {n} becomes the question's number")

@@ -17,7 +17,7 @@ def register(groups: Groups) -> None:
     train = add_command(combiner, "train", run_train, "fit it on labelled answers (extra: train)", example)
     form = 'JSON lines {"question", "contexts", "answer", "hallucinated"}; "group": the source'
     train.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help=form)
-    train.add_argument("--out", type=Path, required=True)
+    train.add_argument("--out", type=Path, required=True, help="where the calibration is written")
     show = add_command(combiner, "show", run_show, "its provenance, sizes and thresholds", "sft-guard combiner show")
     show.add_argument("file", nargs="?", type=Path, help="default: the shipped one")
 

@@ -17,8 +17,8 @@ def register(groups: Groups) -> None:
     dashboards = add_group(groups, "dashboards", "Grafana dashboards")
     build = add_command(dashboards, "build", run_build, "write dashboards and provisioning files from the SLO file",
                         "sft-guard dashboards build --slo slo.yaml --out grafana")  # fmt: skip
-    build.add_argument("--slo", type=Path, default=Path("slo.yaml"))
-    build.add_argument("--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--slo", type=Path, default=Path("slo.yaml"), help="the rules")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="files of the same name are replaced")
     build.add_argument("--runbook-url", default="", metavar="URL", help="where the runbook pages of the alerts are")
     build.add_argument("--installed-at", default="/var/lib/grafana/dashboards", metavar="PATH",
                        help="where Grafana will find DIR (default %(default)s)")  # fmt: skip

@@ -49,16 +49,16 @@ def register(groups: Groups) -> None:
 
     check = add_command(ft, "check", run_check, "check training files as the API would, count tokens, estimate cost",
                         "sft-guard ft check ft.jsonl")  # fmt: skip
-    check.add_argument("file", type=Path)
-    check.add_argument("--validation-file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, help="training rows, JSONL")
+    check.add_argument("--validation-file", type=Path, metavar="FILE", help="validation rows, JSONL")
     _model_options(check)
 
     run = add_command(ft, "run", run_run, "upload, start the job, follow it to its end; run again to go on",
                       "sft-guard ft run ft.jsonl --suffix faq")  # fmt: skip
-    run.add_argument("file", type=Path)
-    run.add_argument("--validation-file", type=Path, metavar="FILE")
+    run.add_argument("file", type=Path, help="training rows, JSONL")
+    run.add_argument("--validation-file", type=Path, metavar="FILE", help="validation rows, JSONL")
     run.add_argument("--suffix", default="", help="part of the model's name, at most 64 characters")
-    run.add_argument("--seed", type=int)
+    run.add_argument("--seed", type=int, help="seed of the job at the provider")
     run.add_argument("--again", action="store_true", help="start another job although one has ended (it is paid again)")
     run.add_argument("--poll-s", type=float, default=10.0, metavar="S", help="seconds between two looks, default 10")
     _model_options(run)
@@ -67,12 +67,16 @@ def register(groups: Groups) -> None:
         ft, "status", run_status, "how the job stands", "sft-guard ft status --state ft.jsonl.job.json"
     )
     status.add_argument("--follow", action="store_true", help="until it has ended")
-    status.add_argument("--poll-s", type=float, default=10.0, metavar="S")
+    status.add_argument(
+        "--poll-s", type=float, default=10.0, metavar="S", help="seconds between two questions for the state"
+    )
     ask = add_command(ft, "ask", run_ask, "ask the fine-tuned model", 'sft-guard ft ask "How many days of leave?"')
-    ask.add_argument("question")
+    ask.add_argument("question", help="what to ask the fine-tuned model")
     evaluate = add_command(ft, "eval", run_eval, "trained and unseen phrasings: similarity, support, form",
                            "sft-guard ft eval --kb kb --state ft.jsonl.job.json")  # fmt: skip
-    evaluate.add_argument("--kb", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument(
+        "--kb", type=Path, required=True, metavar="DIR", help="knowledge base that the answers are held against"
+    )
     evaluate.add_argument("--date", metavar="DAY", help="data date of the export, default today (UTC)")
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N questions of each kind")
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="every answer, as JSON lines")
@@ -83,7 +87,7 @@ def register(groups: Groups) -> None:
     entry = add_command(ft, "register", run_register, "register the model of a finished job",
                         "sft-guard ft register --name faq-ft --registry http://127.0.0.1:8820")  # fmt: skip
     entry.add_argument("--name", required=True, help="name in the registry")
-    entry.add_argument("--registry", default="http://127.0.0.1:8820", metavar="URL")
+    entry.add_argument("--registry", default="http://127.0.0.1:8820", metavar="URL", help="where the registry listens")
     entry.add_argument("--registry-token-env", metavar="NAME", help="environment variable with its token")
     entry.add_argument("--owner", default="ft", help="who is named in the audit")
     entry.add_argument("--evaluation", type=Path, metavar="FILE", help="output of `ft eval --json`, kept beside it")

@@ -18,18 +18,18 @@ def register(slo: Groups) -> None:
     """Add the commands to the group `slo`."""
     about = "slo.yaml out of OpenSLO v1 or Sloth prometheus/v1; what cannot be taken over is named"
     read = add_command(slo, "import", run_import, about, "sft-guard slo import --from openslo slos.yaml --out slo.yaml")
-    read.add_argument("--from", dest="format", choices=FORMATS, required=True)
-    read.add_argument("file", type=Path)
+    read.add_argument("--from", dest="format", choices=FORMATS, required=True, help="form of FILE")
+    read.add_argument("file", type=Path, help="the file to read")
     read.add_argument(
         "--as", dest="named", action="append", default=[], metavar="NAME=INDICATOR",
         help="what an SLO measures, when its queries do not say so",
     )  # fmt: skip
     about = "slo.yaml as OpenSLO v1 or Sloth prometheus/v1; what it has no word for is named"
     write = add_command(slo, "export", run_export, about, "sft-guard slo export --to sloth --slo slo.yaml --out f.yaml")
-    write.add_argument("--to", dest="format", choices=FORMATS, required=True)
-    write.add_argument("--slo", type=Path, default=Path("slo.yaml"))
+    write.add_argument("--to", dest="format", choices=FORMATS, required=True, help="form to write")
+    write.add_argument("--slo", type=Path, default=Path("slo.yaml"), help="the rules")
     for parser in (read, write):
-        parser.add_argument("--out", type=Path, required=True)
+        parser.add_argument("--out", type=Path, required=True, help="the file to write")
         parser.add_argument("--strict", action="store_true", help="exit 1 when anything was left out or kept aside")
 
 

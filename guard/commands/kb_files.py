@@ -22,17 +22,19 @@ def register(kb: Groups) -> None:
     compact.add_argument("--keep", type=int, default=5, metavar="N", help="generations that stay (default 5)")
     about = "what changed between two knowledge bases or generations"
     diff = add_command(kb, "diff", run_diff, about, "sft-guard kb diff kb@3 kb")
-    diff.add_argument("before", metavar="DIR[@GENERATION]")
-    diff.add_argument("after", metavar="DIR[@GENERATION]")
+    diff.add_argument(
+        "before", metavar="DIR[@GENERATION]", help="knowledge base, and generation if not the current one"
+    )
+    diff.add_argument("after", metavar="DIR[@GENERATION]", help="what to compare with it")
     info = add_command(kb, "info", run_info, "version, generations, segments, signature", "sft-guard kb info --kb kb")
     about = "sign the pointer with the key, or write it unsigned when there is no key"
     sign = add_command(kb, "sign", run_sign, about, f"{KEY_ENV}=... sft-guard kb sign --kb kb")
     about = "write kb.jsonl, kb.index, mappings.json and kb_meta.json"
     export = add_command(kb, "export", run_export, about, "sft-guard kb export --kb kb --out layout")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write")
     about = "make a knowledge base of kb.jsonl, kb.index, mappings.json and kb_meta.json"
     imported = add_command(kb, "import", run_import, about, "sft-guard kb import --kb kb --layout layout")
-    imported.add_argument("--layout", type=Path, required=True, metavar="DIR")
+    imported.add_argument("--layout", type=Path, required=True, metavar="DIR", help="directory in the four-file layout")
     imported.add_argument("--embedder", help="checks that the vectors are its own (default: all-MiniLM-L6-v2)")
     for parser in (remove, compact, info, sign, export, imported):
         parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")

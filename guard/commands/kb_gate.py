@@ -44,14 +44,14 @@ def register(kb: Groups) -> None:
     pack = add_command(kb, "pack", run_pack, "one file of it: the same content, the same checksum",
                        "sft-guard kb pack --kb kb --out faq-kb.tar.gz")  # fmt: skip
     pack.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
-    pack.add_argument("--out", type=Path, required=True, metavar="FILE")
+    pack.add_argument("--out", type=Path, required=True, metavar="FILE", help="archive to write")
     verify = add_command(kb, "verify", run_verify, "read a pack from end to end, unpacking nothing",
                          "sft-guard kb verify faq-kb.tar.gz --checksum sha256:...")  # fmt: skip
-    verify.add_argument("pack", type=Path)
+    verify.add_argument("pack", type=Path, help="archive made by `kb pack`")
     verify.add_argument("--checksum", default="", help="sha256:... that it must have")
     named = add_command(kb, "register", run_register, "register a pack as a new version",
                         "sft-guard kb register faq-kb.tar.gz --name faq-kb --kb kb")  # fmt: skip
-    named.add_argument("pack", type=Path)
+    named.add_argument("pack", type=Path, help="archive made by `kb pack`")
     named.add_argument("--name", required=True, help="model in the registry")
     named.add_argument("--kb", type=Path, metavar="DIR", help="where it was packed: the gate's decision goes along")
     named.add_argument("--owner", default="", help="of the model, when it is new there")

@@ -39,15 +39,17 @@ def register(groups: Groups) -> None:
     kb_gate.register(kb)
     search = add_command(kb, "search", run_kb_search, "the best documents for a question",
                          'sft-guard kb search --kb kb "How many days of leave?" --k 3')  # fmt: skip
-    search.add_argument("query")
-    search.add_argument("--k", type=int, default=3)
-    search.add_argument("--mode", choices=("hybrid", "embedding", "bm25"), default="hybrid")
+    search.add_argument("query", help="what to look for")
+    search.add_argument("--k", type=int, default=3, help="how many rows")
+    search.add_argument(
+        "--mode", choices=("hybrid", "embedding", "bm25"), default="hybrid", help="by vectors, words, or both"
+    )
     search.add_argument("--roles", metavar="ROLES", help="of the asker: hr,staff; without it everything is seen")
     search.add_argument("--reranker", metavar="NAME", help="cross-encoder (sentence-transformers) for the best 20")
     serve = add_command(kb, "serve", run_kb_serve, "answer questions from it, OpenAI-compatible",
                         "sft-guard kb serve --kb kb --port 8810")  # fmt: skip
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8810)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8810, help="port to listen on")
     serve.add_argument(
         "--model-url", help="base URL of an OpenAI-compatible model, for example https://api.openai.com/v1"
     )

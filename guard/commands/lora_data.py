@@ -17,8 +17,8 @@ def register(lora: Groups) -> None:
     dataset = add_command(lora, "dataset", run_dataset, "training, validation and test rows from a knowledge base",
                           "sft-guard lora dataset --kb kb --out data --seed 1")  # fmt: skip
     dataset.add_argument("--kb", type=Path, required=True, metavar="DIR", help="directory of the knowledge base")
-    dataset.add_argument("--out", type=Path, required=True, metavar="DIR")
-    dataset.add_argument("--seed", type=int, default=0)
+    dataset.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write")
+    dataset.add_argument("--seed", type=int, default=0, help="seed of phrasings and split")
     about = "YAML with styles, answers and refusals by language (default: English and Traditional Chinese)"
     dataset.add_argument("--phrasings", type=Path, metavar="FILE", help=about)
     dataset.add_argument("--topics", type=Path, metavar="FILE", help="YAML doc_id: topic, where the title is none")

@@ -23,7 +23,7 @@ def register(lora: Groups) -> None:
     about = 'answers after the rules: JSON lines {"question", "answer"} in, the same with text, how and detail out'
     apply = add_command(rules, "apply", run_apply, about,
                         "sft-guard lora rules apply --rules rules.yaml --kb kb < answers.jsonl")  # fmt: skip
-    apply.add_argument("--rules", type=Path, required=True, metavar="FILE")
+    apply.add_argument("--rules", type=Path, required=True, metavar="FILE", help="rules.yaml")
     apply.add_argument("file", type=Path, nargs="?", help="JSON lines; standard input without it")
     suggest = add_command(rules, "suggest", run_suggest, "propose rules from what was mixed up, as YAML to mend",
                           "sft-guard lora rules suggest run/evaluation.json --kb kb")  # fmt: skip

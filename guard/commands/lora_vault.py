@@ -18,22 +18,26 @@ def register(lora: Groups) -> None:
                       "sft-guard lora key --keys keys.json")  # fmt: skip
     token = add_command(lora, "token", run_token, "give a person a role and a token, shown once",
                         "sft-guard lora token --access access.json --user ada --role keyholder")  # fmt: skip
-    token.add_argument("--user", required=True)
-    token.add_argument("--role", required=True, choices=("viewer", "releaser", "keyholder"))
+    token.add_argument("--user", required=True, help="whose token it is")
+    token.add_argument(
+        "--role", required=True, choices=("viewer", "releaser", "keyholder"), help="what the token may do"
+    )
     seal = add_command(lora, "seal", run_seal, "encrypt an adapter as one version of the vault",
                        "sft-guard lora seal run/adapter --as hr-rules@v3 --vault vault --keys keys.json")  # fmt: skip
-    seal.add_argument("adapter", type=Path, metavar="DIR")
-    seal.add_argument("--as", dest="label", required=True, metavar="NAME@VERSION")
+    seal.add_argument("adapter", type=Path, metavar="DIR", help="directory of the adapter")
+    seal.add_argument(
+        "--as", dest="label", required=True, metavar="NAME@VERSION", help="name and version to seal under"
+    )
     unseal = add_command(lora, "unseal", run_unseal, "write the plaintext of a version into a new directory",
                          "sft-guard lora unseal hr-rules@v3 --out adapter --vault vault --keys keys.json")  # fmt: skip
-    unseal.add_argument("label", metavar="NAME@VERSION")
-    unseal.add_argument("--out", type=Path, required=True, metavar="DIR")
+    unseal.add_argument("label", metavar="NAME@VERSION", help="the sealed adapter")
+    unseal.add_argument("--out", type=Path, required=True, metavar="DIR", help="new directory for the plaintext")
     vault = add_group(lora, "vault", "what is sealed, whether it is whole, and who did what")
     listing = add_command(vault, "list", run_list, "all sealed versions",
                           "sft-guard lora vault list --vault vault --keys keys.json")  # fmt: skip
     verify = add_command(vault, "verify", run_verify, "check hashes and the manifest; nothing is decrypted",
                          "sft-guard lora vault verify hr-rules@v3 --vault vault --keys keys.json")  # fmt: skip
-    verify.add_argument("label", metavar="NAME@VERSION")
+    verify.add_argument("label", metavar="NAME@VERSION", help="the sealed adapter")
     audit = add_command(vault, "audit", run_audit, "who did what; exit 1 when the log was changed",
                         "sft-guard lora vault audit --vault vault --keys keys.json")  # fmt: skip
     for parser in (key, seal, unseal, listing, verify, audit):

@@ -35,8 +35,8 @@ def register(groups: Groups) -> None:
     explain = add_command(
         slo, "explain", run_explain, "what each rule means now, in words", "sft-guard slo explain --slo slo.yaml"
     )
-    explain.add_argument("--slo", type=Path, default=Path("slo.yaml"))
-    explain.add_argument("--baseline", type=Path)
+    explain.add_argument("--slo", type=Path, default=Path("slo.yaml"), help="the rules")
+    explain.add_argument("--baseline", type=Path, help="baseline.json, for relative limits")
     backtesting.register(slo)
     interop.register(slo)
 

@@ -25,7 +25,7 @@ def register(groups: Groups) -> None:
     registry = add_group(groups, "registry", "version registry")
     serve = add_command(registry, "serve", run_serve, "serve the version registry over REST",
                         "sft-guard registry serve --listen 127.0.0.1:8820")  # fmt: skip
-    serve.add_argument("--listen", default="127.0.0.1:8820")
+    serve.add_argument("--listen", default="127.0.0.1:8820", help="host:port")
     serve.add_argument("--database", default="sqlite:///registry.sqlite", help="SQLAlchemy URL")
     serve.add_argument("--token-env", help="environment variable with the bearer token for writes")
 
@@ -33,26 +33,26 @@ def register(groups: Groups) -> None:
                           "sft-guard registry list")  # fmt: skip
     show = add_command(registry, "show", run_show, "the versions of a model, or one with lineage and evaluations",
                        "sft-guard registry show faq-kb 2-kb+1750000000")  # fmt: skip
-    show.add_argument("model")
+    show.add_argument("model", help="name of the model")
     show.add_argument("version", nargs="?", help="a version or an alias such as champion or previous")
     move = add_command(registry, "transition", run_transition, "move a version to a stage",
                        "sft-guard registry transition faq-kb 2-kb+1750000000 Production")  # fmt: skip
-    move.add_argument("model")
-    move.add_argument("version")
-    move.add_argument("to_stage", choices=STAGES)
+    move.add_argument("model", help="name of the model")
+    move.add_argument("version", help="version of it")
+    move.add_argument("to_stage", choices=STAGES, help="stage to move to")
     move.add_argument("--rollback-to", metavar="VERSION", help="takes Production in the same step")
     move.add_argument("--if-production", metavar="VERSION", help='only while this is in Production ("" for nothing)')
     move.add_argument("--epoch", type=int, help="control epoch that this was decided at; an older one is refused")
     move.add_argument("--reason", default="", help="a word for the audit")
     audit = add_command(registry, "audit", run_audit, "who changed what, newest first",
                         "sft-guard registry audit --model faq-kb")  # fmt: skip
-    audit.add_argument("--model")
-    audit.add_argument("--limit", type=int, default=50)
+    audit.add_argument("--model", help="only this model")
+    audit.add_argument("--limit", type=int, default=50, help="newest entries shown")
     alias = add_command(registry, "alias", run_alias, "list the aliases of a model, set or remove one",
                         "sft-guard registry alias faq-kb candidate 2-kb+1750000000")  # fmt: skip
-    alias.add_argument("model")
-    alias.add_argument("alias", nargs="?")
-    alias.add_argument("version", nargs="?")
+    alias.add_argument("model", help="name of the model")
+    alias.add_argument("alias", nargs="?", help="alias to show or set")
+    alias.add_argument("version", nargs="?", help="version of it")
     alias.add_argument("--remove", action="store_true", help="remove the alias")
     alias.add_argument("--expected", metavar="VERSION", help='only while it points to this ("" for nothing)')
     for parser in (move, alias):

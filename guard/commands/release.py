@@ -18,7 +18,7 @@ def register(groups: Groups) -> None:
     commands = [add_command(release, "status", run_status, "what is serving, and why", "sft-guard release status")]
     start = add_command(release, "start", run_change, "send a share of the sessions to a version",
                         "sft-guard release start v1.2.1 --advance auto")  # fmt: skip
-    start.add_argument("version")
+    start.add_argument("version", help="name under versions in guard.yaml")
     start.add_argument("--plan", help="default, short, or `20%% for 2h`")
     about = "auto: the guard may raise the weight along the plan, one stage at a time, on pass"
     start.add_argument("--advance", choices=("manual", "auto"), default="manual", help=about)
@@ -50,7 +50,7 @@ def register(groups: Groups) -> None:
         ("postmortem", run_postmortem, "its facts as Markdown"),
     ):
         parser = add_command(incident, name, run, help_text, f"sft-guard incident {name} ID")
-        parser.add_argument("id")
+        parser.add_argument("id", help="id of the incident")
         if name == "postmortem":
             about = "write postmortem.md there, with a picture of each rule over time"
             parser.add_argument("--out", type=Path, metavar="DIR", help=about)

@@ -22,11 +22,11 @@ def register(groups: Groups) -> None:
     fit.add_argument("--seed", type=int, default=1, help="of the bootstrap, default 1")
     explain = add_command(route, "explain", run_explain, "what would become of a question, without asking a model",
                           'sft-guard route explain --routes routes.yaml --kb kb "How many days of leave?"')  # fmt: skip
-    explain.add_argument("question")
-    explain.add_argument("--routes", type=Path, required=True, metavar="FILE")
+    explain.add_argument("question", help="what a user would ask")
+    explain.add_argument("--routes", type=Path, required=True, metavar="FILE", help="routes.yaml")
     explain.add_argument("--sensitive", action="store_true", help="as if the sender had marked it")
     for parser in (fit, explain):
-        parser.add_argument("--kb", type=Path, required=True, metavar="DIR")
+        parser.add_argument("--kb", type=Path, required=True, metavar="DIR", help="knowledge base")
         parser.add_argument("--embedder", help="name or none; default: the one the knowledge base was made with")
         parser.add_argument("--k", type=int, default=3, help="documents looked at, default 3")
 

@@ -12,7 +12,7 @@ from guard.settings import load_settings
 def register(groups: Groups) -> None:
     """Add the commands of this module."""
     serve = add_command(groups, "serve", run_serve, "run the sidecar", "sft-guard serve -c guard.yaml")
-    serve.add_argument("-c", "--config", type=Path, default=Path("guard.yaml"))
+    serve.add_argument("-c", "--config", type=Path, default=Path("guard.yaml"), help="the configuration")
     about = "everything embedded: knowledge base, answer path, guard, admin listener"
     demo = add_command(groups, "demo", run_demo, about, "sft-guard demo --incident --seed 1")
     scenario = demo.add_mutually_exclusive_group()

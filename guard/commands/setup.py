@@ -29,7 +29,9 @@ def register(groups: Groups) -> None:
     """Add the commands of this module."""
     init = add_command(groups, "init", run_init, "write a commented guard.yaml and slo.yaml",
                        "sft-guard init --preset support-faq --dir .")  # fmt: skip
-    init.add_argument("--preset", choices=sorted(PRESETS), default="support-faq")
+    init.add_argument(
+        "--preset", choices=sorted(PRESETS), default="support-faq", help="whose practice the numbers come from"
+    )
     init.add_argument("--dir", type=Path, default=Path("."), help="directory to write to (default: here)")
     init.add_argument("--service", default="faq-bot", help="name of the bot")
     init.add_argument("--force", action="store_true", help="replace files that exist")
@@ -41,7 +43,7 @@ def register(groups: Groups) -> None:
 
     doctor = add_command(groups, "doctor", run_doctor, "try everything the configuration names and say what to do",
                          "sft-guard doctor -c guard.yaml")  # fmt: skip
-    doctor.add_argument("-c", "--config", type=Path, default=Path("guard.yaml"))
+    doctor.add_argument("-c", "--config", type=Path, default=Path("guard.yaml"), help="the configuration")
 
 
 def run_init(args: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ class RedisSettings(Model):
     )
     budget: Seconds = Field(0.02, le=1.0, description="Longest wait of a request for one lookup.")
     write_budget: Seconds = Field(0.5, le=30.0, description="Longest try of one write; no request waits for it.")
-    connections: int = Field(16, ge=1, le=256)
+    connections: int = Field(16, ge=1, le=256, description="Connections to Redis.")
 
     @field_validator("url")
     @classmethod
@@ -54,12 +54,12 @@ class RedisSettings(Model):
 class RouteCacheSettings(Model):
     """What differs on one route."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="Cache answers of this route.")
     assume_deterministic: bool = Field(
         False, description="One question has one answer here whatever the parameters say; needed for `json` routes."
     )
-    ttl: Seconds | None = None
-    negative_ttl: Seconds | None = None
+    ttl: Seconds | None = Field(None, description="Overrides cache.ttl.")
+    negative_ttl: Seconds | None = Field(None, description="Overrides cache.negative_ttl.")
     ignore_fields: tuple[str, ...] = Field(
         (), description="Top-level members of the request that never change an answer, for example user."
     )
@@ -74,8 +74,8 @@ class RouteCacheSettings(Model):
 class CacheSettings(Model):
     """Answer cache. Without this section nothing is cached."""
 
-    enabled: bool = True
-    store: Literal["memory", "redis"] = "memory"
+    enabled: bool = Field(True, description="Off without removing the section.")
+    store: Literal["memory", "redis"] = Field("memory", description="`redis` is shared by replicas.")
     max_bytes: Bytes = Field(64 * 2**20, description="Bound of the store in memory.")
     max_entry: Bytes = Field(256 * 2**10, description="Longest answer that is kept; limits.capture bounds it too.")
     max_request: Bytes = Field(64 * 2**10, description="Longer requests are not looked up.")

@@ -14,7 +14,9 @@ Milli = Annotated[Seconds, Field(le=0.5)]
 class WarmingSettings(Model):
     """Progressive replacement: a release that begins to take traffic is filled from the hottest keys."""
 
-    enabled: bool = True
+    enabled: bool = Field(
+        True, description="Fill a new release with the questions that are asked most, before it gets traffic."
+    )
     requests_per_minute: int = Field(60, ge=1, le=6000, description="Never more in any minute.")
     usd_per_hour: float = Field(2.0, ge=0, le=10_000, description="Never more in any hour, by the price table.")
     in_flight: int = Field(2, ge=1, le=64, description="Warm-up requests under way at once.")

@@ -13,8 +13,8 @@ class EmbeddingsSettings(Model):
     """An OpenAI-compatible embeddings endpoint; `checks: {embedder: endpoint}` uses it."""
 
     url: str = Field(description="Ends before /embeddings, such as https://api.example.com/v1.")
-    model: str = Field(min_length=1)
-    api_key_env: EnvName | None = None
+    model: str = Field(min_length=1, description="Name of the model at that endpoint.")
+    api_key_env: EnvName | None = Field(None, description="Environment variable with its key.")
     dim: int = Field(0, ge=0, le=65_536, description="Dimensions that must come back; 0: those of the first answer.")
     batch: int = Field(64, ge=1, le=2048, description="Texts of one call.")
     timeout: Seconds = Field(5.0, le=60.0)

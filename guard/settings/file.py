@@ -31,7 +31,9 @@ class GuardFile(Model):
     service: Name
     listen: Listen = Listen()
     admin: Admin = Admin()
-    state_dir: Path = Path("state")
+    state_dir: Path = Field(
+        Path("state"), description="Release journal, windows, exchange log; one directory per guard."
+    )
     slo: Path | None = Field(Path("slo.yaml"), description="The objectives; null to measure only.")
     baseline: Path | None = Field(None, description="baseline.json made by `sft-guard baseline collect`.")
     previous_baseline: Path | None = Field(

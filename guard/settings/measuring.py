@@ -16,7 +16,7 @@ from guard.settings.slower_tiers import DetectorSettings, JudgeSettings
 class CheckSettings(Model):
     """Checks off the path."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="Check answers at all; without it quality objectives are unknown.")
     embedder: str = Field(
         "static",
         description="static, all-MiniLM-L6-v2, the name or path of a sentence-transformers model, a directory made by "
@@ -25,9 +25,13 @@ class CheckSettings(Model):
     rules: Path | None = Field(None, description="rules.yaml")
     calibration: Path | None = Field(None, description="Numbers of the grounding check; default: the shipped ones.")
     grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")
-    queue: int = Field(2000, ge=1, le=100_000)
+    queue: int = Field(
+        2000, ge=1, le=100_000, description="Exchanges that may wait for the checks; more are dropped and counted."
+    )
     queue_bytes: Bytes = 8 * 2**20
-    pii: bool = True
+    pii: bool = Field(
+        True, description="Look for personal data and secrets in answers, and redact them in what is stored."
+    )
     drift: DriftSettings = DriftSettings()
     intents: Path | None = Field(None, description="intents.yaml: key intents and how good their answers must be.")
     probes: ProbeSettings | None = None
@@ -45,9 +49,11 @@ class CheckSettings(Model):
 class LogSettings(Model):
     """Exchange log."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="Write the exchange log; baselines, reports and replays are made from it.")
     dir: Path | None = Field(None, description="Default: exchanges/ in the state directory.")
-    text: Literal["none", "redacted", "full"] = "redacted"
+    text: Literal["none", "redacted", "full"] = Field(
+        "redacted", description="Questions and answers in the log: none, with personal data taken out, or as they were."
+    )
     segment: Bytes = 64 * 2**20
     keep: Seconds = 30 * 86400.0
     max_total: Bytes = 10 * 2**30

@@ -14,7 +14,7 @@ class StageSettings(Model):
 
     weight: Ratio
     hold: Seconds
-    min_events: int = Field(400, ge=0)
+    min_events: int = Field(400, ge=0, description="Answers of the canary before the next stage.")
 
 
 class ReleaseSettings(Model):
@@ -25,9 +25,14 @@ class ReleaseSettings(Model):
         "recommend", description="Only enforce lets the guard act by itself."
     )
     plan: str | tuple[StageSettings, ...] = Field("default", description="default, short, `20% for 2h`, or stages.")
-    unknown_action: Literal["hold", "drain"] = "hold"
+    unknown_action: Literal["hold", "drain"] = Field(
+        "hold",
+        description="A canary that cannot be judged for `unknown_after`: hold it, or take its traffic away.",
+    )
     unknown_after: Seconds = 300.0
-    max_rollbacks_per_day: int = Field(3, ge=0, le=100)
+    max_rollbacks_per_day: int = Field(
+        3, ge=0, le=100, description="Automatic rollbacks in 24 h; after them the guard holds and pages."
+    )
     evaluate_every: Seconds = 5.0
     salt: str = Field("", description="Changes which sessions form the canary.")
 
@@ -36,7 +41,7 @@ class RegistrySettings(Model):
     """Version registry: in process (SQLite in the state directory) or a service."""
 
     url: str | None = Field(None, description="http(s)://host:port of `sft-guard registry serve`.")
-    token_env: EnvName | None = None
+    token_env: EnvName | None = Field(None, description="Environment variable with the bearer token of the registry.")
     model: Name = "faq-bot"
 
 
@@ -49,7 +54,10 @@ class WebhookSettings(Model):
     name: Name
     url: str = Field("", description="http(s) address; or url_env.")
     url_env: EnvName | None = Field(None, description="Environment variable with the address, for a chat.")
-    format: Literal["standard", "slack"] = "standard"
+    format: Literal["standard", "slack"] = Field(
+        "standard",
+        description="`standard`: signed Standard Webhooks; `slack`: a message for a Slack-compatible receiver.",
+    )
     secret_env: EnvName | None = Field(
         None, description="Environment variable with the whsec_ secret; two, comma-separated. Required for standard."
     )
@@ -76,7 +84,7 @@ class WebhookSettings(Model):
 class AlertmanagerSettings(Model):
     """Where our own alerts are posted."""
 
-    url: str
+    url: str = Field(description="http(s)://host:port of Alertmanager.")
     repost: Seconds = 60.0
     runbook_url: str = Field(
         "", max_length=500, description="What stands before the name of a runbook page; see `alerts build`."

@@ -52,13 +52,15 @@ class PiiSettings(Model):
     """Personal data and secrets. `checks.pii: false` switches the answer off as well."""
 
     question: Mode = Field("off", description="In the user's question; enforce answers 400 before the model.")
-    answer: ReportMode = "report"
+    answer: ReportMode = Field(
+        "report", description="Personal data in answers that stands in neither question nor contexts."
+    )
 
 
 class LeakSettings(Model):
     """The system prompt, word for word, in an answer. The request's own system message is always compared."""
 
-    answer: ReportMode = "report"
+    answer: ReportMode = Field("report", description="Parts of the system prompt, or the canary, in answers.")
     prompt: Path | None = Field(None, description="File with a system prompt that the bot adds behind this guard.")
     canary_env: EnvName | None = Field(
         None, description="Environment variable with a word put into the prompt that no answer may hold."
@@ -68,15 +70,15 @@ class LeakSettings(Model):
 class ToxicitySettings(Model):
     """Abusive words, by list."""
 
-    question: Mode = "off"
-    answer: ReportMode = "report"
+    question: Mode = Field("off", description="Insults in questions.")
+    answer: ReportMode = Field("report", description="Insults in answers.")
     words: tuple[Path, ...] = Field((), description="Further lists: one word or phrase a line, # for comments.")
 
 
 class AclSettings(Model):
     """Access tags of retrieved contexts against the roles of the request (header x-guard-roles, tenant)."""
 
-    contexts: ReportMode = "report"
+    contexts: ReportMode = Field("report", description="Contexts whose tags the reader may not see.")
 
 
 class SafetySettings(Model):

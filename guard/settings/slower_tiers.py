@@ -28,8 +28,11 @@ class DetectorSettings(_Tier):
     """A Hugging Face sequence- or token-classification model. Needs the `embeddings` extra."""
 
     model: str = Field(description="Directory of a model, relative to this file, or a name in the local hub cache.")
-    kind: Literal["auto", "nli", "tokens"] = "auto"
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps|xpu)$")
+    kind: Literal["auto", "nli", "tokens"] = Field(
+        "auto",
+        description="Sequence classification (nli), token classification (tokens), or as its configuration says.",
+    )
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps|xpu)$", description="Where it runs.")
     labels: dict[str, Literal["supported", "unsupported", "contradicted"]] = Field(
         {}, description="Meaning of the model's labels, where their names do not tell."
     )
@@ -37,8 +40,8 @@ class DetectorSettings(_Tier):
     load_timeout: Seconds = 120.0
     window: int = Field(0, ge=0, le=8192, description="Tokens read at once; 0: what the model can.")
     overlap: int = Field(64, ge=0, le=2048, description="Tokens that two windows share.")
-    batch: int = Field(8, ge=1, le=256)
-    threads: int = Field(1, ge=1, le=64)
+    batch: int = Field(8, ge=1, le=256, description="Pairs in one call of the model.")
+    threads: int = Field(1, ge=1, le=64, description="Threads of the model.")
     waiting: int = Field(4, ge=1, le=16, description="Answers that wait for the model; beyond, it is skipped.")
     golden: Path | None = Field(None, description="Own golden pairs; default: the shipped ones.")
     ask_all: bool = Field(False, description="Also judge answers of which the tiers before are sure.")
@@ -48,19 +51,19 @@ class DetectorSettings(_Tier):
 class JudgePrice(Model):
     """USD per 1M tokens."""
 
-    input: float = Field(ge=0, le=1000)
-    output: float = Field(ge=0, le=1000)
+    input: float = Field(ge=0, le=1000, description="USD per million tokens read.")
+    output: float = Field(ge=0, le=1000, description="USD per million tokens written.")
 
 
 class JudgeSettings(_Tier):
     """An OpenAI-compatible model that grades answers, within a budget."""
 
     url: str = Field(description="Ends before /chat/completions, such as https://api.example.com/v1.")
-    model: str = Field(min_length=1)
-    api_key_env: EnvName | None = None
+    model: str = Field(min_length=1, description="Name of the model at that endpoint.")
+    api_key_env: EnvName | None = Field(None, description="Environment variable with its key.")
     price: JudgePrice | None = Field(None, description="Else the price table; {input: 0, output: 0} for own hardware.")
-    daily_usd: float = Field(1.0, ge=0, le=100_000)
-    daily_calls: int = Field(1000, ge=0, le=10_000_000)
+    daily_usd: float = Field(1.0, ge=0, le=100_000, description="What it may cost a day; then it is not asked.")
+    daily_calls: int = Field(1000, ge=0, le=10_000_000, description="Calls a day.")
     sample: Ratio = Field(0.0, description="Share of the answers judged although the tiers before are sure.")
     timeout: Seconds = Field(20.0, le=25.0)
     redact: bool = Field(True, description="Take personal data out before anything leaves.")

@@ -13,7 +13,7 @@ class OtelSettings(Model):
     """An OTLP receiver. Needs the `otel` extra."""
 
     endpoint: str = Field(description="http(s)://host:port of the receiver; 4318 is usual for http, 4317 for grpc.")
-    protocol: Literal["http", "grpc"] = "http"
+    protocol: Literal["http", "grpc"] = Field("http", description="OTLP over HTTP or gRPC.")
     sample: Ratio = Field(0.1, description="Share of the traces kept when the client did not decide; failures always.")
     provider: str = Field("openai", max_length=64, description="gen_ai.provider.name of the model behind the guard.")
     headers_env: EnvName | None = Field(None, description="Environment variable with headers, name=value,name=value.")

@@ -60,7 +60,9 @@ class RouteSettings(Model):
 
     name: Name
     path: str = Field(description="Exact path, or a prefix ending in *.", pattern=r"^/")
-    adapter: Literal["openai-chat", "openai-responses", "json", "passthrough"]
+    adapter: Literal["openai-chat", "openai-responses", "json", "passthrough"] = Field(
+        description="How requests and answers of the route are read; `passthrough` reads nothing."
+    )
     contexts: Contexts = Contexts()
     question: str = Field("question", description="json adapter: path of the question in the request.")
     answer: str = Field("answer", description="json adapter: path of the answer in the response.")
@@ -73,13 +75,13 @@ class VersionSettings(Model):
     """One release: what it is made of and where it is served."""
 
     upstreams: tuple[str, ...] = Field(min_length=1, description="Origins, http(s)://host:port[/base].")
-    model: str = Field("", max_length=128)
-    adapter: str = Field("", max_length=128)
+    model: str = Field("", max_length=128, description="Part of the release: which model answers.")
+    adapter: str = Field("", max_length=128, description="Part of the release: which LoRA or other adapter.")
     kb: str = Field(
         "", max_length=140, description="Knowledge base; MODEL@VERSION is looked up in the registry for incidents."
     )
-    prompt: str = Field("", max_length=128)
-    policy: str = Field("", max_length=128)
+    prompt: str = Field("", max_length=128, description="Part of the release: which prompt.")
+    policy: str = Field("", max_length=128, description="Part of the release: which answering policy (rules, routing).")
     headers: dict[str, str] = Field(default_factory=dict, description="Headers set on every request to it.")
     api_key_env: EnvName | None = Field(None, description="Environment variable with the upstream's API key.")
     rename_model: str = Field("", description="Replaces `model` in the request.")
@@ -106,16 +108,16 @@ class VersionSettings(Model):
 class TimeoutSettings(Model):
     """Budgets of one exchange."""
 
-    connect: Seconds = 2.0
-    first_byte: Seconds = 60.0
-    idle: Seconds = 30.0
-    total: Seconds = 600.0
-    upstream_head: Seconds = 10.0
-    request_head: Seconds = 10.0
-    client_write_stall: Seconds = 60.0
-    keep_alive: Seconds = 75.0
-    upstream_keep_alive: Seconds = 60.0
-    drain: Seconds = 25.0
+    connect: Seconds = Field(2.0, description="Opening a connection to an upstream; then 504.")
+    first_byte: Seconds = Field(60.0, description="From the request to the first byte of the answer; then 504.")
+    idle: Seconds = Field(30.0, description="Between two reads of an answer; then an error frame ends the stream.")
+    total: Seconds = Field(600.0, description="The whole exchange.")
+    upstream_head: Seconds = Field(10.0, description="Headers of the answer, from their first byte.")
+    request_head: Seconds = Field(10.0, description="Head of a request, from its first byte; then 408.")
+    client_write_stall: Seconds = Field(60.0, description="A client that reads nothing for so long is dropped.")
+    keep_alive: Seconds = Field(75.0, description="An idle connection of a client is closed after it.")
+    upstream_keep_alive: Seconds = Field(60.0, description="An idle connection to an upstream is closed after it.")
+    drain: Seconds = Field(25.0, description="After SIGTERM: time for streams to finish.")
 
     def to_ports(self) -> Timeouts:
         """As the data path wants them."""
@@ -136,16 +138,18 @@ class TimeoutSettings(Model):
 class LimitSettings(Model):
     """Sizes and counts."""
 
-    request_head: Bytes = 64 * 1024
-    request_url: Bytes = 8 * 1024
-    request_body: Bytes = 8 * 2**20
-    upstream_head: Bytes = 64 * 1024
-    client_buffer: Bytes = 256 * 1024
-    capture: Bytes = 256 * 1024
-    connections: int = Field(20_000, ge=1)
-    concurrent_requests: int = Field(2_000, ge=1)
-    upstream_connections: int = Field(1_000, ge=1)
-    upstream_idle: int = Field(512, ge=0)
+    request_head: Bytes = Field(64 * 1024, description="Larger heads get 431.")
+    request_url: Bytes = Field(8 * 1024, description="Longer URLs get 414.")
+    request_body: Bytes = Field(8 * 2**20, description="Larger bodies get 413.")
+    upstream_head: Bytes = Field(64 * 1024, description="Larger heads of an upstream are a 502.")
+    client_buffer: Bytes = Field(256 * 1024, description="Held for a slow client before the upstream is told to wait.")
+    capture: Bytes = Field(256 * 1024, description="Kept of an answer for the checks; more is marked as truncated.")
+    connections: int = Field(20_000, ge=1, description="Open connections on the data listener; more get 503.")
+    concurrent_requests: int = Field(
+        2_000, ge=1, description="Requests in progress; more are shed with 503 and Retry-After."
+    )
+    upstream_connections: int = Field(1_000, ge=1, description="Open connections to all upstreams.")
+    upstream_idle: int = Field(512, ge=0, description="Idle connections kept to all upstreams.")
 
     def to_ports(self) -> Limits:
         """As the data path wants them."""

@@ -13,7 +13,9 @@ from guard.settings.fields import EnvName, Model, Seconds, parse_origin
 class WindowSettings(Model):
     """`local`: what this process counted. `prometheus`: what all replicas of the service counted together."""
 
-    source: Literal["local", "prometheus"] = "local"
+    source: Literal["local", "prometheus"] = Field(
+        "local", description="`local`: what this guard served; `prometheus`: what all replicas served."
+    )
     url: str | None = Field(None, description="http(s)://host:port[/prefix] of Prometheus, or what speaks its API.")
     token_env: EnvName | None = Field(None, description="Environment variable with a bearer token for it.")
     labels: dict[str, str] = Field(
