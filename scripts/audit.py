@@ -21,7 +21,8 @@ TIMEOUT_S = 300.0
 
 def _tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = Path(sysconfig.get_path("scripts")) / name
-    return subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    command = [str(program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)  # noqa: S603
 
 
 def judge(found: Sequence[dict[str, object]]) -> tuple[list[str], list[str], int]:
@@ -38,8 +39,9 @@ def judge(found: Sequence[dict[str, object]]) -> tuple[list[str], list[str], int
 def main() -> int:
     """Write the bill of materials, look every wheel up, print what was found."""
     SBOM.parent.mkdir(exist_ok=True)
-    options = ("--output-reproducible", "--of", "JSON", "--mc-type", "application", "--validate")
-    made = _tool("cyclonedx-py", "requirements", str(LOCK), *options, "--pyproject", str(ROOT / "pyproject.toml"), "-o", str(SBOM))  # fmt: skip
+    about = ("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application")
+    written = ("--output-reproducible", "--of", "JSON", "--validate", "-o", str(SBOM))
+    made = _tool("cyclonedx-py", "requirements", str(LOCK), *about, *written)
     if made.returncode:
         sys.stderr.write(f"audit: no bill of materials: {made.stderr.strip()[-500:]}\n")
         return 2
