@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from lora.access import Deed, Person, refused
-from lora.artifact import FILE_BYTES_MAX, check_artifact
+from lora.artifact import CONFIG, FILE_BYTES_MAX, WEIGHTS, check_artifact
 from lora.audit import AuditLog, AuditProblem, Entry
 from lora.envelope import Label, open_bytes, seal_bytes
 from lora.keys import KeyRing
@@ -66,6 +66,11 @@ def content_hash(files: Mapping[str, bytes]) -> str:
     for name in sorted(files):
         whole.update(len(name.encode()).to_bytes(4, "big") + name.encode() + sha256(files[name]).digest())
     return whole.hexdigest()
+
+
+def adapter_hash(files: Mapping[str, bytes]) -> str:
+    """`content_hash` of weights and configuration alone: the same before and after cards were put beside them."""
+    return content_hash({name: files[name] for name in (WEIGHTS, CONFIG) if name in files})
 
 
 class Vault:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +18,11 @@ from rag.layout import INDEX_TYPE, write_layout
 from rag.pack import INDEX, Pack, documents, pack, verify
 from rag.profile import Profile, Profiler
 from rag.profile_limits import Limits
+from rag.provenance import git_commit
 from rag.rows import read_jsonl
-from registry.errors import RegistryRefused
 from registry.model import Lineage, ModelVersion
 from registry.port import RegistryPort
+from registry.registering import ensure_model
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError, RefusedError
 
@@ -163,7 +162,7 @@ def prepare(
             gate = record.get("evaluation")
             if chunking := record.get("chunk"):
                 parameters.setdefault("chunking", chunking)
-    lineage = Lineage(data_hash=made.data_hash, git_commit=_commit() if commit is None else commit,
+    lineage = Lineage(data_hash=made.data_hash, git_commit=git_commit() if commit is None else commit,
                       parameters=parameters)  # fmt: skip
     return Ready(made, lineage, gate)
 
@@ -182,11 +181,7 @@ async def register(
     Raises:
         RegistryRefused, RegistryUnreachable: safe to repeat.
     """
-    try:
-        await port.create_model(model, owner or actor, "knowledge base")
-    except RegistryRefused as error:
-        if error.reason != "exists":  # by somebody else, which is just as well
-            raise
+    await ensure_model(port, model, owner or actor, "knowledge base")
     made = ready.pack
     meta = {
         "artifact_type": "KnowledgeBase",
@@ -248,18 +243,6 @@ def _limits(given: Mapping[str, float]) -> GateLimits:
     rows = {name: value for name, value in given.items() if name in Limits.__dataclass_fields__}
     rest = {name: value for name, value in given.items() if name not in rows}
     return replace(GateLimits(**rest), rows=replace(Limits(), **rows))  # type: ignore[arg-type]
-
-
-def _commit() -> str:
-    """Commit of the working directory, "" where there is none."""
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    try:
-        done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _profile_text(name: str, profile: Profile) -> str:

@@ -44,11 +44,11 @@ def doubt(question: str, contexts: Sequence[str], answer: str, finish_reason: st
         return "empty answer"
     if finish_reason == "length":
         return "cut off at the token limit"
-    if _SHRUG.search(answer):
+    if shrugs(answer):
         return "says that it does not know, although retrieval is confident"
     if language(question) == "zh-TW" and not has_cjk(answer):
         return "answers in another script than the question"
-    if loop := _loop(answer):
+    if loop := loop_in(answer):
         return f"repeats itself: {loop!r}"
     known = fold_width("\n".join((question, *contexts)))
     numbers = set(_NUMBER.findall(known))
@@ -64,8 +64,13 @@ def doubt(question: str, contexts: Sequence[str], answer: str, finish_reason: st
     return ""
 
 
-def _loop(answer: str) -> str:
-    """A clause that is said again and again."""
+def shrugs(answer: str) -> bool:
+    """Whether the answer says that it does not know."""
+    return _SHRUG.search(answer) is not None
+
+
+def loop_in(answer: str) -> str:
+    """A clause that is said again and again, "" without one."""
     clauses = [part.strip() for part in re.split(r"[\n.!?;,\u3002\uff01\uff1f\uff1b\uff0c]+", answer)]
     counts: dict[str, int] = {}
     for clause in clauses:

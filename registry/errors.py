@@ -45,6 +45,7 @@ STATUS: dict[str, int] = {
     "conflict": 409,
     "stale_epoch": 409,
     "reserved_alias": 409,
+    "gate_failed": 409,
     "too_large": 413,
     "precondition_required": 428,
     "unsupported": 501,

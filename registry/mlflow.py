@@ -31,11 +31,13 @@ from registry.model import (
     ModelVersion,
     Move,
     Stage,
+    check_gate,
     check_holder,
     check_name,
     check_version,
     plan_transition,
     previous_after,
+    rising,
 )
 
 API = "/api/2.0/mlflow"
@@ -160,6 +162,8 @@ class MlflowRegistry:
         stages = {name: v.stage for name, (_, v) in found.items()}
         check_holder(stages, if_production)
         moves = plan_transition(stages, version, to_stage, rollback_to)
+        for move in rising(moves):
+            check_gate(move, _evaluations(model, move.version, found[move.version][0]))
         aliases = _aliases(row)
         names = {raw["version"]: name for name, (raw, _) in found.items()}
         before = names.get(aliases.get(PREVIOUS, ""), "")

@@ -237,6 +237,34 @@ def check_holder(stages: Mapping[str, Stage], if_production: str | None) -> None
         )
 
 
+BLOCKS, EVIDENCE = "blocks", "evidence"
+"""Fields of an evaluation's result: stages it closes to the version, and why, one line each."""
+
+
+def rising(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """The moves that a failed gate may refuse: up the stages, and no rollback, which must always be possible."""
+    ways = {(Stage.NONE, Stage.STAGING), (Stage.STAGING, Stage.PRODUCTION)}
+    return tuple(m for m in moves if (m.from_stage, m.to_stage) in ways and m.action != "rollback")
+
+
+def check_gate(move: Move, evaluations: Sequence[Evaluation]) -> None:
+    """Refuse a move into a stage that the latest evaluation of any name closes.
+
+    Raises:
+        RegistryRefused: `gate_failed`, with the evaluation and its evidence.
+    """
+    latest = {evaluation.name: evaluation for evaluation in evaluations}
+    for name, evaluation in latest.items():
+        blocks, why = evaluation.result.get(BLOCKS), evaluation.result.get(EVIDENCE)
+        if isinstance(blocks, list | tuple) and move.to_stage.value in blocks:
+            said = "; ".join(str(line) for line in why) if isinstance(why, list | tuple) else str(why or "no evidence")
+            raise RegistryRefused(
+                "gate_failed",
+                f"version {move.version!r}: {name} failed, {move.to_stage} is closed to it: "
+                f"{' '.join(said.split())[:300]}; mend it and evaluate again",
+            )
+
+
 def previous_after(previous: str, moves: Sequence[Move]) -> str:
     """The `previous` pointer once `moves` were made: what a rollback would return to, "" when there is nothing.
 

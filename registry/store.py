@@ -27,10 +27,12 @@ from registry.model import (
     Move,
     Stage,
     check_control,
+    check_gate,
     check_holder,
     check_name,
     check_version,
     plan_transition,
+    rising,
 )
 
 META_BYTES = 32 * 1024
@@ -199,6 +201,8 @@ class RegistryStore:
             stages = {row.version: Stage(row.stage) for row in rows}
             check_holder(stages, if_production)
             moves = plan_transition(stages, version, to_stage, rollback_to)
+            for move in rising(moves):
+                check_gate(move, tables.read_evaluations(db, model, move.version))
             for move in moves:  # Demotions come first: at no moment are there two in Production.
                 if move.from_stage is not move.to_stage:
                     db.execute(

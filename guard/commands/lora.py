@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guard.commands import lora_data, lora_judging, lora_rules, lora_vault
+from guard.commands import lora_data, lora_eval, lora_judging, lora_register, lora_rules, lora_vault
 from guard.commands.common import Groups, add_group
 
 
@@ -11,5 +11,7 @@ def register(groups: Groups) -> None:
     lora = add_group(groups, "lora", "adapters on premises: train, judge, keep under lock")
     lora_data.register(lora)
     lora_judging.register(lora)
+    lora_eval.register(lora)
+    lora_register.register(lora)
     lora_rules.register(lora)
     lora_vault.register(lora)

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from guard.commands.common import Groups, add_command, add_group, emit, needs_extra, progress, to_json
-from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 
@@ -62,17 +61,9 @@ def run_apply(args: argparse.Namespace) -> int:
 
 
 def _rows(path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    name = str(path) if path else "standard input"
-    try:
-        lines = path.read_bytes().splitlines() if path else sys.stdin.buffer.read().splitlines()
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}); check the path") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield f"{name}:{number}", msgspec.json.decode(line, type=dict[str, Any])
-            except NOT_JSON as error:
-                raise DataError(f"{name}:{number}: not a JSON object ({error})") from error
+    from lora.json_lines import read_lines, rows_of
+
+    return read_lines(path) if path else rows_of(sys.stdin.buffer.read(), "standard input")
 
 
 def run_suggest(args: argparse.Namespace) -> int:

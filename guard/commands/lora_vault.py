@@ -52,7 +52,7 @@ def register(lora: Groups) -> None:
         parser.add_argument("--vault", type=Path, required=parser not in (key, token), metavar="DIR", help=about)
 
 
-def _vault(args: argparse.Namespace) -> Any:
+def vault_of(args: argparse.Namespace) -> Any:
     """The vault as the asking person may use it."""
     from lora.access import load_access
     from lora.keys import load_ring
@@ -72,7 +72,7 @@ def _token(args: argparse.Namespace) -> str | None:
     return value
 
 
-def _split(label: str) -> tuple[str, str]:
+def split_label(label: str) -> tuple[str, str]:
     name, at, version = label.partition("@")
     if not at:
         raise ConfigError("adapter", label, "write NAME@VERSION such as hr-rules@v3")
@@ -112,8 +112,8 @@ def run_token(args: argparse.Namespace) -> int:
 
 def run_seal(args: argparse.Namespace) -> int:
     """Seal one version."""
-    name, version = _split(args.label)
-    manifest = _vault(args).seal(args.adapter, name, version)
+    name, version = split_label(args.label)
+    manifest = vault_of(args).seal(args.adapter, name, version)
     plain_bytes = sum(file.plain_bytes for file in manifest.files.values())
     result = {
         "name": name, "version": version, "key_id": manifest.key_id, "content_sha256": manifest.content_sha256,
@@ -130,8 +130,8 @@ def run_seal(args: argparse.Namespace) -> int:
 
 def run_unseal(args: argparse.Namespace) -> int:
     """Write plaintext."""
-    name, version = _split(args.label)
-    adapter = _vault(args).unseal(name, version, args.out)
+    name, version = split_label(args.label)
+    adapter = vault_of(args).unseal(name, version, args.out)
     result = {"name": name, "version": version, "out": str(args.out), "files": sorted(adapter.files)}
     emit(args, result, f"wrote {len(adapter.files)} files of {name} {version} to {args.out}, readable by you alone")
     return 0
@@ -139,7 +139,7 @@ def run_unseal(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """List; exit 1 when one of them is damaged."""
-    rows = _vault(args).versions()
+    rows = vault_of(args).versions()
     shown = [
         {"name": name, "version": version, "key_id": m.key_id if m else None, "problem": problem}
         for name, version, m, problem in rows
@@ -151,7 +151,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Verify one version."""
-    manifest = _vault(args).verify(*_split(args.label))
+    manifest = vault_of(args).verify(*split_label(args.label))
     result = {
         "name": manifest.name,
         "version": manifest.version,
@@ -170,7 +170,7 @@ def run_audit(args: argparse.Namespace) -> int:
 
     from guard.release.incident import utc
 
-    entries, problem = _vault(args).audit()
+    entries, problem = vault_of(args).audit()
     lines = [
         f"{e.number:>5}  {utc(e.wall_s)}  {e.user} ({e.role})  {e.deed} {e.object}: {e.result}"
         + (f", {e.detail}" if e.detail else "")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from rag.finetune.jobs import JobState
 from registry.client import RegistryPort
-from registry.errors import RegistryRefused
 from registry.model import ModelVersion
+from registry.registering import ensure_model
 from slo.errors import RefusedError
 
 TAGS = ("llm", "fine-tuned", "openai")
@@ -47,11 +47,7 @@ async def register(
     """
     if state.status != "succeeded" or not state.fine_tuned_model:
         raise RefusedError("not_succeeded", f"job {state.job_id or '(none)'} is {state.status}: there is no model yet")
-    try:
-        await registry.create_model(name, owner, f"fine-tuned from {state.model}")
-    except RegistryRefused as error:
-        if error.reason != "exists":  # registered by somebody else: a version may still be added
-            raise
+    await ensure_model(registry, name, owner, f"fine-tuned from {state.model}")
     version = version_name(state)
     for known in await registry.versions(name):
         if known.version == version and known.meta.get("job_id") == state.job_id:

@@ -167,3 +167,24 @@ async def test_records_need_the_token_too(way: str, request: pytest.FixtureReque
     assert await refusal(client.evaluate("m", "v1", "gate", {}, actor="a")) == "unauthorized"
     assert await refusal(client.aliases("m")) == "unknown_model"
     await client.close()
+
+
+async def test_a_failed_gate_closes_stages_until_a_later_evaluation_opens_them(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.PRODUCTION, v2=Stage.NONE)
+    failed = {"passed": False, "blocks": ["Staging", "Production"], "evidence": ["similarity 40 %, at least 85 %"]}
+    await port.evaluate("faq-bot", "v2", "lora-eval", failed, actor="ci")
+    with pytest.raises(RegistryRefused) as caught:
+        await port.transition("faq-bot", "v2", Stage.STAGING, actor="ann")
+    assert caught.value.reason == "gate_failed"
+    assert "lora-eval failed, Staging is closed to it: similarity 40 %, at least 85 %" in str(caught.value)
+    assert (await stages(port))["v2"] == "None"
+    await port.evaluate("faq-bot", "v2", "another", {"passed": True}, actor="ci")
+    assert await refusal(port.transition("faq-bot", "v2", Stage.STAGING, actor="ann")) == "gate_failed"
+    await port.evaluate("faq-bot", "v2", "lora-eval", {"passed": True}, actor="ci")
+    await port.transition("faq-bot", "v2", Stage.STAGING, actor="ann")
+    await port.transition("faq-bot", "v2", Stage.PRODUCTION, actor="ann")
+    # A rollback to what was judged badly afterwards is never refused.
+    await port.evaluate("faq-bot", "v1", "lora-eval", failed, actor="ci")
+    await port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1")
+    assert await stages(port) == {"v1": "Production", "v2": "Staging"}
+    assert await port.transition("faq-bot", "v1", Stage.ARCHIVED, actor="ann")
