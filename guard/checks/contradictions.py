@@ -54,7 +54,7 @@ _WORD_AFTER = re.compile(r"\s([^\W\d_]+)")
 _BEFORE = re.compile(rf"([{CJK}]{{2}}|[^\W\d_]+)[\s:#(]*$")
 _NEXT = re.compile(
     rf"\s*(?:[\d.,]+|\b(?:{'|'.join(sorted(NUMBER_WORDS))})\b|"
-    rf"[零〇一二三四五六七八九十百千萬万兩两]+)(?:\s*[個个])?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
+    rf"[零〇一二三四五六七八九十百千万两]+)(?:\s*个)?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
 )
 Parts = list[tuple[Statement, Statement]]
 Near = tuple[tuple[Context, int], ...]
@@ -72,8 +72,8 @@ def contradictions(
     near: the sentences that cover the claim best, best first. weights: of the claim's terms. question: what an answer
     repeats of it needs no support, unless the contexts say the opposite.
     """
-    core = claim.lower.strip(" .,!;:\u3002")
-    if any(core in context.sentences[i].lower for context, i in near):
+    core = claim.folded.strip(" .,!;:\u3002")
+    if any(core in context.sentences[i].folded for context, i in near):
         return ()  # a quotation contradicts nothing
     parts = [(context.sentences[i], part) for context, i in near for part in context.clauses_of(i)]
     wholes = [(context.sentences[i], context.sentences[i]) for context, i in near]
@@ -160,8 +160,8 @@ def _rival(claim: Statement, number: Quantity, part: Statement, other: Quantity)
 
 def _words_around(part: Statement, number: Quantity) -> tuple[str, str]:
     """The word before a bare number and the one it counts (two characters in Chinese); "" where there is none."""
-    match = _NEXT.match(part.lower, number.start)
-    before = _BEFORE.search(part.lower[max(0, number.start - BEFORE_CHARS) : number.start])
+    match = _NEXT.match(part.folded, number.start)
+    before = _BEFORE.search(part.folded[max(0, number.start - BEFORE_CHARS) : number.start])
     return before[1] if before else "", stem(match[1]) if match else ""
 
 
@@ -304,7 +304,7 @@ def _fit(
         if term in own:
             got += value
         elif term in whole or (
-            len(term) == 2 and not term.isascii() and term[0] in part.lower and term[1] in part.lower
+            len(term) == 2 and not term.isascii() and term[0] in part.folded and term[1] in part.folded
         ):
             got += ELSEWHERE_CREDIT * value  # Two characters apart: the same word in another compound, as often as not.
     for number in claim.numbers:

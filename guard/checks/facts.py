@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from guard.checks.lexicon import normalise, terms, words
 from guard.checks.numbers import Quantity, quantities
+from guard.simplified import folded
 
 _URL_STOP = r"\s<>\"'`)\]}\u3000-\u303f\u4e00-\u9fff\uff00-\uffef"
 _URL = rf"(?:https?|ftp)://[^{_URL_STOP}]+|\bwww\.[\w.-]{{1,200}}\.[a-z]{{2,}}[^{_URL_STOP}]*"
@@ -50,7 +51,8 @@ class Statement:
     """One sentence or clause, ready for comparison.
 
     terms: content words and bigrams in order; term_set: each once. exact: URLs, paths, identifiers, lower case. names:
-    capitalised words that do not begin the sentence, lower case. lower: the normalised text that polarity is read from.
+    capitalised words that do not begin the sentence, lower case. lower: the normalised text, as it is reported. folded:
+    the same, Chinese in simplified characters, position by position; terms and whatever is compared come from it.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Statement:
     exact: tuple[str, ...]
     names: tuple[str, ...]
     lower: str
+    folded: str
 
 
 def statement(text: str) -> Statement:
@@ -89,6 +92,7 @@ def _read(text: str) -> Statement:
         exact=tuple(exact),
         names=tuple(names),
         lower=lower,
+        folded=folded(lower),
     )
 
 

@@ -18,7 +18,7 @@ from guard.checks.claims import split_claims
 from guard.checks.combiner import log_odds
 from guard.checks.context import Context, read_context
 from guard.checks.facts import Statement, statement
-from guard.checks.lexicon import is_cjk
+from guard.checks.languages import calibration_for
 from guard.checks.semantic import Semantic
 from guard.checks.support import Support, assess
 from guard.checks.tiers import Tier
@@ -86,8 +86,11 @@ def check_grounding(
     if not used:
         shown = tuple(c.text[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
-    language = calibration.languages["zh" if is_cjk(answer) else "en"]
+    name, foreign = calibration_for(answer, calibration.languages)
+    language = calibration.languages[name]
     judged, detector = judge(question, claims, used, language, semantic, calibration.embedder, tiers)
+    if foreign:
+        detector += f" (numbers of {name}: {foreign} has no calibration)"
     limit = language.thresholds[named_threshold] if threshold is None else threshold
     term_count = sum(j.support.term_count for j in judged)
     score = answer_score([j.probability for j in judged], term_count, language)

@@ -10,14 +10,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from guard.checks.units import COMPATIBLE, MONTHS, UNITS, WEEKDAYS, WEEKDAYS_ZH
-
-_DIGITS_ZH = {c: i for i, c in enumerate("零一二三四五六七八九")} | {c: i for i, c in enumerate("〇壹貳參肆伍陸柒捌玖")}
-_DIGITS_ZH |= {"兩": 2, "两": 2}
-_SMALL_ZH = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
-_BIG_ZH = {"萬": 10_000, "万": 10_000, "億": 100_000_000, "亿": 100_000_000}
-_ZH = "".join((*_DIGITS_ZH, *_SMALL_ZH, "廿卅"))
-_BIG = "".join(_BIG_ZH)
+from guard.checks.numerals import BIG, BIG_ZH, DIGITS, SMALL_ZH, ZH, chinese_number
+from guard.checks.units import COMPATIBLE, COUNTERS_ZH, MONTHS, PHRASES, UNITS, WEEKDAYS, WEEKDAYS_ZH
+from guard.simplified import folded
 
 _ONES = [
     "zero",
@@ -45,8 +40,8 @@ _WORD_VALUE = {w: i for i, w in enumerate(_ONES)} | {
     w: 20 + 10 * i for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
 }
 _WORD_SCALE = {"hundred": 100, "dozen": 12, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALES = {**_WORD_SCALE, "k": 1000, "mn": 10**6, "bn": 10**9, "百": 100, "千": 1000, **_BIG_ZH}
-_SCALES_ZH = frozenset(("百", "千", *_BIG_ZH))
+_SCALES = {**_WORD_SCALE, "k": 1000, "mn": 10**6, "bn": 10**9, "百": 100, "千": 1000, **BIG_ZH}
+_SCALES_ZH = frozenset(("百", "千", *BIG_ZH))
 
 NUMBER_WORDS = frozenset(_WORD_VALUE) | frozenset(_WORD_SCALE)
 """English words that may be a number; a quick test before the slower patterns."""
@@ -57,8 +52,8 @@ def _alternatives(names: list[str]) -> str:
 
 
 _UNIT_ZH = _alternatives([u for u in UNITS if not u.isascii()])
-_UNIT_EN = _alternatives([u for u in UNITS if u.isascii() and u.isalpha()])
-_COUNTER_ZH = "個|个|級|级|項|项|款|份|台|張|张|筆|笔|家|間|间|本|階段|條|条|種|种|件|組|组|班|點|倍"
+_UNIT_EN = _alternatives([u for u in UNITS if u.isascii() and u.isalpha()] + list(PHRASES))
+_COUNTER_ZH = _alternatives(list(COUNTERS_ZH))
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\b\.?"
@@ -76,52 +71,67 @@ _LATIN_DATE = re.compile(
 _MONTH_ALONE = re.compile(
     r"\b(january|february|april|june|july|august|september|october|november|december)\b|\b(?<=in )(may|march)\b"
 )
+_YEAR_ZH = rf"(?:(?P<roc>(?:中華)?民國)\s*(?P<ry>\d{{1,3}}|[{ZH}]{{1,6}})|(?P<y>\d{{2,4}}|[{DIGITS}]{{4}}))\s*年"
 _ZH_DATE = re.compile(
-    rf"(?:(?P<roc>民國)?\s*(?P<y>\d{{2,4}})\s*年\s*)?(?P<m>\d{{1,2}}|[{_ZH}]{{1,2}})\s*月(?![給薪])"
-    rf"(?:(?P<d>\s*\d{{1,2}}|[{_ZH}]{{1,3}})\s*[日號号])?"
-    rf"|(?P<roc2>民國)?(?P<y5>(?<=民國)(?:\d{{2,3}}|[{_ZH}]{{1,6}})|{_YEAR})\s*年(?!間|以)"
+    folded(
+        rf"(?:{_YEAR_ZH}\s*)?(?P<m>\d{{1,2}}|[{ZH}]{{1,2}})\s*月(?![給薪])(?:(?P<d>\s*\d{{1,2}}|[{ZH}]{{1,3}})\s*[日號])?"
+        rf"|(?P<roc2>(?:中華)?民國)\s*(?P<ry2>\d{{1,3}}|[{ZH}]{{1,6}})\s*年"
+        rf"|(?P<y2>{_YEAR}|[{DIGITS}]{{4}})\s*年(?!間|以)"
+    )
 )
-_AMPM = r"(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)?\s*"
+ROC_ALONE = range(100, 200)
+"""A year of three digits is one of the Republic of China even without its name."""
+
+_AMPM = folded(r"(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)?\s*")
 _CLOCK = re.compile(
     rf"(?<![\d:.]){_AMPM}(?:(?P<h1>2[0-4]|[01]?\d):(?P<n1>[0-5]\d)(?::[0-5]\d)?(?:\s*(?P<p1>[ap])\.?m\b\.?)?"
     rf"|(?P<h2>1[0-2]|[1-9])\s*(?P<p2>[ap])\.?m\b\.?)(?![\d:])"
 )
 _CLOCK_ZH = re.compile(
-    rf"{_AMPM}(?P<h>2[0-4]|[01]?\d|[{_ZH}]{{1,3}})\s*[點点](?![子心擊数數{_ZH}]?[、%])(?:整|鐘|钟)?"
-    rf"(?:\s*(?P<n>[0-5]?\d|[{_ZH}]{{1,3}})\s*分(?!鐘|钟)|(?P<half>半))?"
+    folded(
+        rf"{_AMPM}(?P<h>2[0-4]|[01]?\d|[{ZH}]{{1,3}})\s*點(?![子心擊數{ZH}]?[、%])(?:整|鐘)?"
+        rf"(?:\s*(?P<n>[0-5]?\d|[{ZH}]{{1,3}})\s*分(?!鐘|之)|(?P<half>半))?"
+    )
 )
+_RANGE_ZH = re.compile(r"\s*(?:[到至~\uff5e-]|为止)\s*")
 _ARABIC = re.compile(
-    r"(?:(?P<cur>us\$|nt\$|\$|€|£|¥|\b(?:usd|twd|ntd|eur|rmb|cny|gbp|jpy)\b|新台幣|新臺幣|台幣|人民[幣币]|美元|歐元)\s*)?"
-    r"(?<![a-z0-9_.])(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?:(?:st|nd|rd|th)\b)?"
-    rf"(?:\s*(?P<scale>[百千]?[{_BIG}]|[百千](?![克分公])|-?(?:k|thousand|hundred|million|billion|trillion|dozen|mn|bn)\b))?"
-    r"(?:[\s-]*(?P<work>business|working)(?=[\s-]+days?\b)|[\s-]+(?:calendar|consecutive|paid|full)(?=[\s-]+\w))?"
-    rf"(?:\s*(?P<unit>%|°[cf]?|€|{_UNIT_ZH})|[\s-]{{0,2}}(?P<unit_en>{_UNIT_EN})\b)?"
+    folded(
+        r"(?:(?P<cur>us\$|nt\$|\$|€|£|¥|\b(?:usd|twd|ntd|eur|rmb|cny|gbp|jpy)\b|新台幣|台幣|人民幣|美元|歐元)\s*)?"
+        r"(?<![a-z0-9_.])(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?:(?:st|nd|rd|th)\b)?"
+        rf"(?:\s*(?P<scale>[百千]?[{BIG}]|[百千](?![克分公])|-?(?:k|thousand|hundred|million|billion|trillion|dozen|mn|bn)\b))?"
+        r"(?:[\s-]*(?P<work>business|working)(?=[\s-]+days?\b)|[\s-]+(?:calendar|consecutive|paid|full)(?=[\s-]+\w))?"
+        rf"(?:\s*(?P<unit>%(?!\s*points?\b)|°[cf]?|€|{_UNIT_ZH})|[\s-]{{0,2}}(?P<unit_en>{_UNIT_EN})\b)?"
+    )
 )
 _ZH_NUMBER = re.compile(
-    rf"(?P<pct>百分之)?(?P<value>[{_ZH}][{_ZH}{_BIG}]*(?:[點点][{_ZH}]+)?|\d+(?:\.\d+)?(?<=百分之\d)|半(?=年|天|小時|個小時|日))"
-    rf"\s*(?P<unit>{_UNIT_ZH}|%|(?:{_COUNTER_ZH})(?!人))?"
+    folded(
+        rf"(?P<pct>百分之)?(?P<value>[{ZH}][{ZH}{BIG}]*(?:點[{ZH}]+)?|半(?=年|天|小時|個小時|日))"
+        rf"\s*(?P<unit>{_UNIT_ZH}|%|(?:{_COUNTER_ZH})(?!人))?"
+    )
 )
-_PERCENT_ZH = re.compile(r"百分之\s*(\d+(?:\.\d+)?)")
+_FRACTION_ZH = re.compile(rf"(?P<n2>[{ZH}]{{1,3}}|\d{{1,3}})分之(?P<n1>[{ZH}]{{1,3}}|\d{{1,3}}(?:\.\d+)?)")
+_OFF_ZH = re.compile(rf"(?P<off>[{ZH}]{{1,2}}|\d(?:\.\d)?|[1-9]\d)折(?![疊扣磨騰])")
+_FRACTION_EN = re.compile(r"\b(one|two|three|four)[\s-](third|quarter|fifth)s?\b")
+_PARTS = {"third": 3, "quarter": 4, "fifth": 5}
 _EN_WORDS = re.compile(
-    rf"\b(?:(?:{_alternatives(list(_WORD_VALUE))})|(?:a|an|"
+    rf"\b(?P<times>twice|thrice)\b|\b(?:(?:{_alternatives(list(_WORD_VALUE))})|(?:a|an|"
     rf"half\s+an?)(?=[\s-]+(?:{_alternatives(list(_WORD_SCALE))}|hour)\b))"
     rf"(?:[\s-]+(?:and[\s-]+)?(?:{_alternatives(sorted(NUMBER_WORDS))})\b)*"
     rf"(?:[\s-]+(?P<work>business|working)(?=\s+days?\b))?(?:[\s-]+(?P<unit>{_UNIT_EN})\b)?"
 )
 _WEEKDAY = re.compile(
-    r"\b(?P<en>mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)s?\b|(?:週|周|星期|禮拜|礼拜)(?P<zh>[一二三四五六日天])"
+    folded(
+        r"\b(?P<en>mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)s?\b|(?:週|周|星期|禮拜)(?P<zh>[一二三四五六日天])"
+    )
 )
-NUMERAL_CHARS = 24
-"""A longer run of numerals is no number anybody wrote."""
-
 _DIGIT = re.compile("[0-9]")
 # Quick tests: the patterns behind them are slow, and most sentences need none of them.
 _YEAR_FIRST = re.compile(r"[0-9]{4}[-/.][0-9]")
 _CLOCK_HINT = re.compile(r"[0-9](?::[0-9]|\s*[ap]\.?m)")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _LETTERS = re.compile("[a-z]+")
-_MAYBE_WORDS = NUMBER_WORDS | {"half"}
-_PM = frozenset(("p", "下午", "晚上", "夜間", "夜晚"))
+_MAYBE_WORDS = NUMBER_WORDS | {"half", "twice", "thrice"}
+_PM = frozenset(("p", "下午", "晚上", folded("夜間"), "夜晚"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,63 +149,6 @@ class Quantity:
     start: int
 
 
-def chinese_number(text: str) -> float | None:
-    """Value of a Chinese numeral, None when it is not one.
-
-    >>> [chinese_number(t) for t in ("十四", "兩百五十", "三萬六千", "二〇二四")]
-    [14.0, 250.0, 36000.0, 2024.0]
-    """
-    text = text.replace("廿", "二十").replace("卅", "三十")
-    whole, _, fraction = text.replace("点", "點").partition("點")
-    if not whole or len(text) > NUMERAL_CHARS:
-        return None
-    if all(c in _DIGITS_ZH for c in whole):
-        value = float(int("".join(str(_DIGITS_ZH[c]) for c in whole)))
-    else:
-        total = section = digit = 0
-        scale = 1  # what a trailing digit is worth: 三百五 is 350, 一萬二 is 12,000
-        for char in whole:
-            if char in _DIGITS_ZH:
-                digit = _DIGITS_ZH[char]
-                if digit == 0:
-                    scale = 1
-            elif char in _SMALL_ZH:
-                section += (digit or (1 if not section else 0)) * _SMALL_ZH[char]
-                digit, scale = 0, _SMALL_ZH[char] // 10
-            elif char in _BIG_ZH:
-                total = (total + section + digit) * _BIG_ZH[char] if total else (section + digit) * _BIG_ZH[char]
-                section, digit, scale = 0, 0, _BIG_ZH[char] // 10
-            else:
-                return None
-        value = float(total + section + digit * scale)
-    if fraction:
-        if not all(c in _DIGITS_ZH for c in fraction):
-            return None
-        value += float("0." + "".join(str(_DIGITS_ZH[c]) for c in fraction))
-    return value
-
-
-def to_chinese(value: int) -> str:
-    """Chinese numeral of 0 <= value < 100,000,000: the inverse that the parser is tested with.
-
-    >>> to_chinese(20_305)
-    '兩萬零三百零五'
-    """
-    if value >= 10_000:
-        high, low = divmod(value, 10_000)
-        head = ("兩" if high == 2 else to_chinese(high)) + "萬"
-        return head + ("" if not low else ("零" if low < 1000 else "") + to_chinese(low))
-    digits, text, gap = "零一二三四五六七八九", "", False
-    for scale, name in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
-        digit, value = divmod(value, scale)
-        if digit:
-            text += ("零" if gap and text else "") + digits[digit] + name
-            gap = False
-        elif text:
-            gap = True
-    return text or "零"
-
-
 def quantities(text: str) -> tuple[list[Quantity], str]:
     """Return the numbers of normalised lower-case text, and the text with them blanked out.
 
@@ -209,6 +162,8 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
 
     has_digit = _DIGIT.search(text) is not None
     ascii_only = text.isascii() or _HAN.search(text) is None
+    if not ascii_only:
+        text = folded(text)
     if has_digit:
         if any(month in text for month in MONTHS) or _YEAR_FIRST.search(text):
             text = _LATIN_DATE.sub(lambda m: blank(m, *_latin_date(m)), text)
@@ -219,8 +174,12 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
     if not ascii_only:
         text = _ZH_DATE.sub(lambda m: blank(m, *items) if (items := _zh_date(m)) else m[0], text)
         text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
-        text = _CLOCK_ZH.sub(lambda m: blank(m, *items) if (items := _clock_zh(m)) else m[0], text)
-        text = _PERCENT_ZH.sub(lambda m: blank(m, _quantity(float(m[1]), "%", m.start())), text)
+        if "点" in text:
+            text = _clocks_zh(text, found)
+        if "分之" in text:
+            text = _FRACTION_ZH.sub(lambda m: blank(m, *items) if (items := _fraction_zh(m)) else m[0], text)
+        if "折" in text:
+            text = _OFF_ZH.sub(lambda m: blank(m, *items) if (items := _off_zh(m)) else m[0], text)
     elif "day" in text:
         text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
     if has_digit:
@@ -228,6 +187,7 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
     if not ascii_only:
         text = _ZH_NUMBER.sub(lambda m: blank(m, *items) if (items := _zh_number(m)) else m[0], text)
     if not _MAYBE_WORDS.isdisjoint(_LETTERS.findall(text)):
+        text = _FRACTION_EN.sub(lambda m: blank(m, _fraction(_WORD_VALUE[m[1]], _PARTS[m[2]], m.start())), text)
         text = _EN_WORDS.sub(lambda m: blank(m, *items) if (items := _en_words(m)) else m[0], text)
     return found, text
 
@@ -244,14 +204,24 @@ def same(claim: Quantity, support: Quantity) -> bool:
     else:
         return False
     gap = abs(one - other)
-    return gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other))
+    if gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other)):
+        return True
+    return mine == "byte" and _same_bytes(claim, support)
+
+
+def _same_bytes(claim: Quantity, support: Quantity) -> bool:
+    """2 GB are 2,000 MB to some and 2,048 MB to others."""
+    if claim.value / (claim.plain or 1.0) == support.value / (support.plain or 1.0):
+        return False
+    more, less = max(claim.value, support.value), min(claim.value, support.value)
+    return any(abs(more - less * 1.024**power) <= 1e-6 * more for power in (1, 2, 3))
 
 
 _COMPATIBLE = frozenset((a, b) for pair in COMPATIBLE for a in pair for b in pair)
 
 
 def _quantity(value: float, unit: str, start: int) -> Quantity:
-    dimension, factor = UNITS.get(unit, ("", 1.0))
+    dimension, factor = UNITS.get(unit) or PHRASES.get(unit, ("", 1.0))
     return Quantity(dimension, value * factor, value, start)
 
 
@@ -286,9 +256,11 @@ def _zh_int(text: str | None) -> int | None:
 
 
 def _zh_date(m: re.Match[str]) -> list[Quantity]:
-    year = _zh_int(m["y"] or m["y5"])
-    if year is not None and (m["roc"] or m["roc2"]):
-        year += 1911  # Minguo calendar
+    year, republic = _zh_int(m["y"] or m["y2"]), _zh_int(m["ry"] or m["ry2"])
+    if republic is not None:
+        year = republic + 1911  # Minguo calendar
+    elif year is not None and year in ROC_ALONE:
+        year += 1911
     month, day = _zh_int(m["m"]), _zh_int(m["d"])
     if (month is not None and not 1 <= month <= 12) or (day is not None and not 1 <= day <= 31):
         return []
@@ -309,12 +281,51 @@ def _time_of_day(hour: int, minute: int, half_day: str, start: int) -> Quantity:
     return Quantity("clock", hour * 60 + minute, hour, start)
 
 
-def _clock_zh(m: re.Match[str]) -> list[Quantity]:
+def _clocks_zh(text: str, found: list[Quantity]) -> str:
+    """Times of day; the end of a range takes the half of the day from its start (2 to 6 in the afternoon)."""
+    half_day, end = "", -1
+
+    def blank(m: re.Match[str]) -> str:
+        nonlocal half_day, end
+        inherited = half_day if end >= 0 and _RANGE_ZH.fullmatch(text, end, m.start()) else ""
+        items = _clock_zh(m, inherited)
+        half_day, end = m["ampm"] or inherited, m.end()
+        found.extend(items)
+        return " " * (m.end() - m.start()) if items else m[0]
+
+    return _CLOCK_ZH.sub(blank, text)
+
+
+def _clock_zh(m: re.Match[str], inherited: str = "") -> list[Quantity]:
     hour, minute = _zh_int(m["h"]), 30 if m["half"] else _zh_int(m["n"]) or 0
-    plain = not (m["ampm"] or m["n"] or m["half"]) and not m["h"].isdigit()
+    half_day = m["ampm"] or inherited
+    plain = not (half_day or m["n"] or m["half"]) and not m["h"].isdigit()
     if hour is None or hour > 24 or plain:  # a bare Chinese numeral before this word is as often "a little", "points"
         return []
-    return [_time_of_day(hour, minute, m["ampm"] or "", m.start())]
+    return [_time_of_day(hour, minute, half_day, m.start())]
+
+
+def _fraction(part: float, whole: float, start: int) -> Quantity:
+    """A fraction in per cent: two thirds are 66.67 %."""
+    share = 100.0 * part / whole
+    return Quantity("percent", share, share, start)
+
+
+def _fraction_zh(m: re.Match[str]) -> list[Quantity]:
+    whole = _zh_int(m["n2"])
+    part = float(m["n1"]) if m["n1"][0].isascii() else chinese_number(m["n1"])
+    if m["n2"] == "百":
+        whole = 100
+    return [_fraction(part, whole, m.start())] if whole and part is not None else []
+
+
+def _off_zh(m: re.Match[str]) -> list[Quantity]:
+    """What is left of a price: 8 and 80 of it are both a fifth less."""
+    text = m["off"]
+    left = float(text) if text[0].isascii() else chinese_number(text)
+    if not left or left >= 100:
+        return []
+    return [_fraction(100.0 - left * (10.0 if left < 10 else 1.0), 100.0, m.start())]
 
 
 def _weekday(m: re.Match[str]) -> Quantity:
@@ -337,7 +348,7 @@ def _zh_number(m: re.Match[str]) -> list[Quantity]:
         return []
     if m["pct"]:
         return [_quantity(value, "%", m.start())]
-    long = len(text) > 1 and any(c in _SMALL_ZH or c in _BIG_ZH for c in text)
+    long = len(text) > 1 and any(c in SMALL_ZH or c in BIG_ZH for c in text)
     # A lone digit without a unit is part of a word; "one" before a counter is an article.
     if not unit and not long:
         return []
@@ -347,6 +358,8 @@ def _zh_number(m: re.Match[str]) -> list[Quantity]:
 
 
 def _en_words(m: re.Match[str]) -> list[Quantity]:
+    if m["times"]:
+        return [_quantity(2.0 if m["times"] == "twice" else 3.0, "times", m.start())]
     words = [w for w in re.split(r"[\s-]+", m[0]) if w in NUMBER_WORDS or w in ("a", "an", "half")]
     unit = "workday" if m["work"] else m["unit"] or ""
     if words[0] == "half":

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from guard.checks import opposites
 from guard.checks.lexicon import NEGATION_FREE, stem, terms, words
+from guard.simplified import folded
 
 _NEGATION_EN = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|neither|nor|cannot|without|unable to|\w+n't|hardly)\b"
@@ -21,12 +22,11 @@ _NEGATION_FREE_EN = re.compile(
     r"|\bwhether or not\b|\bor not\b|\bif not\b|\bno\.\s*\d|\bnot necessarily\b"
 )
 _NEGATION_ZH = re.compile(
-    "(?:不|沒有|没有|沒|没|無|无|未|非|勿|毋|禁止|拒絕|拒绝|免於|免于)"
-    "[得可能應应予會会必須须需再以有要被許许准]*([\u4e00-\u9fff]{1,4})"
+    folded("(?:不|沒有|沒|無|未|非|勿|毋|禁止|拒絕|免於)[得可能應予會必須需再以有要被許准]*([\u4e00-\u9fff]{1,4})")
 )
-_NEGATION_FREE_ZH = re.compile("|".join(NEGATION_FREE))
+_NEGATION_FREE_ZH = re.compile(folded("|".join(NEGATION_FREE)))
 
-_OPPOSITE_ZH = [(re.compile(one), re.compile(other)) for one, other in opposites.CHINESE]
+_OPPOSITE_ZH = [(re.compile(folded(one)), re.compile(folded(other))) for one, other in opposites.CHINESE]
 _PAIR_COUNT = len(opposites.ENGLISH) + len(_OPPOSITE_ZH)
 _FIRST = sum(1 << (2 * i) for i in range(_PAIR_COUNT))
 _SECOND = _FIRST << 1
@@ -51,7 +51,8 @@ _PERIOD_EN = re.compile(
 )
 _PERIOD_ZH_NAME = {"日": "day", "天": "day", "晚": "night", "週": "week", "周": "week", "星期": "week", "月": "month"}
 _PERIOD_ZH_NAME |= {"個月": "month", "季": "quarter", "年": "year", "小時": "hour"}
-_PERIOD_ZH = re.compile("每(?:一)?(日|天|晚|週|周|星期|個月|月|季|年|小時)")
+_PERIOD_ZH_NAME |= {folded(name): period for name, period in _PERIOD_ZH_NAME.items()}
+_PERIOD_ZH = re.compile(folded("每(?:一)?(日|天|晚|週|周|星期|個月|月|季|年|小時)"))
 
 
 @lru_cache(maxsize=1024)
@@ -76,7 +77,7 @@ def negated(lower: str) -> tuple[frozenset[str], frozenset[str]]:
             if not _CONDITION.search(text, max(0, match.start() - 48), match.start()):
                 first.update(following[:1])
     if not lower.isascii():
-        for match in _NEGATION_ZH.finditer(_NEGATION_FREE_ZH.sub(" ", lower)):
+        for match in _NEGATION_ZH.finditer(_NEGATION_FREE_ZH.sub(" ", folded(lower))):
             run = match[1]
             near.update(run[i : i + 2] for i in range(len(run) - 1))
             first.add(run[:2])
@@ -94,6 +95,7 @@ def sides_of(lower: str) -> int:
     for word in _LETTERS.findall(lower):
         mask |= _SIDE_OF_WORD.get(word, 0)
     if not lower.isascii():
+        lower = folded(lower)
         shift = 2 * len(opposites.ENGLISH)
         for i, (one, other) in enumerate(_OPPOSITE_ZH):
             rest = lower
@@ -109,7 +111,7 @@ def periods_of(lower: str) -> frozenset[str]:
     """Periods of a rate: "per month", "a year", "weekly" and their Chinese forms."""
     found = {m[1] or _ADVERB_PERIOD[m[2]] for m in _PERIOD_EN.finditer(lower)}
     if not lower.isascii():
-        found.update(_PERIOD_ZH_NAME[m[1]] for m in _PERIOD_ZH.finditer(lower))
+        found.update(_PERIOD_ZH_NAME[m[1]] for m in _PERIOD_ZH.finditer(folded(lower)))
     return frozenset(found)
 
 

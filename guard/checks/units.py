@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from guard.simplified import folded
+
 _ROWS: tuple[tuple[str, float, str], ...] = (
     ("time", 0.001, "ms millisecond milliseconds msec 毫秒"),
     ("time", 1, "s sec secs second seconds 秒 秒鐘 秒钟"),
@@ -15,6 +17,8 @@ _ROWS: tuple[tuple[str, float, str], ...] = (
     ("month", 12, "year years yr yrs 年 年間 周年 週年"),
     ("percent", 1, "% percent percentage 趴"),
     ("percent", 10, "成"),
+    ("point", 1, "pp 百分點 個百分點"),
+    ("cent", 0.01, "cent cents"),
     ("usd", 1, "usd us$ $ dollar dollars 美元 美金"),
     ("twd", 1, "twd ntd nt$ nt 新台幣 新臺幣 台幣"),
     ("yuan", 1, "元 塊"),
@@ -65,13 +69,31 @@ _ROWS: tuple[tuple[str, float, str], ...] = (
 )
 
 UNITS: dict[str, tuple[str, float]] = {
-    name: (dimension, factor) for dimension, factor, names in _ROWS for name in names.split()
+    form: (dimension, factor)
+    for dimension, factor, names in _ROWS
+    for name in names.split()
+    for form in (name, folded(name))
 }
-"""Surface form (lower case) -> (dimension, factor to the base of the dimension)."""
+"""Surface form (lower case; Chinese also folded to simplified) -> (dimension, factor to the base of the dimension)."""
+
+PHRASES: dict[str, tuple[str, float]] = {"percentage points": ("point", 1.0), "percentage point": ("point", 1.0)}
+"""Units of two words."""
+
+_COUNTERS_TEXT = """
+個 級 項 款 份 台 張 筆 家 間 本 階段 條 種 件 組 班 點 倍 冊 枚 支 隻 顆 粒 錠 片 包
+盒 箱 瓶 罐 袋 碗 盤 輛 架 艘 座 棟 幢 層 排 列 欄 匹 盞 幅 封 束 堆 批 雙 套 部 首
+篇 章 句 行 格 則 期 屆 輪 場 堂 局 趟 步 歲 戶 房 席 票 艙 把 輯 桶 串 字元
+"""
+COUNTERS_ZH = tuple(folded(c) for c in _COUNTERS_TEXT.split())
+"""Words that Chinese puts between a number and what is counted; without a dimension of their own."""
 
 COMPATIBLE = frozenset(
-    frozenset(pair) for pair in (("yuan", "twd"), ("yuan", "cny"), ("degree", "celsius"), ("degree", "fahrenheit"))
-)
+    frozenset(pair)
+    for pair in (
+        ("yuan", "twd"), ("yuan", "cny"), ("degree", "celsius"), ("degree", "fahrenheit"), ("cent", "usd"),
+        ("cent", "eur"),
+    )
+)  # fmt: skip
 """Dimensions that may be written for each other."""
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

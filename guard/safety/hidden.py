@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from guard.safety.simplified import simplified
+from guard.simplified import simplified
 
 TEXT_CHARS = 64_000
 _ZERO_WIDTH = re.compile("[\u200b-\u200d\u2060-\u2064\ufeff\u00ad\u180e]")

@@ -9,7 +9,8 @@ from guard.checks.calibration import load_calibration
 from guard.checks.facts import statement
 from guard.checks.grounding import answer_score, check_grounding
 from guard.checks.lexicon import normalise
-from guard.checks.numbers import chinese_number, quantities, to_chinese
+from guard.checks.numbers import quantities
+from guard.checks.numerals import chinese_number, to_chinese
 from guard.checks.pii import find_pii, redact
 from guard.checks.pii_patterns import luhn
 from guard.checks.rules import Rules

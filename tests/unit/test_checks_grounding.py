@@ -61,6 +61,37 @@ def test_a_contradiction_is_named_by_its_kind(answer: str, kind: str) -> None:
     assert found.reason.startswith(kind) or "negation" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("answer", "context"),
+    [
+        ("賀年銑床兩冊須於週五歸還\u3002", "贺年铣床两册须于周五归还\u3002"),
+        ("会议于二〇二五年三月举行\u3002", "會議於民國114年3月舉行\u3002"),
+        ("The archive may hold 2048 MB.", "The archive may hold 2 GB."),
+        ("The fee is 60 cents per share.", "The fee is 0.60 euros per share."),
+        ("It is sent two times a week.", "It is sent twice a week."),
+    ],
+    ids=["script", "calendar", "bytes", "cents", "twice"],
+)
+def test_the_same_in_another_script_calendar_or_unit_is_no_contradiction(answer: str, context: str) -> None:
+    assert check(answer, context).result is CheckResult.PASS
+
+
+def test_a_finding_shows_the_characters_of_the_texts() -> None:
+    found = check("借閱圖書須於十四天內歸還\u3002", "借阅图书须于七天内归还\u3002")
+    assert found.result is CheckResult.FAIL
+    assert "十四天內歸還" in found.reason
+    assert "七天内归还" in found.reason
+
+
+def test_a_finding_says_when_its_language_has_no_calibration() -> None:
+    context = "Der Urlaub ist mit dem Formular zu beantragen und wird von der Leitung genehmigt."
+    assert check(context, context).detector == "lexical (numbers of en: de has no calibration)"
+    assert check("\u6709\u7d66\u4f11\u6687\u306f\u4e03\u65e5\u3067\u3059\u3002", context).detector.endswith(
+        "(numbers of zh: ja has no calibration)"
+    )
+    assert check(LEAVE, LEAVE).detector == "lexical"
+
+
 def test_facts_bind_within_a_clause() -> None:
     context = "The Tokyo office opens at 9:00 and the Osaka office opens at 10:00."
     assert check("The Osaka office opens at 10:00.", context).result is CheckResult.PASS
