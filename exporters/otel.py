@@ -141,7 +141,7 @@ class _Sdk:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._resource = Resource.create({"service.name": service})
         self._scope = InstrumentationScope("sft-guard", schema_url=SEMCONV)
-        spans_to, metrics_to = _exporters(endpoint, protocol, headers)
+        spans_to, metrics_to = exporters_of(endpoint, protocol, headers)
         self._spans = spans_to()
         self._meters: Any = _meters(self._resource, metrics_to(), every_s) if metrics else None
 
@@ -195,7 +195,7 @@ class _Sdk:
         )
 
 
-def _exporters(endpoint: str, protocol: str, headers: dict[str, str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def exporters_of(endpoint: str, protocol: str, headers: dict[str, str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Makers of the span and the metric exporter for `http` (…/v1/traces, …/v1/metrics) or `grpc`."""
     try:
         if protocol == "grpc":

@@ -215,6 +215,19 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_loop_lag_seconds", "gauge", "Worst delay of the event loop since the last evaluation"),
         Metric("sft_guard_series_dropped_total", "counter", "Series refused by the cap on label values"),
         Metric("sft_guard_uptime_seconds", "gauge", "Seconds since start"),
+        Metric("sft_train_loss", "gauge", "Train loss of the last step, nats per answer token", ("run",)),
+        Metric("sft_train_eval_loss", "gauge", "Eval loss of the last evaluation", ("run",)),
+        Metric("sft_train_best_eval_loss", "gauge", "Least eval loss so far; the adapter of that step is kept",
+               ("run",)),
+        Metric("sft_train_learning_rate", "gauge", "Learning rate of the last step", ("run",)),
+        Metric("sft_train_gradient_norm", "gauge", "Gradient norm of the last step, before clipping", ("run",)),
+        Metric("sft_train_tokens_per_second", "gauge", "Tokens trained on a second, pads not counted", ("run",)),
+        Metric("sft_train_step", "gauge", "Steps done", ("run",)),
+        Metric("sft_train_steps", "gauge", "Steps of the whole run", ("run",)),
+        Metric("sft_train_epoch", "gauge", "Epochs done", ("run",)),
+        Metric("sft_train_running", "gauge", "1 while it trains, 0 when it ended", ("run",)),
+        Metric("sft_train_last_update_timestamp_seconds", "gauge", "When these values were written, Unix time",
+               ("run",)),
     )
 }  # fmt: skip
 

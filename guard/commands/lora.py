@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guard.commands import lora_data, lora_eval, lora_judging, lora_register, lora_rules, lora_vault
+from guard.commands import lora_data, lora_eval, lora_judging, lora_register, lora_rules, lora_training, lora_vault
 from guard.commands.common import Groups, add_group
 
 
@@ -10,6 +10,7 @@ def register(groups: Groups) -> None:
     """Add the group and its commands."""
     lora = add_group(groups, "lora", "adapters on premises: train, judge, keep under lock")
     lora_data.register(lora)
+    lora_training.register(lora)
     lora_judging.register(lora)
     lora_eval.register(lora)
     lora_register.register(lora)
