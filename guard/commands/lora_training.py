@@ -45,7 +45,7 @@ def register(lora: Groups) -> None:
     how.add_argument("--patience", type=int, default=3, help="evaluations without progress; 0 never stops (default 3)")
     about = "share by which the eval loss must fall to be progress (default %(default)s)"
     how.add_argument("--min-improvement", type=float, default=0.01, metavar="SHARE", help=about)
-    how.add_argument("--seed", type=int, default=0)
+    how.add_argument("--seed", type=int, default=0, help="of weights, order of the rows and dropout")
     how.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="more checkpoints than one an epoch")
     how.add_argument("--log-every", type=int, metavar="STEPS", help="a log row is the mean of so many (default 10)")
     how.add_argument("--layout", default="auto", help="auto, padded or packed (auto: packed on a GPU)")
@@ -59,8 +59,8 @@ def register(lora: Groups) -> None:
     told = train.add_argument_group("who is told")
     told.add_argument("--textfile", type=Path, metavar="FILE.prom", help="sft_train_* for node_exporter")
     told.add_argument("--otlp", metavar="URL", help="sft_train_* to an OpenTelemetry receiver (extra otel)")
-    told.add_argument("--otlp-protocol", default="http", choices=("http", "grpc"))
-    told.add_argument("--no-plots", action="store_true")
+    told.add_argument("--otlp-protocol", default="http", choices=("http", "grpc"), help="how it is sent")
+    told.add_argument("--no-plots", action="store_true", help="draw no pictures")
     train.set_defaults(run=needs_extra("lora", run_train))
 
 
