@@ -48,6 +48,7 @@ def register(lora: Groups) -> None:
     how.add_argument("--seed", type=int, default=0, help="of weights, order of the rows and dropout")
     how.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="more checkpoints than one an epoch")
     how.add_argument("--log-every", type=int, metavar="STEPS", help="a log row is the mean of so many (default 10)")
+    how.add_argument("--compile", action="store_true", help="torch.compile: for long runs on a GPU, costs a minute")
     how.add_argument("--layout", default="auto", help="auto, padded or packed (auto: packed on a GPU)")
     shape = train.add_argument_group("the adapter")
     shape.add_argument("--rank", type=int, help="default 16; 8 below 100 rows, 32 from 10,000")
@@ -110,7 +111,7 @@ def run_train(args: argparse.Namespace) -> int:
     report = TrainingReport(args, clock, device_name=facts["environment"]["device"])
     training = Training(
         model, encoded["train"], encoded["validation"], plan, pad_id=pad_id, report=report, out=args.out,
-        data_sha256=data["sha256"], now_s=clock.now_s,
+        data_sha256=data["sha256"], compiled=args.compile, now_s=clock.now_s,
     )  # fmt: skip
     try:
         result = training.run()

@@ -6,7 +6,8 @@ the GPU and must find its gradients where they were: gradients are zeroed, never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ WARMUP = 2
 MOST = 12
 """Shapes that are captured at most; each keeps its activations' memory reserved, others run without a graph."""
 
+Shape = tuple[int, int, int]
 Run = Callable[[Batch, torch.Tensor], None]
 
 
@@ -27,7 +29,7 @@ class Graphs:
     def __init__(self, run: Run, clean: Callable[[], None]) -> None:
         """clean: undoes what warm-up runs added."""
         self._run, self._clean = run, clean
-        self._made: dict[tuple[int, int, int], tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]] = {}
+        self._made: dict[Shape, tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]] = {}
         self._pool: Any = None
         self.why_not = ""
         """Why nothing is captured any more; empty while all is well."""
@@ -37,12 +39,15 @@ class Graphs:
         """Graphs captured."""
         return len(self._made)
 
-    def prepare(self, batches: list[Batch]) -> None:
-        """Capture the shapes of these batches, the largest first: they share one pool of memory."""
-        shapes = {batch.shape: batch for batch in batches}
-        for shape in sorted(shapes, reverse=True)[:MOST]:
+    def prepare(self, batches: Iterable[Batch], device: torch.device) -> None:
+        """Capture the shapes that come up most in these batches, the largest first: they share one pool of memory."""
+        example, count = dict[Shape, Batch](), Counter[Shape]()
+        for batch in batches:
+            example.setdefault(batch.shape, batch)
+            count[batch.shape] += 1
+        for shape in sorted((shape for shape, _ in count.most_common(MOST)), reverse=True):
             if not self.why_not:
-                self._capture(shapes[shape])
+                self._capture(example[shape].to(device))
 
     def __call__(self, batch: Batch, scale: torch.Tensor) -> None:
         """One forward and backward."""

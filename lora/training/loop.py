@@ -73,6 +73,7 @@ class Training:
     """One run. `run()` trains to the end, from the newest checkpoint of `out` where there is one.
 
     out: where checkpoints go; None keeps none. data_sha256: what a run may only be resumed with. plan: resolved.
+    graphs: capture CUDA graphs on a GPU. compiled: put the layers through torch.compile, which costs a minute first.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Training:
         out: Path | None = None,
         data_sha256: str = "",
         graphs: bool = True,
+        compiled: bool = False,
         now_s: Callable[[], float] | None = None,
     ) -> None:
         self.model, self.plan, self._report, self._out = model, plan, report, out
@@ -105,6 +107,11 @@ class Training:
             for part in model.modules():
                 if hasattr(part, "cast_input_dtype_enabled"):
                     part.cast_input_dtype_enabled = False
+        if compiled:
+            # Layer by layer: all are alike, so that one is compiled and the others find it ready.
+            for part in model.modules():
+                if type(part).__name__.endswith(("DecoderLayer", "Block")):
+                    part.compile()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=gpu or None
@@ -141,7 +148,8 @@ class Training:
         first = self._restore_weights()
         if self._graphs is not None:
             epochs = range(math.ceil(self._total / self._per_epoch))
-            self._graphs.prepare([b for epoch in epochs for step in self._steps(epoch) for b in self._batches(step)])
+            batches = (b for epoch in epochs for step in self._steps(epoch) for b in self._batches(step))
+            self._graphs.prepare(batches, self._device)
         self._restore_chance()
         self._report.began(first, self._total, self._note())
         ended, step, evaluated = "finished", first, first
