@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-import msgspec
-import pydantic
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,14 +21,23 @@ from rag.answer_path import AnswerPath, Retrieval, SharedEmbedder
 from rag.embedding import Embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, Usage
+from rag.openai_http import (
+    DONE,
+    BadRequest,
+    Message,
+    StreamOptions,
+    chunk_choice,
+    error_body,
+    error_response,
+    event,
+    json_response,
+    parsed,
+)
 from rag.router import Pricer, Router, RouteTrace
 from rag.routes_file import Routes
 from rag.types import Hit
 from slo.clock import Clock, SystemClock
-from slo.codec import NOT_JSON
 from slo.errors import DataError
-
-BODY_BYTES_MAX = 1024 * 1024
 
 GENERATION_HEADER, DEFAULT_NAME = "x-kb-generation", "default"
 """A version of the guard sends the header (`versions.NAME.headers`) to be answered from its own knowledge base."""
@@ -40,55 +47,23 @@ SOURCE_HEADER, ESCALATED_HEADER = "x-answer-source", "x-answer-escalated"
 
 _LOADING_NOTE = "answers by words until the embedder is loaded"
 
-_Body = TypeVar("_Body", bound=BaseModel)
-
 _MODEL_OPTIONS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "user")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    type: str
-    text: str = ""
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
-
-    def plain(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if part.type in ("text", "input_text"))
-        return self.content or ""
-
-
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    include_usage: bool = False
 
 
 class _ChatRequest(BaseModel):
     """What of a chat completion request matters here; the rest is ignored as any server may."""
 
     model_config = ConfigDict(extra="allow")
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     model: str = ""
     stream: bool = False
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
 
 
 class _AskRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
     question: str
-
-
-class _BadRequest(Exception):
-    """Becomes an OpenAI-style 400 (or 413)."""
-
-    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
-        self.message, self.param, self.status = message, param, status
-        super().__init__(message)
 
 
 def create_app(
@@ -160,23 +135,23 @@ def create_app(
 
     app = FastAPI(title="sft-guard answer path", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.exception_handler(_BadRequest)
-    async def bad_request(request: Request, error: _BadRequest) -> Response:
-        return _error(error.status, "invalid_request_error", error.message, error.param)
+    @app.exception_handler(BadRequest)
+    async def bad_request(request: Request, error: BadRequest) -> Response:
+        return error.response()
 
     @app.exception_handler(ModelError)
     async def model_failed(request: Request, error: ModelError) -> Response:
-        return _error(error.status, error.kind, str(error))
+        return error_response(error.status, error.kind, str(error))
 
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def no_such_route(request: Request, error: Exception) -> Response:
         status = int(getattr(error, "status_code", 404))
-        return _error(status, "invalid_request_error", f"no such route: {request.method} {request.url.path}")
+        return error_response(status, "invalid_request_error", f"no such route: {request.method} {request.url.path}")
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        body = await _parsed(request, _ChatRequest)
+        body = await parsed(request, _ChatRequest)
         retrieval = await _retrieve(_path(request), _question(body.messages), _roles(request, body))
         options = {name: value for name, value in (body.model_extra or {}).items() if name in _MODEL_OPTIONS}
         head = {"id": f"chatcmpl-{uuid4().hex[:24]}", "created": int(clock.wall_s())}
@@ -190,7 +165,7 @@ def create_app(
             return StreamingResponse(_chain(first, events), media_type="text/event-stream", headers=headers)
         answer = await _path(request).answer(retrieval, options, trace, marked)
         message = {"role": "assistant", "content": answer.text, "refusal": None}
-        return _json(
+        return json_response(
             head
             | {
                 "object": "chat.completion",
@@ -206,12 +181,12 @@ def create_app(
 
     @app.post("/ask")
     async def ask(request: Request) -> Response:
-        body = await _parsed(request, _AskRequest)
+        body = await parsed(request, _AskRequest)
         retrieval = await _retrieve(_path(request), body.question, _roles(request, body))
         trace = RouteTrace()
         answer = await _path(request).answer(retrieval, {}, trace, _marked(request, body))
         shown = _retrieval(retrieval, trace)
-        return _json(
+        return json_response(
             {
                 "answer": answer.text,
                 "contexts": shown["contexts"],
@@ -228,13 +203,13 @@ def create_app(
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         entry = {"id": _path(request).model_name, "object": "model", "created": 0, "owned_by": "sft-guard"}
-        return _json({"object": "list", "data": [entry]})
+        return json_response({"object": "list", "data": [entry]})
 
     @app.get("/healthz")
     async def healthz(request: Request) -> Response:
         path = _path(request)
         state = shared.state if shared is not None else "off"
-        return _json(
+        return json_response(
             {
                 "status": "ok",
                 "embedder": "failed" if state == "ready" and path.embedder_note else state,
@@ -278,21 +253,21 @@ async def _events(
                 trace.source = source
                 if not opened:
                     opened = True
-                    yield _event(base | {"choices": [_choice({"role": "assistant", "content": ""})]})
+                    yield event(base | {"choices": [chunk_choice({"role": "assistant", "content": ""})]})
                 if piece.finish_reason:
-                    end = {"choices": [_choice({}, piece.finish_reason)], "answer_source": source}
-                    yield _event(base | end | {"retrieval": _retrieval(retrieval, trace)} | _route(trace))
+                    end = {"choices": [chunk_choice({}, piece.finish_reason)], "answer_source": source}
+                    yield event(base | end | {"retrieval": _retrieval(retrieval, trace)} | _route(trace))
                     if usage and piece.usage is not None:
-                        yield _event(base | {"choices": [], "usage": _usage(piece.usage, trace)})
+                        yield event(base | {"choices": [], "usage": _usage(piece.usage, trace)})
                 else:
-                    yield _event(base | {"choices": [_choice({"content": piece.text})]})
+                    yield event(base | {"choices": [chunk_choice({"content": piece.text})]})
     except ModelError as error:
         if not opened:
             raise
         # The status is sent; an error event and no [DONE] tell the client that this is not the whole answer.
-        yield _event({"error": {"message": str(error), "type": error.kind, "param": None, "code": None}})
+        yield event(error_body(error.kind, str(error)))
         return
-    yield b"data: [DONE]\n\n"
+    yield DONE
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
@@ -303,32 +278,11 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterat
             yield event
 
 
-async def _parsed(request: Request, kind: type[_Body]) -> _Body:
-    """The request body as `kind`.
-
-    Raises:
-        _BadRequest: too large, not JSON, or a field is missing or of the wrong type.
-    """
-    data = bytearray()
-    async for block in request.stream():
-        data += block
-        if len(data) > BODY_BYTES_MAX:
-            raise _BadRequest(f"request body is larger than {BODY_BYTES_MAX} bytes", status=413)
-    try:
-        return kind.model_validate(msgspec.json.decode(bytes(data)))
-    except NOT_JSON as error:
-        raise _BadRequest(f"request body is not JSON: {error}") from error
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise _BadRequest(f"`{param or 'body'}`: {first['msg']}", param or None) from error
-
-
-def _question(messages: list[_Message]) -> str:
+def _question(messages: list[Message]) -> str:
     for message in reversed(messages):
         if message.role == "user":
             return message.plain()
-    raise _BadRequest("no message with role `user`", "messages")
+    raise BadRequest("no message with role `user`", "messages")
 
 
 def _roles(request: Request, body: BaseModel) -> frozenset[str]:
@@ -349,11 +303,11 @@ def _roles(request: Request, body: BaseModel) -> frozenset[str]:
 
 async def _retrieve(path: AnswerPath, question: str, roles: frozenset[str]) -> Retrieval:
     if not question.strip():
-        raise _BadRequest("the question is empty", "messages")
+        raise BadRequest("the question is empty", "messages")
     try:
         return await path.retrieve(question, roles)
     except DataError as error:
-        raise _BadRequest(str(error), "messages") from error
+        raise BadRequest(str(error), "messages") from error
 
 
 def _path(request: Request) -> AnswerPath:
@@ -361,9 +315,7 @@ def _path(request: Request) -> AnswerPath:
     name = request.headers.get(GENERATION_HEADER, DEFAULT_NAME).strip()
     if name not in paths:
         served = ", ".join(paths)
-        raise _BadRequest(
-            f"{GENERATION_HEADER}: {name[:64]!r} is not served here; there is {served}", GENERATION_HEADER
-        )
+        raise BadRequest(f"{GENERATION_HEADER}: {name[:64]!r} is not served here; there is {served}", GENERATION_HEADER)
     return paths[name]
 
 
@@ -426,19 +378,3 @@ def _usage(usage: Usage, trace: RouteTrace) -> dict[str, object]:
         "total_tokens": total,
         **({"cost_usd": trace.cost_usd} if trace.reason and trace.cost_usd is not None else {}),
     }
-
-
-def _choice(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, object]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-def _json(value: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
-
-
-def _error(status: int, kind: str, message: str, param: str | None = None) -> Response:
-    return _json({"error": {"message": message, "type": kind, "param": param, "code": None}}, status)
