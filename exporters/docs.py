@@ -37,7 +37,7 @@ def page() -> str:
     for title, prefix in (
         ("Availability", "sft_availability_"), ("Performance", "sft_perf_"), ("Quality", "sft_quality_"),
         ("Cost", "sft_cost_"), ("Cache", "sft_cache_"), ("Objectives", "sft_slo_"), ("Releases", "sft_release_"),
-        ("The guard itself", "sft_guard_"), ("Training of adapters", "sft_train_"),
+        ("The guard itself", "sft_guard_"), ("Training of adapters", "sft_train_"), ("`lora serve`", "sft_serve_"),
     ):  # fmt: skip
         parts.append(f"## {title}\n")
         parts += [_entry(m) for m in METRICS.values() if m.name.startswith(prefix) and m not in exact]

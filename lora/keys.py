@@ -98,6 +98,11 @@ def load_ring(path: Path) -> KeyRing:
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError("open_key", f"{path}: others may read it (mode {mode & 0o777:o}); chmod 600 {path}")
+    return parse_ring(data, str(path))
+
+
+def parse_ring(data: bytes, place: str) -> KeyRing:
+    """A ring from its bytes, such as those of an environment variable. Raises DataError naming `place`."""
     try:
         found = msgspec.json.decode(data, type=dict[str, str | dict[str, str]])
         current, encoded = found["current"], found["keys"]
@@ -107,5 +112,5 @@ def load_ring(path: Path) -> KeyRing:
         if current not in keys or any(len(k) != KEY_BYTES or id_of(k) != name for name, k in keys.items()):
             raise ValueError("a key does not match its id")
     except (msgspec.DecodeError, KeyError, ValueError, binascii.Error) as error:
-        raise DataError(f"{path}: not a key ring; restore it from your key store") from error
+        raise DataError(f"{place}: not a key ring; restore it from your key store") from error
     return KeyRing(current, keys)

@@ -24,7 +24,7 @@ from slo.errors import ConfigError
 _DRAIN_S = 5
 
 
-class _Server(uvicorn.Server):
+class PlainServer(uvicorn.Server):
     """A server that leaves signals alone: several share one process."""
 
     @contextmanager
@@ -67,9 +67,9 @@ async def serve_many(
     shared = embedder if isinstance(embedder, SharedEmbedder) else SharedEmbedder(embedder)
     opened = [await asyncio.to_thread(_open, str(directory), key, reranker) for directory, _ in kbs]
     more = {name: await asyncio.to_thread(_open, place, key, reranker) for name, place in (others or {}).items()}
-    sockets = [_listen(host, port) for _, port in kbs]
+    sockets = [listen(host, port) for _, port in kbs]
     servers = [
-        _Server(
+        PlainServer(
             uvicorn.Config(
                 create_app(
                     kb,
@@ -164,7 +164,8 @@ async def _until_stopped(stop: asyncio.Event | None, running: Sequence[asyncio.T
             loop.remove_signal_handler(number)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ConfigError: the port is taken or the address is not here."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named protocol: asyncio switches Nagle off only then, and 40 ms per answer is what it costs otherwise.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

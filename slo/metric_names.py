@@ -228,6 +228,20 @@ METRICS: dict[str, Metric] = {
         Metric("sft_train_running", "gauge", "1 while it trains, 0 when it ended", ("run",)),
         Metric("sft_train_last_update_timestamp_seconds", "gauge", "When these values were written, Unix time",
                ("run",)),
+        Metric("sft_serve_requests_total", "counter", "Requests to `lora serve` by result: ok, timeout, queue_full...",
+               ("model", "result")),
+        Metric("sft_serve_tokens_total", "counter", "Tokens of whole answers", ("model", "type")),
+        Metric("sft_serve_request_duration_seconds", "histogram", "Request to the end of its answer, waiting included",
+               ("model",)),
+        Metric("sft_serve_time_to_first_token_seconds", "histogram", "Request to the first text of its answer",
+               ("model",)),
+        Metric("sft_serve_waiting", "gauge", "Requests in the queue"),
+        Metric("sft_serve_running", "gauge", "Answers under way"),
+        Metric("sft_serve_steps_total", "counter", "Steps of the model, each a token for every answer under way"),
+        Metric("sft_serve_rows_total", "counter", "Answers in all of these steps; by steps: how full batches are"),
+        Metric("sft_serve_adapter_loads_total", "counter", "Adapters loaded: ok, refused, failed", ("result",)),
+        Metric("sft_serve_adapter_info", "gauge", "Adapters that are served, with the hash of their content",
+               ("model", "sha256")),
     )
 }  # fmt: skip
 

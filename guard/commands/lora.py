@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from guard.commands import lora_data, lora_eval, lora_judging, lora_register, lora_rules, lora_training, lora_vault
+from guard.commands import (
+    lora_data,
+    lora_eval,
+    lora_judging,
+    lora_register,
+    lora_rules,
+    lora_serve,
+    lora_training,
+    lora_vault,
+)
 from guard.commands.common import Groups, add_group
 
 
@@ -15,4 +24,5 @@ def register(groups: Groups) -> None:
     lora_eval.register(lora)
     lora_register.register(lora)
     lora_rules.register(lora)
+    lora_serve.register(lora)
     lora_vault.register(lora)
