@@ -108,7 +108,11 @@ audit:  ## bill of materials (CycloneDX) and known vulnerabilities of every pinn
 	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit==2.10.1" "cyclonedx-bom==7.5.0"; }
 	.venv/audit/bin/python scripts/audit.py
 
-debian:  ## redis-server, prometheus, promtool, alertmanager, chromium for the tests that use real ones
+.PHONY: faults
+faults: setup  ## every test of the fault table, 20,000 mutated streams (STREAMS=) against nginx and haproxy, each dependency dead alone; writes docs/reliability.md
+	FRAMING_STREAMS=$(or $(STREAMS),20000) $(BIN)/python -m tests.faults --requests $(or $(REQUESTS),1000)
+
+debian:  ## redis-server, prometheus, promtool, alertmanager, chromium, nginx, haproxy for the tests that use real ones
 	sh scripts/install-debian.sh
 
 clean:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from guard.log_lines import LineHandler, log_to_stderr
 from guard.settings import Settings, load_settings
 from guard.wiring import Guard
 from slo.errors import ConfigError, GuardError
@@ -20,13 +21,13 @@ log = logging.getLogger("sft-guard")
 
 def serve(settings: Settings) -> int:
     """Run the sidecar until it is told to stop. Returns the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lines = log_to_stderr()
     # A core dump would hold prompts and keys.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
     # Threads (rendering, evaluation, journal) hand the interpreter back to the loop after 1 ms instead of 5.
     sys.setswitchinterval(0.001)
-    return _run(lambda: _serve(settings))
+    return _run(lambda: _serve(settings, lines))
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -39,8 +40,9 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return runner.run(main())
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, lines: LineHandler) -> int:
     guard = Guard(settings)
+    lines.on_drop = lambda: guard.exporter.inc("sft_guard_messages_dropped_total")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

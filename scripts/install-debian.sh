@@ -1,9 +1,9 @@
 #!/bin/sh
-# Real peers for the tests that use them: Redis, Prometheus with promtool, Alertmanager, PostgreSQL, Chromium; nginx for
-# the bench.
+# Real peers for the tests that use them: Redis, Prometheus with promtool, Alertmanager, PostgreSQL, Chromium, nginx and
+# haproxy.
 # Debian or Ubuntu, as root. Without them those tests skip and say which package is missing.
 set -eu
-packages="redis-server prometheus prometheus-alertmanager postgresql chromium fonts-wqy-microhei nginx-light libnginx-mod-http-lua"
+packages="redis-server prometheus prometheus-alertmanager postgresql chromium fonts-wqy-microhei nginx-light libnginx-mod-http-lua haproxy"
 missing=""
 for package in $packages; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"

@@ -210,6 +210,7 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_config_info", "gauge", "Hash of the running configuration", ("hash",)),
         Metric("sft_guard_config_last_reload_success", "gauge", "1 when the last reload was accepted"),
         Metric("sft_guard_log_dropped_total", "counter", "Exchange log lines not written", ("reason",)),
+        Metric("sft_guard_messages_dropped_total", "counter", "Lines of the own log that nobody took from stderr"),
         Metric("sft_guard_spans_dropped_total", "counter", "Spans not sent to the OTLP receiver", ("reason",)),
         Metric("sft_guard_connections", "gauge", "Open connections", ("side",)),
         Metric("sft_guard_loop_lag_seconds", "gauge", "Worst delay of the event loop since the last evaluation"),
