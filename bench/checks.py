@@ -11,25 +11,24 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from bench.checks_report import Quality, accuracy_text, near_miss_text
 from bench.report_section import write_section
 from guard.checks.calibration import PATH, Calibration, Language, encode_calibration, load_calibration
 from guard.checks.claims import clauses
-from guard.checks.context import read_context
-from guard.checks.grounding import claim_probability
 from guard.checks.semantic import Semantic
 from guard.checks.support import FEATURES
 from guard.checks.training import FOLDS, fit, fold_of, score_of
+from guard.checks.training_cosine import cosine_adjust, embed_claims, fit_cosine
 from guard.checks.training_rows import Row, read_features
 from guard.commands.common import program_version
 from rag.embedding import load_embedder
@@ -67,8 +66,16 @@ def load_rows(data: Path) -> list[Row]:
         ]  # fmt: skip
     if (path := data / "factscore_dev.jsonl").exists():
         rows += [
-            Row("factscore", f"f{i}", "en", c["query"], [r["doc"]], c["claim"], c["label"] != "entailment")
-            for i, r in enumerate(_lines(path))
+            Row(
+                "factscore",
+                f"f{crc32(r['doc'].encode()):08x}",
+                "en",
+                c["query"],
+                [r["doc"]],
+                c["claim"],
+                c["label"] != "entailment",
+            )
+            for r in _lines(path)
             for c in r["claims"]
         ]
     if (path := data / "uhgeval_zh_dev.jsonl").exists():
@@ -92,31 +99,6 @@ def assign_folds(rows: list[Row], seed: int = 0) -> None:
         row.fold = int(fold[row.group])
 
 
-def fit_cosine(rows: list[Row], language: Language) -> tuple[float, ...]:
-    """Second model for claims in doubt: logit of the first and the best cosine. Rows need `cosines`."""
-    x, y = [], []
-    for row in rows:
-        if row.lang == "en" and len(row.features) == 1 and row.cosines:
-            p = claim_probability(row.features[0], language)
-            if language.band[0] < p < language.band[1]:
-                x.append((np.log(p / (1 - p)), row.cosines[0]))
-                y.append(row.unsupported)
-    model = LogisticRegression(C=1.0).fit(np.array(x), np.array(y))
-    return (round(float(model.intercept_[0]), 4), *(round(float(v), 4) for v in model.coef_[0]))
-
-
-def cosine_adjust(row: Row, language: Language) -> Callable[[int, float], float]:
-    """The second model on claims in doubt."""
-    a, b, c = language.cosine
-
-    def adjust(i: int, p: float) -> float:
-        if language.band[0] < p < language.band[1]:
-            return float(1 / (1 + np.exp(-(a + b * np.log(p / (1 - p)) + c * row.cosines[i]))))
-        return p
-
-    return adjust
-
-
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """Cut with the best F1: what max cosine is granted, on the very rows it is measured on."""
     grid = np.quantile(scores, np.linspace(0.02, 0.98, 97))
@@ -124,19 +106,20 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def embed_rows(rows: list[Row], semantic: Semantic) -> None:
-    """Cosines of every claim with its best context sentence, and the plain cosine of the whole answer."""
-    wanted: dict[str, None] = {}
-    for row in rows:
-        wanted.update(dict.fromkeys((*row.claims, *(s.text for c in row.contexts for s in read_context(c).sentences))))
-        wanted.update(dict.fromkeys((row.answer, *row.contexts)))
-    texts = sorted(wanted, key=len)  # alike lengths together: a batch is as slow as its longest text
-    for start in range(0, len(texts), 256):
-        semantic.vectors(texts[start : start + 256])
-    for row in rows:
-        sentences = [s.text for c in row.contexts if c.strip() for s in read_context(c).sentences]
-        if row.claims and sentences:
-            row.cosines = [semantic.best_cosine(c, sentences) for c in row.claims]
-            row.max_cosine = semantic.best_cosine(row.answer, row.contexts)
+    """Cosines of claims where the embedder covers them, and the plain cosine of every answer with its best context."""
+    began = time.monotonic()
+    for name in sorted({r.name for r in rows}):
+        mine = [r for r in rows if r.name == name]
+        print(f"embedding {len(mine)} answers of {name} ({time.monotonic() - began:.0f} s)", file=sys.stderr)
+        embed_claims(mine, semantic)
+        for row in mine:
+            if row.answer.strip() and row.contexts:
+                row.max_cosine = semantic.best_cosine(row.answer, row.contexts)
+
+
+def weighed(rows: list[Row], language: Language) -> Language:
+    """With the weight of the cosine, fitted on those of the rows that carry one."""
+    return msgspec.structs.replace(language, cosine=fit_cosine(rows, "en", language))
 
 
 def measure(rows: list[Row], embedded: bool) -> list[Quality]:
@@ -148,7 +131,7 @@ def measure(rows: list[Row], embedded: bool) -> list[Quality]:
         train = [r for r in rows if r.fold != fold and r.name not in NOT_TRAINED]
         languages = {lang: fit(train, lang) for lang in ("en", "zh") if any(r.lang == lang for r in rows)}
         if embedded and "en" in languages:
-            languages["en"] = msgspec.structs.replace(languages["en"], cosine=fit_cosine(train, languages["en"]))
+            languages["en"] = weighed(train, languages["en"])
         for row in rows:
             if row.fold == fold:
                 language = languages[row.lang]
@@ -160,9 +143,10 @@ def measure(rows: list[Row], embedded: bool) -> list[Quality]:
     for name in sorted({r.name for r in rows}):
         mine = [r for r in rows if r.name == name]
         found.append(_quality(name, "words and facts", mine, scores, limits))
-        seen = [r for r in mine if id(r) in with_cosine]
-        if seen:
+        if seen := [r for r in mine if id(r) in with_cosine]:
+            found.append(_quality(name, "words and facts, same rows", seen, scores, limits))
             found.append(_quality(name, "with cosine in the band", seen, with_cosine, limits))
+        if seen := [r for r in mine if r.max_cosine > 0.0]:
             y = np.array([r.unsupported for r in seen])
             s = np.array([1 - r.max_cosine for r in seen])
             cut = best_threshold(s, y)
@@ -258,7 +242,7 @@ def calibrate(rows: list[Row], semantic: Semantic | None) -> None:
     train = [r for r in rows if r.name not in NOT_TRAINED]
     languages = {lang: fit(train, lang) for lang in ("en", "zh")}
     if semantic is not None:
-        languages["en"] = msgspec.structs.replace(languages["en"], cosine=fit_cosine(train, languages["en"]))
+        languages["en"] = weighed(train, languages["en"])
     made = Calibration(datetime.now(UTC).date().isoformat(), FEATURES, semantic.name if semantic else "", languages,
                        f"python -m bench.checks --calibrate, sft-guard {program_version()}")  # fmt: skip
     PATH.write_bytes(encode_calibration(made))
@@ -288,8 +272,10 @@ def main(argv: list[str] | None = None) -> int:
         read_features(rows)
         assign_folds(rows)
         if semantic is not None:
-            embed_rows([r for r in rows if r.lang == "en" and (r.name != "factscore" or in_sample(r))], semantic)
-            embed_rows([r for r in rows if r.name in ("uhgeval", "uhgeval-clause") and in_sample(r)], semantic)
+            long = ("factscore", "uhgeval", "uhgeval-clause")
+            embed_rows(
+                [r for r in rows if r.name not in NOT_TRAINED and (r.name not in long or in_sample(r))], semantic
+            )
         if args.calibrate:
             calibrate(rows, semantic)
         found = measure(rows, semantic is not None)

@@ -51,7 +51,7 @@ TIERS = {
     "rules": TierRow("rules and zero-hit alone", CheckSpec(embedder="none"), 4000, "rules"),
     "words": TierRow("all checks, words and combiner", CheckSpec(embedder="none"), 1500),
     "static": TierRow("+ static embedding (default)", CheckSpec(), 1500),
-    "minilm": TierRow("similarity by MiniLM", CheckSpec(embedder="all-MiniLM-L6-v2", grounding_cosine=True), 60),
+    "minilm": TierRow("similarity by MiniLM", CheckSpec(embedder="all-MiniLM-L6-v2"), 60),
     "detector": TierRow("detector model alone (2 layers)", CheckSpec(embedder="none"), 60, "detector"),
 }
 

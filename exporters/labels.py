@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from slo.metric_names import CHECKS, OPTIONAL_CHECKS
+from slo.metric_names import CHECKS, GROUNDING_TIERS, OPTIONAL_CHECKS
 from slo.types import CacheStatus, CheckResult, Outcome
 
 OTHER = "other"
@@ -36,6 +36,7 @@ CLOSED: dict[str, frozenset[str]] = {
     "cache": frozenset(c.value for c in CacheStatus),
     "check": frozenset((*CHECKS, *OPTIONAL_CHECKS)),
     "component": frozenset({"query", "retrieval", "answer", "kb", "language"}),
+    "tier": frozenset(GROUNDING_TIERS),
     "thumb": frozenset({"up", "down"}),
     "type": frozenset({"input", "output"}),
     "arm": frozenset({"stable", "canary"}),

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 from guard.checks import judge_budget
+from guard.checks.calibration import PATH as CALIBRATION_PATH
 from guard.checks.calibration import load_calibration
 from guard.checks.detector_spec import DetectorSpec
 from guard.settings import Settings
@@ -29,6 +30,7 @@ def examine_tiers(settings: Settings) -> Iterator[Found]:
             yield "ok", "calibration", f"{checks.calibration}, made on {made_on}", ""
         except GuardError as error:
             yield "fault", "calibration", str(error), "until then no answer is checked"
+    yield _transformer(settings)
     spec = detector_spec(settings)
     if spec is None:
         yield "ok", "detector", "none; `checks.detector` adds a model for claims in doubt (docs/detectors.md)", ""
@@ -36,6 +38,31 @@ def examine_tiers(settings: Settings) -> Iterator[Found]:
         yield _detector(spec)
     if checks.judge is not None:
         yield _judge(settings)
+
+
+def _transformer(settings: Settings) -> Found:
+    """Whether the embedder for claims in doubt is there and was calibrated for."""
+    checks, subject = settings.file.checks, "transformer"
+    if checks.transformer == "none":
+        adds = "all-MiniLM-L6-v2 could be asked about claims in doubt, for little gain (docs/accuracy.md)"
+        return "ok", subject, f"none; with the `embeddings` extra {adds}", ""
+    from rag.embedding import INSTALL_LINE, embedder_status, load_embedder
+
+    ok, line = embedder_status(checks.transformer)
+    if not ok:
+        return "warn", subject, f"{line}; claims in doubt are judged by words", INSTALL_LINE
+    try:
+        calibration = load_calibration(settings.resolve(checks.calibration) if checks.calibration else CALIBRATION_PATH)
+        embedder = load_embedder(checks.transformer)
+    except GuardError as error:
+        return "fault", subject, str(error), "until then claims in doubt are judged by words"
+    name = f"{embedder.name}@{embedder.fingerprint}" if embedder is not None else "none"
+    languages = [k for k, v in calibration.languages.items() if v.cosine]
+    if not languages or calibration.embedder != name:
+        made = f"made with {calibration.embedder}" if languages else "without numbers of any transformer"
+        cure = f"sft-guard combiner train --transformer {checks.transformer} --data FILE --out FILE"
+        return "warn", subject, f"{name} is not used: the calibration is {made}", f"{cure}, and checks.calibration"
+    return "ok", subject, f"{name} is asked about claims in doubt: {', '.join(languages)}", ""
 
 
 def _detector(spec: DetectorSpec) -> Found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+from guard.checks.tiers import deciding_tier
 from guard.following.intents_file import Intent
 from guard.quality_rows import IntentRow, UserRow, intent_row
 from slo.indicators import KEY_INTENT, REOPEN
@@ -19,6 +20,7 @@ GIVEN_COUNT = 50_000
 WITHIN_S = 86_400.0
 RETRY_S = 10.0
 RELEASES_COUNT = 8
+_JUDGED = (CheckResult.PASS, CheckResult.FAIL)
 _RESULT = {CheckResult.PASS: "good", CheckResult.FAIL: "bad", CheckResult.UNAVAILABLE: "unknown"}
 
 Increase = Callable[[str, Mapping[str, str]], None]
@@ -61,7 +63,10 @@ class QualityRecorder:
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         """Its checks are done."""
         for finding in exchange.findings:
-            if finding.check == "intent" and finding.result in _RESULT:
+            if finding.check == "grounding" and finding.result in _JUDGED:
+                tier = deciding_tier(finding)
+                self._increase("sft_quality_grounding_answers_total", {"release": exchange.release, "tier": tier})
+            elif finding.check == "intent" and finding.result in _RESULT:
                 self._intent(exchange.release, finding)
             elif finding.check == "reopen" and finding.score is not None:
                 earlier = finding.evidence[1] if len(finding.evidence) == 2 else None

@@ -387,6 +387,7 @@ class Guard:
             return None
         spec = CheckSpec(
             embedder=checks.embedder,
+            transformer=checks.transformer,
             rules_path=str(self.settings.resolve(checks.rules)) if checks.rules else "",
             grounding_threshold=checks.grounding_threshold,
             calibration_path=str(self.settings.resolve(checks.calibration)) if checks.calibration else "",

@@ -79,6 +79,9 @@ CHECKS = (
 OPTIONAL_CHECKS = ("detector", "judge")
 """Said only where `guard.yaml` configures them; an answer that was given up has no finding of theirs."""
 
+GROUNDING_TIERS = ("rules", "words", "transformer", "detector", "judge")
+"""Closed set of the `tier` label."""
+
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -97,6 +100,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_quality_check_coverage_ratio", "gauge",
                "Share of the last answers that the check judged: passed or failed, neither skipped nor unavailable",
                ("check",)),
+        Metric("sft_quality_grounding_answers_total", "counter",
+               "Answers judged by the grounding check, by the dearest tier that had a say", ("release", "tier")),
         Metric("sft_quality_score", "histogram", "Score of each check", ("release", "check")),
         Metric("sft_quality_retrievals_total", "counter", "Retrievals by result", ("release", "result")),
         Metric("sft_quality_answers_total", "counter", "Answers by where they came from, as the answer path says",

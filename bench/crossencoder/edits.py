@@ -1,4 +1,4 @@
-"""Near misses made by rule from sentences of a context: one fact changed, the rest word for word. Pure given the rng."""
+"""Near misses made by rule from sentences of a context: one fact changed, the rest word for word. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`python -m bench.crossencoder.pairs`: claims with the context sentences that speak of them, as word pieces.
 
 Everything the training needs in two files, so that it runs where only torch is: `pairs.npz` and `minilm.npz` (weights
-of all-MiniLM-L6-v2, the word table in int8 with one scale a row, the rest in float16). The files are derived from sets that are not
-part of the project and stay outside of it.
+of all-MiniLM-L6-v2, the word table in int8 with one scale a row, the rest in float16). The files are derived from sets
+that are not part of the project and stay outside of it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def answers(rows: Sequence[Row], spans: dict[int, list[str]], count) -> Iterator
         sentences = [s for c in row.contexts if c.strip() for s in read_context(c).sentences]
         counts = [count(s.text) for s in sentences]
         claims, _ = read_claims(row.answer)
-        group = f"{row.name}:{zlib.crc32(row.contexts[0].encode()):08x}" if row.name == "factscore" else row.group
+        group = row.group
         for i, claim in enumerate(claims):
             bad = row.unsupported and (len(claims) == 1 or any(_shares(claim.text, s) for s in spans.get(number, ())))
             known = not row.unsupported or len(claims) == 1 or number in spans
@@ -107,7 +107,9 @@ def edits(set_name: str, group: str, context: str, count, rng: random.Random) ->
         elif rest:
             made.append((supported, True, rest))
         for claim, bad, kept in made:
-            seen = speaking_of(statement(claim), [sentences[j] for j in kept], [counts[j] for j in kept], CONTEXT_TOKENS)
+            seen = speaking_of(
+                statement(claim), [sentences[j] for j in kept], [counts[j] for j in kept], CONTEXT_TOKENS
+            )
             yield Pair(set_name, group, EDIT, -1, 0, claim, seen, bad)
 
 
@@ -189,9 +191,9 @@ def encode(pairs: Sequence[Pair], tokens_of) -> dict[str, np.ndarray]:  # type: 
 
 def minilm_weights() -> dict[str, np.ndarray]:
     """all-MiniLM-L6-v2: `words` int8 with `words_scale`, the other tensors float16 under their own names."""
-    from rag.embedding import minilm_directory
-
     import safetensors.numpy
+
+    from rag.embedding import minilm_directory
 
     tensors = safetensors.numpy.load_file(minilm_directory() / "model.safetensors")
     found = {}
@@ -237,15 +239,20 @@ def summary(pairs: Iterable[Pair]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.crossencoder.pairs", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "grounding", help="folder of sets")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.crossencoder.pairs", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "grounding", help="folder of sets"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for pairs.npz and minilm.npz")
     args = parser.parse_args(argv)
     if not (args.data / "ragtruth_qa_dev.jsonl").exists():
         print(f"SKIPPED: no development sets in {args.data}; pass --data DIR", file=sys.stderr)
         return 2
-    from rag.embedding import minilm_directory
     from tokenizers import Tokenizer
+
+    from rag.embedding import minilm_directory
 
     tokenizer = Tokenizer.from_file(str(minilm_directory() / "tokenizer.json"))
     tokenizer.no_truncation()

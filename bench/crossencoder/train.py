@@ -1,10 +1,10 @@
-"""`python bench/crossencoder/train.py`: fine-tune all-MiniLM-L6-v2 to read claim and context together. Needs torch and numpy.
+"""`python bench/crossencoder/train.py`: fine-tune all-MiniLM-L6-v2 to read claim and context together.
 
-Reads what `python -m bench.crossencoder.pairs` wrote and imports nothing of the project, so it runs where only torch is.
-Jobs: `out:SET` trains without a set (and without near misses made from its contexts) and scores it; `fold:K` trains
-without a third of the sources of every set and scores those; `final` trains on everything. Word vectors stay as they
-are: few words of a language stand in these sets. Writes `NAME.npz` per job (scores of claims) and the weights of `final`
-in float16, in two parts.
+Reads what `python -m bench.crossencoder.pairs` wrote and imports nothing of the project, so it runs where torch and
+numpy are. Jobs: `out:SET` trains without a set (and without near misses made from its contexts) and scores it; `fold:K`
+trains without a third of the sources of every set and scores those; `final` trains on everything. Word vectors stay as
+they are: few words of a language stand in these sets. Writes scores of claims per job and the weights of `final` in
+float16, in two parts.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def work(job: str, args: argparse.Namespace) -> dict[str, Any]:
     train, scored = split(data, job)
     if args.tiny:
         train, scored = rng.permutation(train)[: args.tiny], scored[: args.tiny]
-    weights = {k: v for k, v in np.load(args.weights).items()}
+    weights = dict(np.load(args.weights).items())
     model = CrossEncoder(weights).to(device)
     flavour = job.partition("+")[2]
     rate = float(flavour.split("lr")[1].split(".")[0]) * 1e-5 if "lr" in flavour else args.rate
@@ -223,7 +223,9 @@ def work(job: str, args: argparse.Namespace) -> dict[str, Any]:
         schedule.step()
         if step % 50 == 0:
             losses.append(round(loss.detach().item(), 4))
-            print(f"{job}: step {step} of {len(plan)}, loss {losses[-1]}, {time.perf_counter() - began:.0f} s", flush=True)
+            print(
+                f"{job}: step {step} of {len(plan)}, loss {losses[-1]}, {time.perf_counter() - began:.0f} s", flush=True
+            )
     trained_s = time.perf_counter() - began
     model.eval()
     logits_of = np.full(len(data.bad), np.nan, dtype=np.float32)
@@ -260,7 +262,7 @@ def auroc(bad: np.ndarray, score: np.ndarray) -> float:
 
 
 def _entry(job: str, args: argparse.Namespace) -> dict[str, Any]:
-    if time.time() > args.start_until:
+    if time.monotonic() > args.start_until:
         return {"job": job, "skipped": "no time left"}
     try:
         return work(job, args)
@@ -272,7 +274,9 @@ JOBS = "out:ragtruth,out:factscore,out:begin,final,fold:0,fold:1,fold:2"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python bench/crossencoder/train.py", description="fine-tune the cross-encoder")
+    parser = argparse.ArgumentParser(
+        prog="python bench/crossencoder/train.py", description="fine-tune the cross-encoder"
+    )
     parser.add_argument("--data", type=Path, required=True, help="pairs.npz")
     parser.add_argument("--weights", type=Path, required=True, help="minilm.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder for scores, metrics and weights")
@@ -290,7 +294,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="write the weights of `final`")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    args.start_until = time.time() + args.seconds
+    args.start_until = time.monotonic() + args.seconds
     began = time.perf_counter()
     jobs = [j for j in args.jobs.split(",") if j]
     found = []

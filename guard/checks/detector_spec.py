@@ -13,7 +13,8 @@ class DetectorSpec:
 
     threshold: probability of being unsupported from which a claim fails. window_tokens, overlap_tokens: of the context,
     0 for what the model reads at once. labels: (label of the model, role) pairs. golden: file of golden pairs, "" for
-    the shipped ones. band: probabilities of the tiers before, between which the model decides.
+    the shipped ones. band: probabilities of the tiers before, between which the model decides; None for those
+    that the calibration of the language found.
     ask_all: also about answers of which the tiers before are sure; then `detector` is a second series of its own.
     """
 
@@ -30,7 +31,7 @@ class DetectorSpec:
     waiting_count: int = 4
     labels: tuple[tuple[str, str], ...] = ()
     golden: str = ""
-    band: tuple[float, float] = (0.15, 0.85)
+    band: tuple[float, float] | None = None
     ask_all: bool = False
     allow_download: bool = False
     command: tuple[str, ...] = field(default=(), repr=False)

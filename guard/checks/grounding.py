@@ -18,10 +18,10 @@ from guard.checks.claims import split_claims
 from guard.checks.combiner import log_odds
 from guard.checks.context import Context, read_context
 from guard.checks.facts import Statement, statement
+from guard.checks.in_doubt import Cosines, compared
 from guard.checks.languages import calibration_for
-from guard.checks.semantic import Semantic
 from guard.checks.support import Support, assess
-from guard.checks.tiers import Tier
+from guard.checks.tiers import RULES, Tier
 from guard.checks.tiers import ask as ask_tier
 from slo.types import CheckResult, Finding
 
@@ -65,7 +65,7 @@ def check_grounding(
     *,
     threshold: float | None = None,
     named_threshold: str = "balanced",
-    semantic: Semantic | None = None,
+    transformer: Cosines | None = None,
     tiers: Sequence[Tier] = (),
 ) -> Finding:
     """Finding of one answer; `score` is the support, 1 - hallucination score.
@@ -88,13 +88,14 @@ def check_grounding(
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
     name, foreign = calibration_for(answer, calibration.languages)
     language = calibration.languages[name]
-    judged, detector = judge(question, claims, used, language, semantic, calibration.embedder, tiers)
+    judged, detector = judge(question, claims, used, language, transformer, calibration.embedder, tiers)
     if foreign:
         detector += f" (numbers of {name}: {foreign} has no calibration)"
     limit = language.thresholds[named_threshold] if threshold is None else threshold
     term_count = sum(j.support.term_count for j in judged)
     score = answer_score([j.probability for j in judged], term_count, language)
     if any(must_fail(j.support, term_count) for j in judged):
+        detector = f"{RULES}+{detector}"
         score = max(score, min(1.0, limit + CONTRADICTION_MARGIN))  # one false fact in a long answer is a false answer
     if score < limit:
         return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
@@ -116,7 +117,7 @@ def judge(
     claims: Sequence[Statement],
     contexts: Sequence[str],
     language: Language,
-    semantic: Semantic | None = None,
+    transformer: Cosines | None = None,
     calibrated_embedder: str = "",
     tiers: Sequence[Tier] = (),
 ) -> tuple[list[Judged], str]:
@@ -129,20 +130,20 @@ def judge(
     supports = [assess(c, read, asked) for c in claims]
     chances = [claim_probability(s.features, language) for s in supports]
     detector = "lexical"
-    if semantic is not None:
-        if not language.cosine or semantic.name != calibrated_embedder:
+    term_count = sum(s.term_count for s in supports)
+    if transformer is not None:
+        if not language.cosine or transformer.name != calibrated_embedder:
             detector = "lexical (no calibration for this language and embedder)"
-        elif not semantic.covers("\n".join(c.text for c in claims)):
+        elif not transformer.covers("\n".join(c.text for c in claims)):
             detector = "lexical (embedder does not cover the text)"
         else:
-            chances = _with_cosine([c.text for c in claims], supports, chances, read, language, semantic)
-            detector = f"lexical+{semantic.name}"
-    term_count = sum(s.term_count for s in supports)
+            chances, said = _with_cosines(claims, supports, chances, read, language, transformer)
+            detector += said
     for tier in tiers:
         settled = [must_fail(s, term_count) for s in supports]
-        said = ask_tier(tier, question, [c.text for c in claims], contexts, chances, settled=settled)
-        chances = list(said.probabilities)
-        detector += f"+{tier.detector.name}" if said.asked_count else ""
+        asked_tier = ask_tier(tier, question, [c.text for c in claims], contexts, chances, settled=settled)
+        chances = list(asked_tier.probabilities)
+        detector += f"+{tier.detector.name}" if asked_tier.asked_count else ""
     judged = [
         Judged(c.text, max(p, CONTRADICTION_CHANCE) if must_fail(s, term_count) else p, s)
         for c, s, p in zip(claims, supports, chances, strict=True)
@@ -172,22 +173,28 @@ def must_fail(support: Support, term_count: int) -> bool:
     return any(term_count <= LONG_TERMS or not r.startswith("negation") for r in support.contradictions)
 
 
-def _with_cosine(
-    claims: Sequence[str], supports: Sequence[Support], chances: Sequence[float], contexts: Sequence[Context],
-    language: Language, semantic: Semantic,
-) -> list[float]:  # fmt: skip
-    unsure = [
-        i for i, p in enumerate(chances) if language.band[0] < p < language.band[1] and not supports[i].contradictions
-    ]
-    if not unsure:
-        return list(chances)
-    sentences = [s.text for c in contexts for s in c.sentences]
-    found = list(chances)
+def with_cosine(probability: float, cosine: float, language: Language) -> float:
+    """The second model of a claim in doubt: the first one's logit and the best cosine, weighed as calibrated."""
     intercept, logit_weight, cosine_weight = language.cosine
-    for i in unsure:
-        cosine = semantic.best_cosine(claims[i], sentences)
-        found[i] = sigmoid(intercept + logit_weight * _logit(chances[i]) + cosine_weight * cosine)
-    return found
+    return sigmoid(intercept + logit_weight * _logit(probability) + cosine_weight * cosine)
+
+
+def _with_cosines(
+    claims: Sequence[Statement], supports: Sequence[Support], chances: Sequence[float], contexts: Sequence[Context],
+    language: Language, transformer: Cosines,
+) -> tuple[list[float], str]:  # fmt: skip
+    """Probabilities with the cosine where there is doubt, and what is added to the name of what said so."""
+    low, high = language.band
+    unsure = [i for i, p in enumerate(chances) if low < p < high and not supports[i].contradictions]
+    found = list(chances)
+    if not unsure:
+        return found, ""
+    cosines = transformer.best_cosines([(claims[i].text, compared(claims[i], contexts)) for i in unsure])
+    if cosines is None:
+        return found, " (no time for the transformer)"
+    for i, cosine in zip(unsure, cosines, strict=True):
+        found[i] = with_cosine(chances[i], cosine, language)
+    return found, f"+{transformer.name}"
 
 
 def _why(judged: Judged) -> str:

@@ -11,7 +11,7 @@ class JudgeSpec:
 
     input_usd, output_usd: per 1M tokens. sample_ratio: share of the answers asked about although the tiers before are
     sure. threshold: support below which an answer fails. budget_path: file of what is spent. redact: personal data is
-    taken out before anything leaves.
+    taken out before anything leaves. band: as of `DetectorSpec`.
     """
 
     base_url: str
@@ -27,5 +27,5 @@ class JudgeSpec:
     timeout_s: float = 20.0
     waiting_count: int = 8
     redact: bool = True
-    band: tuple[float, float] = (0.15, 0.85)
+    band: tuple[float, float] | None = None
     selftest: bool = True

@@ -7,12 +7,13 @@ The worker checks other answers meanwhile; at most `HELD_COUNT` wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from guard.checks.frames import Done
 from guard.checks.opinion import Detector, Opinion, Question, finding_of
-from guard.checks.tiers import Tier
+from guard.checks.tiers import UNCALIBRATED_BAND, Band, Tier
 from slo.types import CheckResult, Finding
 
 HELD_COUNT = 32
@@ -55,10 +56,18 @@ class _Held:
 
 
 class Opinions:
-    """detectors: in the order in which they are asked. bands: of each, see `guard.checks.tiers`."""
+    """detectors: in the order in which they are asked.
 
-    def __init__(self, detectors: Sequence[Detector], bands: Sequence[tuple[float, float]]) -> None:
-        self._detectors, self._bands = tuple(detectors), tuple(bands)
+    bands: of each, see `guard.checks.tiers`; None for the one that the calibration of the language has in `calibrated`.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        bands: Sequence[Band | None],
+        calibrated: Mapping[str, Band] = MappingProxyType({}),
+    ) -> None:
+        self._detectors, self._bands, self._calibrated = tuple(detectors), tuple(bands), calibrated
         self._held: dict[int, _Held] = {}
 
     @property
@@ -108,7 +117,7 @@ class Opinions:
         while held.at < len(self._detectors):
             detector = self._detectors[held.at]
             recorder = Recorder(detector.name)
-            held.ground((*self._answered(held), Tier(recorder, self._bands[held.at])))
+            held.ground((*self._answered(held), Tier(recorder, self._band(held, self._bands[held.at]))))
             unsure = recorder.claims
             held.claims = unsure or held.question.claims
             asked = replace(held.question, claims=held.claims, unsure=bool(unsure))
@@ -127,8 +136,11 @@ class Opinions:
             claims, opinion = held.said.get(detector.check, ((), Opinion()))
             if opinion.probabilities:
                 found = dict(zip(claims, opinion.probabilities, strict=True))
-                tiers.append(Tier(Answered(detector.name, found), band))
+                tiers.append(Tier(Answered(detector.name, found), self._band(held, band)))
         return tuple(tiers)
+
+    def _band(self, held: _Held, asked: Band | None) -> Band:
+        return asked or self._calibrated.get(held.question.language, UNCALIBRATED_BAND)
 
     def _finished(self, held: _Held) -> Done:
         tiers = self._answered(held)

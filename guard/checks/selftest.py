@@ -15,7 +15,7 @@ import msgspec
 
 from guard.checks.calibration import Calibration
 from guard.checks.grounding import check_grounding
-from guard.checks.semantic import Semantic
+from guard.checks.in_doubt import Cosines
 from slo.errors import DataError
 from slo.types import CheckResult
 
@@ -92,11 +92,11 @@ def blind_languages(
     return problems
 
 
-def selftest(calibration: Calibration, semantic: Semantic | None = None) -> str:
+def selftest(calibration: Calibration, transformer: Cosines | None = None) -> str:
     """Why the grounding check may not be believed, "" when it tells the pairs of every language apart."""
 
     def says(pair: GoldenPair) -> bool:
-        found = check_grounding("", pair.answer, (pair.context,), calibration, semantic=semantic)
+        found = check_grounding("", pair.answer, (pair.context,), calibration, transformer=transformer)
         return found.result is CheckResult.PASS
 
     return "; ".join(blind_languages(says).values())

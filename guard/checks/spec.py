@@ -48,8 +48,8 @@ class CheckSpec:
         n-grams. "none" checks by words alone, "endpoint" asks `endpoint`.
     rules_path: rules.yaml; "" for the built-in rules only.
     grounding_threshold: hallucination score in [0, 1] from which an answer fails; None for the calibrated one.
-    grounding_cosine: let the embedder speak about claims in doubt. Off: on the labelled sets it moves AUROC by 0.002 or
-        less and false alarms by 2 to 3 points, for a hundred times the processor time.
+    transformer: name or path of an embedder that is asked about claims in doubt (`guard.checks.in_doubt`), "none" for
+        nobody; the calibration must have been made with it.
     calibration: which calibrated threshold: "balanced" (best F1 on the labelled sets) or "fpr_05" (5 % of supported
         answers flagged).
     calibration_path: file of calibrated numbers made by `sft-guard combiner train`; "" for the shipped one.
@@ -64,7 +64,7 @@ class CheckSpec:
     embedder: str = "static"
     rules_path: str = ""
     grounding_threshold: float | None = None
-    grounding_cosine: bool = False
+    transformer: str = "none"
     calibration: str = "balanced"
     calibration_path: str = ""
     pii: bool = True

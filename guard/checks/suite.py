@@ -16,13 +16,14 @@ from guard.checks import drift, grounding, pii, rules, similarity
 from guard.checks.calibration import PATH as CALIBRATION_PATH
 from guard.checks.calibration import Calibration, load_calibration
 from guard.checks.file_watch import FileWatch
+from guard.checks.in_doubt import InDoubt
 from guard.checks.selftest import selftest
 from guard.checks.semantic import Semantic
 from guard.checks.spec import CheckSpec
 from guard.checks.tiers import Tier
 from guard.ports import ExchangeText
 from guard.safety.checks import SafetyChecks
-from slo.errors import GuardError
+from slo.errors import DataError, GuardError
 from slo.types import CheckResult, Finding
 
 log = logging.getLogger("guard.checks")
@@ -47,6 +48,8 @@ class CheckSuite:
         self.embedder_problem = ""
         self.rules = rules.load_rules(spec.rules_path) if spec.rules_path else rules.Rules()
         self.semantic: Semantic | None = None
+        self.transformer: InDoubt | None = None
+        self._transformer_watched = FileWatch()
         self.embedder_pending = False
         self.embedder_line = "embedder off: by words alone" if spec.embedder == "none" else "embedder not loaded yet"
         self._drift_problem = ""
@@ -74,21 +77,38 @@ class CheckSuite:
 
     def embed_with(self, semantic: Semantic | None) -> None:
         """The embedder is loaded, or there is none. Hashes its files, so that a swap is noticed."""
-        loaded = (semantic.embedder, *getattr(semantic.embedder, "members", ())) if semantic is not None else ()
-        files = [path for embedder in loaded for path in getattr(embedder, "files", ()) if path.is_file()]
-        self._embedder_watched = FileWatch(files)
+        self._embedder_watched = FileWatch(_files_of(semantic))
         self.semantic = semantic
+
+    def doubt_with(self, transformer: InDoubt) -> None:
+        """Claims in doubt are shown to a transformer from now on, when it tells the golden pairs apart.
+
+        Raises:
+            DataError: it does not, or the calibration was made with another one.
+        """
+        usable = [name for name, language in self.calibration.languages.items() if language.cosine]
+        if not usable or self.calibration.embedder != transformer.name:
+            made = f"with {self.calibration.embedder}" if usable else "without any"
+            raise DataError(
+                f"{transformer.name}: the calibration was made {made}; run `sft-guard combiner train --transformer "
+                f"{self.spec.transformer} --data FILE --out FILE` and name its file in checks.calibration"
+            )
+        patient = InDoubt(transformer.semantic, transformer.clock, share_ratio=1.0)
+        if problem := selftest(self.calibration, patient):
+            raise DataError(f"{transformer.name}: {problem}")
+        self._transformer_watched = FileWatch(_files_of(transformer.semantic))
+        self.transformer = transformer
 
     def retest(self) -> None:
         """Run the golden pairs again; from now on grounding says `unavailable` when they no longer separate."""
-        self._golden_problem = selftest(self.calibration, self.semantic if self.spec.grounding_cosine else None)
+        self._golden_problem = selftest(self.calibration)
         self.look()
 
     def look(self) -> None:
         """Every heartbeat: are the files of each detector still those that were loaded? A few microseconds."""
         self.embedder_problem = self._embedder_watched.changed()
-        of_embedder = self.embedder_problem if self.spec.grounding_cosine else ""
-        self.grounding_problem = self._watched.changed() or of_embedder or self._golden_problem
+        swapped = self._watched.changed() or self._transformer_watched.changed()
+        self.grounding_problem = swapped or self._golden_problem
 
     def check(
         self, text: ExchangeText, *, release: str, arm: str, busy: bool = False, roles: frozenset[str] = frozenset()
@@ -102,7 +122,7 @@ class CheckSuite:
         findings = [
             _run("rules", lambda: self.rules.check(question, answer)),
             _run("zero_hit", lambda: similarity.check_zero_hit(contexts)),
-            _run("grounding", lambda: self._grounding(question, text, None if busy else semantic)),
+            _run("grounding", lambda: self._grounding(question, text)),
             _run("similarity", lambda: self._similarity(answer, text, semantic, waiting_for)),
         ]
         if self.spec.pii and self.spec.safety.pii_answer != "off":
@@ -115,17 +135,15 @@ class CheckSuite:
     def ground(self, text: ExchangeText, tiers: tuple[Tier, ...]) -> Finding:
         """The grounding check alone, with slower tiers; a thousandth of a second. Never raises."""
         question = text.question[:QUESTION_CHARS]
-        return _run(grounding.CHECK, lambda: self._grounding(question, text, self.semantic, tiers))
+        return _run(grounding.CHECK, lambda: self._grounding(question, text, tiers))
 
-    def _grounding(
-        self, question: str, text: ExchangeText, semantic: Semantic | None, tiers: tuple[Tier, ...] = ()
-    ) -> Finding:
+    def _grounding(self, question: str, text: ExchangeText, tiers: tuple[Tier, ...] = ()) -> Finding:
         if self.grounding_problem:
             return Finding(grounding.CHECK, CheckResult.UNAVAILABLE, None, self.grounding_problem)
         return grounding.check_grounding(
             question, text.answer, text.contexts, self.calibration, threshold=self.spec.grounding_threshold,
             named_threshold=self.spec.calibration,
-            semantic=semantic if self.spec.grounding_cosine else None, tiers=tiers,
+            transformer=self.transformer, tiers=tiers,
         )  # fmt: skip
 
     def _similarity(self, answer: str, text: ExchangeText, semantic: Semantic | None, waiting_for: str) -> Finding:
@@ -137,6 +155,12 @@ class CheckSuite:
         if self._drift_problem:
             return Finding(drift.CHECK, CheckResult.UNAVAILABLE, None, self._drift_problem)
         return self._drift.check(drift.hashed_vector(question), release, stable=arm == "stable")
+
+
+def _files_of(semantic: Semantic | None) -> list[Path]:
+    """Files that an embedder was read from."""
+    loaded = (semantic.embedder, *getattr(semantic.embedder, "members", ())) if semantic is not None else ()
+    return [path for embedder in loaded for path in getattr(embedder, "files", ()) if path.is_file()]
 
 
 def _run(check: str, work: Callable[[], Finding]) -> Finding:

@@ -11,6 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from guard.checks.detector_spec import KINDS
+from slo.metric_names import GROUNDING_TIERS
+from slo.types import Finding
+
+Band = tuple[float, float]
+UNCALIBRATED_BAND: Band = (0.15, 0.85)
+"""Where no calibration says between which probabilities the tiers before are unsure."""
+
+
+RULES, WORDS, TRANSFORMER, DETECTOR, JUDGE = GROUNDING_TIERS
+
+
+def deciding_tier(finding: Finding) -> str:
+    """The dearest tier that had a say in a finding of the grounding check; a contradiction found by rule stands alone.
+
+    >>> from slo.types import CheckResult
+    >>> deciding_tier(Finding("grounding", CheckResult.PASS, 0.9, detector="lexical+all-MiniLM-L6-v2@0f+judge:small"))
+    'judge'
+    """
+    said = finding.detector
+    if said.startswith(f"{RULES}+"):
+        return RULES
+    if "+judge:" in said:
+        return JUDGE
+    if any(f"+{kind}:" in said for kind in (*KINDS, DETECTOR)):
+        return DETECTOR
+    return TRANSFORMER if "+" in said else WORDS
+
 
 class TierUnavailable(Exception):
     """The tier cannot judge now; the message says why. The tiers before it stand."""
@@ -36,7 +64,7 @@ class Tier:
     """A detector tier in its place. band: claim probabilities of the tier before, between which it is asked."""
 
     detector: DetectorTier
-    band: tuple[float, float] = (0.15, 0.85)
+    band: Band = UNCALIBRATED_BAND
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from guard.checks.calibration import Calibration
 from guard.checks.detector_link import DetectorLink
 from guard.checks.frames import Beat, Done, DriftNews, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
 from guard.checks.grounding import read_claims
+from guard.checks.in_doubt import InDoubt
 from guard.checks.lexicon import is_cjk
 from guard.checks.opinion import Detector, Question
 from guard.checks.opinions import Opinions, replace_done, worth_asking
@@ -118,14 +120,21 @@ class Worker:
         except GuardError as error:
             self._news.append(Ready(f"checks off: {error}", str(error)))
             return
-        self._opinions = load_opinions(message.spec, self._clock)
+        self._opinions = load_opinions(message.spec, self._clock, self._suite.calibration)
         self._follower = load_follower(message.spec)
         self._tell_state(self._suite)
-        if message.spec.embedder != "none":
-            self._suite.embedder_pending = True
+        if message.spec.embedder != "none" or message.spec.transformer != "none":
+            self._suite.embedder_pending = message.spec.embedder != "none"
             threading.Thread(target=self._load, args=(self._suite, message.spec), daemon=True).start()
 
     def _load(self, suite: CheckSuite, spec: CheckSpec) -> None:
+        if spec.embedder != "none":
+            self._load_embedder(suite, spec)
+        if spec.transformer != "none":
+            suite.embedder_line += f"; in doubt: {load_transformer(suite, self._clock)}"
+            self._tell_state(suite)
+
+    def _load_embedder(self, suite: CheckSuite, spec: CheckSpec) -> None:
         suite.embedder_line, semantic = load_semantic(spec)
         while semantic is None and spec.endpoint is not None:  # it may be back any time; until then by words
             suite.embedder_pending = False
@@ -202,6 +211,8 @@ class Worker:
             began_s = self._clock.now_s()
             busy = len(self._jobs) >= BUSY_COUNT or began_s < self._embed_again_s
             busy = busy and not (suite.semantic is not None and suite.semantic.every_answer)
+            if suite.transformer is not None:
+                suite.transformer.behind = len(self._jobs) >= BUSY_COUNT
             roles = roles_of(job.roles, job.tenant)
             findings = suite.check(text, release=job.release, arm=job.arm, busy=busy, roles=roles)
             if not busy:
@@ -243,7 +254,7 @@ def unavailable(reason: str, checks: Iterable[str] = CHECKS) -> tuple[Finding, .
     return tuple(Finding(check, CheckResult.UNAVAILABLE, None, reason) for check in checks)
 
 
-def load_opinions(spec: CheckSpec, clock: Clock) -> Opinions | None:
+def load_opinions(spec: CheckSpec, clock: Clock, calibration: Calibration) -> Opinions | None:
     """The slower detectors that are configured, model before judge; None without any. Starts their processes."""
     detectors: list[Detector] = []
     bands = []
@@ -255,7 +266,8 @@ def load_opinions(spec: CheckSpec, clock: Clock) -> Opinions | None:
 
         detectors.append(LlmJudge(spec.judge, clock))
         bands.append(spec.judge.band)
-    return Opinions(detectors, bands) if detectors else None
+    calibrated = {name: language.band for name, language in calibration.languages.items()}
+    return Opinions(detectors, bands, calibrated) if detectors else None
 
 
 def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
@@ -278,6 +290,23 @@ def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
         return line, None
     serving = with_every_script(embedder)
     return ", ".join(f"{name} {stamp}" for name, stamp in serving.fingerprints.items()), Semantic(serving)
+
+
+def load_transformer(suite: CheckSuite, clock: Clock) -> str:
+    """Give the suite its transformer for claims in doubt; its name, or why the tiers before decide alone."""
+    from rag.embedding import embedder_status, load_embedder
+
+    name = suite.spec.transformer
+    ok, line = embedder_status(name)
+    try:
+        embedder = load_embedder(name, threads=1) if ok else None
+        if embedder is not None:
+            suite.doubt_with(InDoubt(Semantic(embedder), clock))
+            return f"{embedder.name}@{embedder.fingerprint}"
+    except Exception as error:  # whatever a model library raises, checks go on by words
+        line = " ".join(str(error).split())[:400]
+    log.warning("checks.transformer is not used: %s", line)
+    return f"nobody ({line})"
 
 
 def main() -> int:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guard.commands.common import Groups, add_command, add_group, emit, program_version, progress
 from slo.clock import SystemClock
 from slo.errors import DataError
+
+if TYPE_CHECKING:
+    from guard.checks.calibration import Language
+    from guard.checks.training_rows import Row
 
 
 def register(groups: Groups) -> None:
@@ -18,6 +24,8 @@ def register(groups: Groups) -> None:
     form = 'JSON lines {"question", "contexts", "answer", "hallucinated"}; "group": the source'
     train.add_argument("--data", nargs="+", type=Path, required=True, metavar="FILE", help=form)
     train.add_argument("--out", type=Path, required=True, help="where the calibration is written")
+    weighed = "weigh the cosine of this embedder too, where the model is in doubt (for checks.transformer)"
+    train.add_argument("--transformer", metavar="NAME", default="none", help=weighed)
     show = add_command(combiner, "show", run_show, "its provenance, sizes and thresholds", "sft-guard combiner show")
     show.add_argument("file", nargs="?", type=Path, help="default: the shipped one")
 
@@ -43,9 +51,11 @@ def run_train(args: argparse.Namespace) -> int:
             languages[lang] = fit(rows, lang)
         else:
             kept.append(lang)
+    languages, stamp, uncovered = _weigh_cosine(rows, languages, kept, args.transformer)
     made = msgspec.structs.replace(
         shipped,
         made_on=_today(),
+        embedder=stamp,
         languages=languages,
         made_with=f"sft-guard combiner train, sft-guard {program_version()}",
     )
@@ -57,11 +67,52 @@ def run_train(args: argparse.Namespace) -> int:
         "languages": {k: v.sample_count for k, v in languages.items() if k not in kept},
         "shipped_numbers_kept": kept,
         "thresholds": {k: v.thresholds for k, v in languages.items() if k not in kept},
+        "transformer": stamp,
+        "cosine": {k: list(v.cosine) for k, v in languages.items() if v.cosine},
     }
     fitted = ", ".join(f"{k} on {sum(languages[k].sample_count.values())} answers" for k in languages if k not in kept)
     note = f"; {', '.join(kept)}: no rows, the shipped numbers stay" if kept else ""
+    note += f"; {', '.join(uncovered)}: not enough claims in doubt that {args.transformer} covers" if uncovered else ""
     emit(args, result, f"wrote {args.out}: {fitted}{note}")
     return 0
+
+
+def _weigh_cosine(
+    rows: list[Row], languages: dict[str, Language], kept: list[str], name: str
+) -> tuple[dict[str, Language], str, list[str]]:
+    """Languages with the weight of the cosine, the embedder's name with its fingerprint, and languages without one.
+
+    Raises:
+        DataError: no such embedder here.
+    """
+    import msgspec
+
+    bare = {k: msgspec.structs.replace(v, cosine=()) for k, v in languages.items()}
+    if name == "none":
+        return bare, "", []
+    from guard.checks.semantic import Semantic
+    from guard.checks.training_cosine import embed_claims, fit_cosine, in_band
+    from rag.embedding import embedder_status, load_embedder
+
+    ok, line = embedder_status(name)
+    embedder = load_embedder(name, threads=1) if ok else None
+    if embedder is None:
+        raise DataError(f"--transformer {name}: {line}")
+    semantic = Semantic(embedder)
+    uncovered = []
+    for lang in sorted(set(languages) - set(kept)):
+        mine = [r for r in rows if r.lang == lang and len(r.features) == 1 and in_band(r, bare[lang])]
+        progress(f"{lang}: {len(mine)} claims in doubt")
+        embed_claims(mine, semantic, _told(name, len(mine)))
+        if cosine := fit_cosine(mine, lang, bare[lang]):
+            bare[lang] = msgspec.structs.replace(bare[lang], cosine=cosine)
+        else:
+            uncovered.append(lang)
+    return bare, semantic.name if any(v.cosine for v in bare.values()) else "", uncovered
+
+
+def _told(name: str, count: int) -> Callable[[int], None]:
+    return lambda done: progress(f"{done} of {count} read by {name}")
 
 
 def _today() -> str:

@@ -24,6 +24,7 @@ def measuring_hash(settings: Settings) -> str:
     if file.checks.embedder == "endpoint" and file.embeddings is not None:
         checks["embeddings"] = [file.embeddings.url, file.embeddings.model]
     more = [_text(settings, file.checks.calibration)] if file.checks.calibration is not None else []
+    more += [file.checks.transformer] if file.checks.transformer != "none" else []
     more += [tier.model_dump_json() for tier in (file.checks.detector, file.checks.judge) if tier is not None]
     return text_hash(msgspec.json.encode([routes, checks, rules, *more], order="sorted").decode())
 

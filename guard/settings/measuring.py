@@ -22,6 +22,11 @@ class CheckSettings(Model):
         description="static, all-MiniLM-L6-v2, the name or path of a sentence-transformers model, a directory made by "
         "`sft-guard embedder distill`, endpoint (see `embeddings`), or none.",
     )
+    transformer: str = Field(
+        "none",
+        description="An embedder by name or path that is asked about claims in doubt, such as all-MiniLM-L6-v2; needs "
+        "numbers of `sft-guard combiner train --transformer`. Or none.",
+    )
     rules: Path | None = Field(None, description="rules.yaml")
     calibration: Path | None = Field(None, description="Numbers of the grounding check; default: the shipped ones.")
     grounding_threshold: Ratio | None = Field(None, description="Else the calibrated one.")

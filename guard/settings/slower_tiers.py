@@ -13,13 +13,17 @@ Band = tuple[Ratio, Ratio]
 
 
 class _Tier(Model):
-    band: Band = Field((0.15, 0.85), description="Probabilities of a claim between which this tier decides.")
+    band: Band | None = Field(
+        None,
+        description="Probabilities of a claim between which this tier decides; default: those that the calibration of "
+        "its language found (`sft-guard combiner show`).",
+    )
     threshold: Ratio = 0.5
 
     @field_validator("band")
     @classmethod
-    def _ordered(cls, value: Band) -> Band:
-        if value[0] >= value[1]:
+    def _ordered(cls, value: Band | None) -> Band | None:
+        if value is not None and value[0] >= value[1]:
             raise ValueError("write the lower bound first, such as [0.15, 0.85]")
         return value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guard.checks import grounding as module
-from guard.checks.calibration import Calibration, load_calibration
+from guard.checks.calibration import load_calibration
 from guard.checks.grounding import check_grounding
 from guard.checks.selftest import GOLDEN, selftest
 from slo.errors import DataError
@@ -153,72 +153,3 @@ def test_a_damaged_calibration_is_refused_with_the_cure(tmp_path: Path, content:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"sft-guard combiner train"):
         load_calibration(path)
-
-
-class WordEmbedder:
-    """Embeds a text as which of three words it holds; covers ASCII only."""
-
-    name, dim, fingerprint = "words", 3, "f00d"
-
-    def __init__(self) -> None:
-        self.text_count = 0
-
-    def embed(self, texts: list[str]) -> list[Vector]:
-        self.text_count += len(texts)
-        return [Vector([float(w in t.lower()) + 1e-6 for w in ("leave", "holiday", "soup")]) for t in texts]
-
-    def covers(self, text: str) -> bool:
-        return text.isascii()
-
-    def unknown_token_ratio(self, text: str) -> float:
-        return 0.0
-
-
-class Vector(list[float]):
-    """A list that can be multiplied."""
-
-    def __matmul__(self, other: Vector) -> float:
-        return sum(a * b for a, b in zip(self, other, strict=True))
-
-
-def with_cosine() -> Calibration:
-    from msgspec.structs import replace
-
-    english = replace(CALIBRATION.languages["en"], cosine=(0.0, 1.0, -2.0))
-    return replace(CALIBRATION, embedder="words@f00d", languages={**CALIBRATION.languages, "en": english})
-
-
-def test_the_embedder_is_asked_only_about_claims_in_doubt_and_named_in_the_detector() -> None:
-    from guard.checks.semantic import Semantic
-
-    embedder = WordEmbedder()
-    semantic = Semantic(embedder)  # type: ignore[arg-type]
-    sure = check_grounding(
-        "", "Employees receive 7 days of paid leave after six months.", (LEAVE,), with_cosine(), semantic=semantic
-    )
-    assert embedder.text_count == 0
-    assert sure.detector == "lexical+words@f00d"
-    check_grounding("", "Staff enjoy paid leave after half a year.", (LEAVE,), with_cosine(), semantic=semantic)
-    assert embedder.text_count > 0
-    chinese = check_grounding(
-        "", "員工有七天特別休假\u3002", ("員工有七天特別休假\u3002",), with_cosine(), semantic=semantic
-    )
-    assert "lexical" in chinese.detector
-    assert "words@" not in chinese.detector
-
-
-def test_an_embedder_that_was_not_calibrated_for_takes_no_part() -> None:
-    from guard.checks.semantic import Semantic
-
-    embedder = WordEmbedder()
-    found = check_grounding("", "Staff enjoy paid leave.", (LEAVE,), CALIBRATION, semantic=Semantic(embedder))  # type: ignore[arg-type]
-    assert embedder.text_count == 0
-    assert "no calibration" in found.detector
-
-
-def test_embedding_cannot_overrule_a_contradiction() -> None:
-    from guard.checks.semantic import Semantic
-
-    semantic = Semantic(WordEmbedder())  # type: ignore[arg-type]
-    found = check_grounding("", "Employees receive 9 days of paid leave.", (LEAVE,), with_cosine(), semantic=semantic)
-    assert found.result is CheckResult.FAIL

@@ -131,6 +131,14 @@ def test_the_same_stored_answer_again_counts_for_its_session_alone() -> None:
     assert (row.asked_count, row.reopened_count) == (3, 1)
 
 
+def test_an_answer_that_grounding_judged_is_counted_by_the_tier_that_had_a_say() -> None:
+    counted: list[tuple[str, object]] = []
+    recorder = QualityRecorder(MemorySource((), SystemClock()), lambda m, labels: counted.append((m, dict(labels))))
+    for result, detector in ((CheckResult.FAIL, "lexical+judge:m"), (CheckResult.SKIPPED, "lexical")):
+        recorder.checked(exchange(1, findings=(Finding("grounding", result, 0.1, detector=detector),)))
+    assert counted == [("sft_quality_grounding_answers_total", {"release": "r1", "tier": "judge"})]
+
+
 def test_what_another_release_answered_badly_is_counted_against_that_release() -> None:
     recorder = QualityRecorder(MemorySource((), SystemClock()), lambda m, labels: None)
     finding = Finding("reopen", CheckResult.SKIPPED, 1.0, "", ("e1", "r0"))
