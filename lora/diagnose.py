@@ -62,9 +62,9 @@ def diagnose(run: Run) -> tuple[Condition, ...]:
         *_not_finite(run.steps),
         *_overfitting(epochs),
         *_gradients(run.steps, losses),
-        *_diverged(run, losses),
+        *_diverged(run, losses, epochs),
         *_jumping(losses),
-        *_flat(run, losses),
+        *_flat(run, losses, epochs),
         *_still_falling(epochs, run),
         *_early_stopping(epochs),
         *_forgetting(run),
@@ -172,10 +172,12 @@ def _smooth(losses: Sequence[float]) -> list[float]:
     return [median(losses[max(0, i - width) : i + width + 1]) for i in range(len(losses))]
 
 
-def _diverged(run: Run, losses: Sequence[float]) -> Iterator[Condition]:
+def _diverged(run: Run, losses: Sequence[float], epochs: Sequence[Epoch]) -> Iterator[Condition]:
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < MIN_POINTS:
         return
+    if len(epochs) > 1 and epochs[-1].eval_loss <= (1 + EVAL_RISE) * min(epoch.eval_loss for epoch in epochs):
+        return  # held-back rows are still at their best: what came back up are steps that drew harder rows
     smooth = _smooth(finite)
     low, end = min(smooth), smooth[-1]
     if end > DIVERGED * low and end - low > 0.5:
@@ -200,7 +202,7 @@ def _jumping(losses: Sequence[float]) -> Iterator[Condition]:
         yield Condition("loss_jumping", False, words, "a larger batch by accumulation, or half the rate")
 
 
-def _flat(run: Run, losses: Sequence[float]) -> Iterator[Condition]:
+def _flat(run: Run, losses: Sequence[float], epochs: Sequence[Epoch]) -> Iterator[Condition]:
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < MIN_POINTS:
         return
@@ -208,7 +210,10 @@ def _flat(run: Run, losses: Sequence[float]) -> Iterator[Condition]:
     first, last = fmean(finite[:tenth]), fmean(finite[-tenth:])
     norms = [s.grad_norm for s in run.steps if s.grad_norm is not None and math.isfinite(s.grad_norm)]
     moving = not norms or median(norms[len(norms) // 2 :]) >= GRAD_STUCK
-    if last > FLAT_LOSS and 0 <= first - last < FLAT_FALL * first and moving:
+    # Single steps draw easy and hard rows: where there are evaluations, they must not have moved either.
+    held_back = (epochs[0].eval_loss, epochs[-1].eval_loss) if len(epochs) > 1 else (1.0, 1.0)
+    flat = all(abs(a - b) < FLAT_FALL * a for a, b in ((first, last), held_back))
+    if last > FLAT_LOSS and flat and moving:
         words = f"train loss went from {first:.2f} to {last:.2f} only{_rate_words(run)}"
         yield Condition(
             "rate_too_low", True, words, "raise the rate by 3-5 (2e-4 is usual for adapters), and look at the labels"
