@@ -12,13 +12,13 @@ import errno
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from exporters.segments import DiskFile, Opener, Segment, open_segment, prune, repair
 from slo.clock import Clock, SystemClock
-from slo.codec import encode_exchange
-from slo.types import Exchange
+from slo.codec import NO_FINDINGS_TAIL, encode_exchange, findings_tail
+from slo.types import Exchange, Finding
 
 log = logging.getLogger("sft_guard.exchange_log")
 
@@ -105,7 +105,19 @@ class ExchangeLog:
         line = self._line(exchange, text if self._with_text else None)
         if line is None:
             self._drop("unencodable", 1)
-            return
+        else:
+            self._queue_line(line)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """`checked`, without text, for many exchanges that share their findings: these are encoded once."""
+        tail = findings_tail(findings)
+        for exchange in exchanges:
+            try:
+                self._queue_line(_one_line(encode_exchange(exchange)[: -len(NO_FINDINGS_TAIL)] + tail) + b"\n")
+            except (ValueError, TypeError):  # A lone surrogate, say.
+                self._drop("unencodable", 1)
+
+    def _queue_line(self, line: bytes) -> None:
         with self._lock:
             reason = "closed" if self._closing else ""
             if not reason and self._queued_bytes + len(line) > self._queue_bytes:

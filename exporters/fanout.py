@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from slo.types import Exchange
+from slo.drafts import with_findings
+from slo.types import Exchange, Finding
 
 
 class Recorder(Protocol):
@@ -50,6 +51,29 @@ class Fanout:
                 recorder.checked(exchange, text)
             except Exception as error:  # As above.
                 self._failed(name, error)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """`checked`, without text, for many exchanges that share their findings: nobody looked at them.
+
+        A recorder may have a method `given_up` of its own for it; to the others it is said one by one.
+        """
+        each: list[Exchange] | None = None
+        for name, recorder in self._recorders:
+            many = getattr(recorder, "given_up", None)
+            try:
+                if many is not None:
+                    many(exchanges, findings)
+                    continue
+            except Exception as error:  # As above.
+                self._failed(name, error)
+                continue
+            if each is None:
+                each = [with_findings(exchange, findings) for exchange in exchanges]
+            for exchange in each:
+                try:
+                    recorder.checked(exchange, None)
+                except Exception as error:  # As above.
+                    self._failed(name, error)
 
     def _failed(self, name: str, error: Exception) -> None:
         self.failure_count[name] += 1

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from exporters.bounds import (
@@ -29,7 +30,7 @@ from exporters.series import Cell, Distribution, SeriesTable
 from exporters.text import FamilyText, Histogram, Sample, render
 from slo.clock import Clock, SystemClock
 from slo.metric_names import METRICS
-from slo.types import FAILURES, CacheStatus, CheckResult, Exchange, Outcome
+from slo.types import FAILURES, CacheStatus, CheckResult, Exchange, Finding, Outcome
 
 log = logging.getLogger("sft_guard.metrics")
 
@@ -40,6 +41,7 @@ NO_LABELS: Mapping[str, str] = {}
 # The user waited for these; a refusal after 1 ms says nothing about latency. The windows of the sidecar count the same
 # exchanges, so that a rule gives the same verdict here and in Prometheus.
 _TIMED = FAILURES | {Outcome.OK}
+_OK, _HIT = Outcome.OK, CacheStatus.HIT
 _RETRIEVAL = {CheckResult.PASS: "hit", CheckResult.FAIL: "zero_hit", CheckResult.UNAVAILABLE: "error"}
 _PULLED_SHARE = 4  # one line of four is kept for gauges, so that no flood of label values can hide the six exact ones
 
@@ -200,6 +202,21 @@ class PrometheusExporter:
             self.inc("sft_quality_answers_total", {"release": release, "source": source})
         if text.get("escalated") is True:
             self.inc("sft_quality_escalations_total", {"release": release})
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """`checked` for many exchanges nobody looked at. Only from the event loop."""
+        counts: Counter[str] = Counter()
+        for exchange in exchanges:
+            if exchange.outcome is _OK and exchange.cache is not _HIT:
+                counts[exchange.release] += 1
+        for release, count in counts.items():
+            for finding in findings:
+                key = (release, finding.check, finding.result)
+                cells = self._checked.get(key) or self._new_checked(key)
+                if cells is not None:
+                    cells.results.n += count
+                if finding.check == "zero_hit" and (result := _RETRIEVAL.get(finding.result)):
+                    self.inc("sft_quality_retrievals_total", {"release": release, "result": result}, count)
 
     # -- anybody, any thread ------------------------------------------------------------------------------------
 

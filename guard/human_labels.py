@@ -11,13 +11,13 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from slo.ppi import Corrected, Labelled, corrected_rate
-from slo.types import CheckResult, Exchange
+from slo.types import CheckResult, Exchange, Finding
 
 log = logging.getLogger("sft-guard")
 
@@ -73,6 +73,9 @@ class HumanLabels:
                     if len(self._verdicts) > VERDICTS_COUNT:
                         self._verdicts.popitem(last=False)
                 return
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """Nobody looked at these: there is nothing to remember."""
 
     async def label(self, exchange_id: str, label: str) -> str | None:
         """A person's word on one answer; the release, or None when the check has not judged this answer.

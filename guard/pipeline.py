@@ -1,7 +1,7 @@
 """Hands exchanges to the check worker and gives each back exactly once, checked or given up, without ever waiting.
 
-    offer -> waiting -> sent -> worker -> findings -> on_checked
-                 \\ full, too old, poison, stopping: given up, counted, on_checked as well
+    offer -> waiting -> sent -> worker -> findings -> on_checked.checked
+                 \\ full, too old, poison, stopping: given up, counted, on_checked.given_up
 
 The worker is another process behind a socket pair: it may be slow, hang, crash or be killed by a text, and the answer
 of the bot never notices. This module runs in the proxy process and imports nothing that computes.
@@ -14,9 +14,8 @@ import logging
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from guard.checks.frames import Done, DriftNews, Hello, Job, Ready, Splitter, decode_from_worker, frame
@@ -24,6 +23,7 @@ from guard.checks.spec import CheckSpec
 from guard.ports import Capture, CheckedSink, ExchangeText, Route
 from slo.clock import Clock
 from slo.codec import NOT_JSON
+from slo.drafts import with_findings
 from slo.types import CheckResult, Exchange, Finding
 
 log = logging.getLogger("guard.pipeline")
@@ -54,18 +54,11 @@ TRIES = 2
 """A text that was with the worker when it died this often is given up as poison."""
 
 RECEIVE_BYTES = 1 << 18
+TOLD_AT_ONCE_COUNT = 256
 RECENT_COUNT = 1000
 
 
 DRIFT_NEWS_COUNT = 80
-_BUT_FINDINGS = attrgetter(*[f.name for f in fields(Exchange)][:-1])
-_EXCHANGE: Callable[..., Exchange] = Exchange
-assert fields(Exchange)[-1].name == "findings"
-
-
-def _with_findings(exchange: Exchange, findings: tuple[Finding, ...]) -> Exchange:
-    """`dataclasses.replace` at a third of its price: under load every dropped exchange pays it on the path."""
-    return _EXCHANGE(*_BUT_FINDINGS(exchange), findings)
 
 
 class Counters(Protocol):
@@ -173,6 +166,8 @@ class WorkerPipeline:
         self._recent: deque[bool] = deque(maxlen=RECENT_COUNT)
         self._recent_checked = 0
         self._dropped: Counter[str] = Counter()
+        self._untold: dict[str, list[Exchange]] = {}  # given up in this turn of the loop, by reason
+        self._telling_due = False
         self._checked_count = self._restart_count = self._redacted_count = 0
         self._embedder_line, self._problem = "worker not started", ""
         self._blind: Mapping[str, str] = {}
@@ -208,21 +203,46 @@ class WorkerPipeline:
         return False
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
+        """Told at the end of this turn of the loop, with the others of the turn: an overload gives up thousands."""
         self._dropped[reason] += 1
-        self._counters.inc("sft_guard_checks_dropped_total", _DROP_LABELS[reason])
-        self._counters.inc("sft_guard_failopen_total", _FAIL_OPEN_LABELS[reason])
-        self._tell(_with_findings(exchange, self._given_up[reason]), None, checked=False)
+        self._remember(checked=False)
+        given_up = self._untold.get(reason)
+        if given_up is None:
+            given_up = self._untold[reason] = []
+        given_up.append(exchange)
+        if self._loop is None or len(given_up) >= TOLD_AT_ONCE_COUNT:
+            self._tell_given_up()
+        elif not self._telling_due:
+            self._telling_due = True
+            self._loop.call_soon(self._tell_given_up)
 
-    def _tell(self, exchange: Exchange, text: ExchangeText | None, *, checked: bool) -> None:
+    def _tell_given_up(self) -> None:
+        self._telling_due = False
+        untold, self._untold = self._untold, {}
+        for reason, exchanges in untold.items():
+            self._counters.inc("sft_guard_checks_dropped_total", _DROP_LABELS[reason], len(exchanges))
+            self._counters.inc("sft_guard_failopen_total", _FAIL_OPEN_LABELS[reason], len(exchanges))
+            try:
+                self._on_checked.given_up(exchanges, self._given_up[reason])
+            except Exception as error:  # as below
+                self._sink_failed(error)
+
+    def _remember(self, *, checked: bool) -> None:
         if len(self._recent) == RECENT_COUNT:
             self._recent_checked -= self._recent[0]
         self._recent.append(checked)
         self._recent_checked += checked
+
+    def _tell(self, exchange: Exchange, text: ExchangeText | None, *, checked: bool) -> None:
+        self._remember(checked=checked)
         try:
             self._on_checked.checked(exchange, text)
         except Exception as error:  # A sink is foreign code; it costs a counter, never the pipeline.
-            self._counters.inc("sft_guard_failopen_total", {"dep": "sink", "reason": "error"})
-            log.warning("sink of checked exchanges failed: %s", type(error).__name__)
+            self._sink_failed(error)
+
+    def _sink_failed(self, error: Exception) -> None:
+        self._counters.inc("sft_guard_failopen_total", {"dep": "sink", "reason": "error"})
+        log.warning("sink of checked exchanges failed: %s", type(error).__name__)
 
     def _pump(self) -> None:
         """Move jobs from waiting to the worker, as many as its window allows."""
@@ -305,7 +325,7 @@ class WorkerPipeline:
         if any(f.check == "judge" and f.reason.startswith("judge_anomaly") for f in done.findings):
             self._counters.inc("sft_guard_failopen_total", _ANOMALY_LABELS)
         checked = any(f.result is not CheckResult.UNAVAILABLE for f in done.findings)
-        self._tell(_with_findings(item.exchange, done.findings), done.text, checked=checked)
+        self._tell(with_findings(item.exchange, done.findings), done.text, checked=checked)
 
     # -- the life of the worker -----------------------------------------------------------------------------------
 
@@ -328,6 +348,7 @@ class WorkerPipeline:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for item in (*self._sent.values(), *self._waiting):
             self._give_up(item.exchange, "stopped")
+        self._tell_given_up()
         self._sent.clear()
         self._waiting.clear()
         self._bytes = 0

@@ -6,6 +6,7 @@ guard; `wiring.py` plugs the real ones in, tests plug in fakes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -201,6 +202,10 @@ class CheckedSink(Protocol):
 
     def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
         """`exchange.findings` are filled in; `text` is redacted already, None when unknown."""
+        ...
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """Nobody looked at these: `findings`, which say so, hold for each; the exchanges themselves carry none yet."""
         ...
 
 

@@ -7,7 +7,7 @@ the cache never reaches the worker: it was asked again when its session was give
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from guard.checks.tiers import deciding_tier
 from guard.following.intents_file import Intent
@@ -71,6 +71,9 @@ class QualityRecorder:
             elif finding.check == "reopen" and finding.score is not None:
                 earlier = finding.evidence[1] if len(finding.evidence) == 2 else None
                 self._asked(exchange.release, earlier if finding.score >= 0.5 else None)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """Nobody looked at these: neither their intent nor whether they were asked again is known."""
 
     def thumb(self, release: str, up: bool) -> None:
         """A user's thumb."""

@@ -6,9 +6,10 @@ Words are those that the exchange log may hold (redacted, or none), of the last 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from guard.release.incident import Exemplar
+from slo.drafts import with_findings
 from slo.types import FAILURES, CheckResult, Exchange, Finding
 
 KEPT_COUNT = 1_000
@@ -22,9 +23,12 @@ class RecentExchanges:
     """A recorder like any other."""
 
     def __init__(self, kept_count: int = KEPT_COUNT) -> None:
-        self._kept: OrderedDict[str, Exchange] = OrderedDict()
+        self._kept: dict[str, Exchange] = {}
+        self._kept_ids: deque[str] = deque()  # a queue beside a dict costs a third of an OrderedDict
         self._kept_count = kept_count
-        self._release_of: OrderedDict[str, str] = OrderedDict()
+        self._release_of: dict[str, str] = {}
+        self._release_ids: deque[str] = deque()
+        self._given_up: dict[str, tuple[Finding, ...]] = {}  # findings of kept exchanges that do not carry them
         self._bad: dict[str, deque[Exemplar]] = {}
         self._drift: dict[str, Finding] = {}
         self._words: OrderedDict[str, tuple[str, str]] = OrderedDict()
@@ -32,13 +36,19 @@ class RecentExchanges:
 
     def served(self, exchange: Exchange) -> None:
         """An answer ended."""
-        self.event_count[exchange.release] += 1
-        self._kept[exchange.exchange_id] = exchange
-        if len(self._kept) > self._kept_count:
-            self._kept.popitem(last=False)
-        self._release_of[exchange.exchange_id] = exchange.release
-        if len(self._release_of) > RELEASE_OF_COUNT:
-            self._release_of.popitem(last=False)
+        exchange_id, release = exchange.exchange_id, exchange.release
+        self.event_count[release] += 1
+        if exchange_id not in self._release_of:
+            self._kept_ids.append(exchange_id)
+            if len(self._kept_ids) > self._kept_count:
+                oldest = self._kept_ids.popleft()
+                self._kept.pop(oldest, None)
+                self._given_up.pop(oldest, None)
+            self._release_ids.append(exchange_id)
+            if len(self._release_ids) > RELEASE_OF_COUNT:
+                del self._release_of[self._release_ids.popleft()]
+        self._kept[exchange_id] = exchange
+        self._release_of[exchange_id] = release
         if exchange.outcome in FAILURES:
             self._remember_bad(exchange)
 
@@ -58,6 +68,13 @@ class RecentExchanges:
             elif finding.check == "query_drift" and finding.score is not None:
                 self._drift[exchange.release] = finding
 
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """Nobody looked at these; none is bad for it."""
+        kept, given_up = self._kept, self._given_up
+        for exchange in exchanges:
+            if exchange.exchange_id in kept:
+                given_up[exchange.exchange_id] = findings
+
     def release_of(self, exchange_id: str) -> str | None:
         """Which release gave an answer; None when it is too long ago, or was never given."""
         return self._release_of.get(exchange_id)
@@ -68,7 +85,8 @@ class RecentExchanges:
         for exchange in reversed(self._kept.values()):
             if len(found) >= limit:
                 break
-            found.append(exchange)
+            findings = self._given_up.get(exchange.exchange_id)
+            found.append(exchange if findings is None else with_findings(exchange, findings))
         return tuple(found)
 
     def words(self, exchange_id: str) -> tuple[str, str] | None:

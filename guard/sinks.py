@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from exporters.fanout import Fanout
 from guard.cache.care import CacheCare
 from guard.pipeline import WorkerPipeline
 from guard.ports import Capture, ExchangeText
 from guard.probing.runner import ProbeRunner
+from slo.drafts import with_findings
 from slo.sources.memory import MemorySource
-from slo.types import Exchange
+from slo.types import Exchange, Finding
 
 
 class PathSink:
@@ -45,6 +46,19 @@ class CheckedSink:
             return
         self._fanout.checked(exchange, _words(text))
 
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """As `checked`, for exchanges nobody looked at; most of them are users', told in one go."""
+        probes, care = self.probes, self._care
+        if probes is not None or care is not None:
+            users = []
+            for exchange in exchanges:
+                if (probes is not None and probes.is_probe(exchange)) or (care is not None and care.is_quiet(exchange)):
+                    self.checked(with_findings(exchange, findings), None)
+                else:
+                    users.append(exchange)
+            exchanges = users
+        self._fanout.given_up(exchanges, findings)
+
 
 class WindowsRecorder:
     """The windows as a recorder; words are no business of theirs."""
@@ -57,6 +71,9 @@ class WindowsRecorder:
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
         self._memory.checked(exchange)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        self._memory.given_up(exchanges, findings)
 
 
 def _words(text: ExchangeText | None) -> dict[str, object] | None:

@@ -46,6 +46,22 @@ def encode_exchange(exchange: Exchange, text: dict[str, Any] | None = None) -> b
     return b'%s,"text":%s}' % (line[:-1], _encode(text)) if text else line
 
 
+NO_FINDINGS_TAIL = b"[]}"
+"""How the line of an exchange without findings and text ends."""
+
+
+def findings_tail(findings: tuple[Finding, ...]) -> bytes:
+    """What takes the place of `NO_FINDINGS_TAIL` when an exchange has findings that were encoded apart from it.
+
+    >>> from slo.types import CheckResult, Outcome
+    >>> findings = (Finding("pii", CheckResult.PASS),)
+    >>> bare, full = (Exchange("e1", 5.0, "chat", "r1", "stable", Outcome.OK, 200, findings=f) for f in ((), findings))
+    >>> encode_exchange(bare)[:-3] + findings_tail(findings) == encode_exchange(full)
+    True
+    """
+    return _encode(findings) + b"}"
+
+
 def decode_exchange(line: bytes | str, place: str = "exchange log") -> tuple[Exchange, dict[str, Any] | None]:
     """Return the exchange of one log line and its text.
 

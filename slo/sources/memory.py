@@ -13,12 +13,13 @@ Readings, gauges and dumps may be asked for from any thread; counting and all ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from slo.clock import Clock
 from slo.comparison import Span
+from slo.drafts import with_findings
 from slo.evaluation import current_value
 from slo.fair_share import CAP_RATIO
 from slo.history import Point
@@ -27,7 +28,7 @@ from slo.metric_names import INDICATORS, Indicator
 from slo.sources.books import NO_TALLY, Book, ReleaseBooks, Routes, Tally
 from slo.sources.trial import Trial, TrialSetup
 from slo.thresholds import RELATIVE, limit_for
-from slo.types import CacheStatus, Exchange, Reading, Slo
+from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo
 from slo.windows import Windows, join_parts
 
 MAX_RELEASES = 8
@@ -37,7 +38,7 @@ GAUGE_MIN_COVERAGE_RATIO = 0.5
 DUMP_VERSION = 1
 LIVES = 20
 
-_HIT = CacheStatus.HIT
+_HIT, _OK = CacheStatus.HIT, Outcome.OK
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
 
 
@@ -89,6 +90,26 @@ class MemorySource:
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
         if weight > 0.0:
             self._count(release, votes, exchange, now_s, weight)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        """`checked` for many exchanges nobody looked at: `findings` hold for each, and none is judged."""
+        votes: list[Vote] | None = None
+        now_s = self._clock.now_s()
+        weights: dict[tuple[str, str], tuple[Exchange, float]] = {}
+        for exchange in exchanges:
+            if exchange.outcome is not _OK or exchange.cache is _HIT:
+                continue  # as in `checked_votes`
+            if votes is None:
+                votes = checked_votes(with_findings(exchange, findings))
+                assert all(bad is None for _, bad, _ in votes)
+            share = self._release(exchange.release, now_s).share_checked
+            weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
+            key = (exchange.release, exchange.route)
+            known = weights.get(key)
+            weights[key] = (exchange, weight) if known is None else (exchange, known[1] + weight)
+        for (release, _), (exchange, weight) in weights.items():
+            if weight > 0.0 and votes:
+                self._count(self._release(release, now_s), votes, exchange, now_s, weight)
 
     def feedback(self, release: str, up: bool) -> None:
         """Count one thumb. Thumbs carry no route, so objectives limited to routes do not see them."""

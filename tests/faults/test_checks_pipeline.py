@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from guard.checks.spec import CheckSpec
 from guard.pipeline import PipelineLimits, WorkerPipeline
 from guard.ports import Capture, ContextSource, ExchangeText, Route
 from slo.clock import SystemClock
-from slo.types import CheckResult, Exchange, Outcome
+from slo.types import CheckResult, Exchange, Finding, Outcome
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +54,10 @@ class Told:
     def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
         self.exchanges.append(exchange)
         self.texts.append(text)
+
+    def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+        for each in exchanges:
+            self.checked(replace(each, findings=findings), None)
 
     def results(self) -> Counter[str]:
         return Counter(
@@ -289,6 +294,9 @@ async def test_a_sink_that_raises_costs_a_counter_only(fake_worker: tuple[str, .
         def checked(self, exchange: Exchange, text: ExchangeText | None) -> None:
             self.call_count += 1
             raise RuntimeError("disk on fire")
+
+        def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
+            raise AssertionError("nothing is given up here")
 
     sink, counts = Broken(), Counts()
     pipeline = WorkerPipeline(CheckSpec(), (ROUTE,), sink, counts, SystemClock(), limits=FAST, command=fake_worker)
