@@ -30,7 +30,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _only(text: str, name: str) -> str:
+def only_field(text: str, name: str) -> str:
+    """The text, which must hold {name} and nothing else in braces. Raises ValueError."""
     try:
         found = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
     except ValueError as error:
@@ -49,7 +50,7 @@ class _Language(_Strict):
     @field_validator("answer")
     @classmethod
     def _holds_text(cls, value: str) -> str:
-        return _only(value, "text")
+        return only_field(value, "text")
 
     @field_validator("styles")
     @classmethod
@@ -58,7 +59,7 @@ class _Language(_Strict):
             raise ValueError(f"style {missing[0]} is missing; there are {', '.join(STYLES)}")
         for templates in value.values():
             for template in templates:
-                _only(template, "topic")
+                only_field(template, "topic")
         return value
 
 

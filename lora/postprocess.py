@@ -13,14 +13,14 @@ topics:
     answer: ["vpn", "lakegate"]                 # one of them in the answer, or it missed the topic
     kb_id: it-vpn-en
 kb_match: 0.8
+form: {en: "According to company policy: {text}"}   # how a document's text is given, by language; else as it is
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -28,36 +28,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lora.phrasings import only_field
+from rag.answer_rules import How, Processed
 from rag.embedding import HashedNgramEmbedder
-from rag.text import fold_width
+from rag.text import fold_width, language
 from slo.errors import ConfigError
 from slo.patterns import TEXT_CHARS, compile_safe
 from slo.strict_yaml import load_yaml_file, validate_model
 
 KB_MATCH_DEFAULT = 0.80
 TOPICS_MAX = 500
-
-
-class How(StrEnum):
-    """Where the text of an answer is from. Closed set."""
-
-    RULE_OVERRIDE = "RULE_OVERRIDE"
-    KB_MATCH = "KB_MATCH"
-    MODEL_GENERATED = "MODEL_GENERATED"
-
-
-@dataclass(frozen=True, slots=True)
-class Processed:
-    """An answer after the rules. detail: one line that explains it. kb_id: document of the text, or "".
-
-    similarity: of the model's answer to the nearest document, 0..1.
-    """
-
-    text: str
-    how: How
-    detail: str
-    kb_id: str = ""
-    similarity: float = 0.0
+DOCUMENTS_MAX = 2_000
+"""An answer is held against every document up to so many; of more, against those that retrieval found."""
+VECTORS_KEPT = 2_000
 
 
 class TextEmbedder(Protocol):
@@ -96,6 +79,12 @@ class _Topic(_Strict):
 class _File(_Strict):
     topics: Annotated[tuple[_Topic, ...], Field(max_length=TOPICS_MAX)] = ()
     kb_match: Annotated[float, Field(gt=0, le=1)] = KB_MATCH_DEFAULT
+    form: dict[str, str] = {}
+
+    @field_validator("form")
+    @classmethod
+    def _holds_text(cls, value: dict[str, str]) -> dict[str, str]:
+        return {lang: only_field(form, "text") for lang, form in value.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +98,28 @@ class Topic:
     kb_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """A rule file, read and checked. form: language to how a document's text is given. place: for messages."""
+
+    topics: tuple[Topic, ...] = ()
+    kb_match: float = KB_MATCH_DEFAULT
+    form: Mapping[str, str] = field(default_factory=dict)
+    place: str = "rules"
+
+    def unknown(self, documents: Container[str]) -> ConfigError | None:
+        """The first topic whose document is not there."""
+        for number, topic in enumerate(self.topics):
+            if topic.kb_id not in documents:
+                place = f"{self.place}: topics[{number}].kb_id"
+                return ConfigError(place, topic.kb_id, "name a document of the knowledge base")
+        return None
+
+    def given(self, text: str) -> str:
+        """A document's text as an answer."""
+        return self.form.get(language(text), "{text}").replace("{text}", text)
+
+
 class PostProcessor:
     """Topics and the texts they stand for; built once, asked for every answer.
 
@@ -116,52 +127,72 @@ class PostProcessor:
         ConfigError: a topic names a document that is not there.
     """
 
-    def __init__(
-        self,
-        topics: Sequence[Topic],
-        documents: Mapping[str, str],
-        *,
-        kb_match: float = KB_MATCH_DEFAULT,
-        embedder: TextEmbedder | None = None,
-        place: str = "rules",
-    ) -> None:
-        for number, topic in enumerate(topics):
-            if topic.kb_id not in documents:
-                raise ConfigError(
-                    f"{place}: topics[{number}].kb_id", topic.kb_id, "name a document of the knowledge base"
-                )
-        self._topics, self._documents, self._kb_match = tuple(topics), dict(documents), kb_match
+    def __init__(self, rules: RuleSet, documents: Mapping[str, str], *, embedder: TextEmbedder | None = None) -> None:
+        if missing := rules.unknown(documents):
+            raise missing
+        self._rules = rules
+        self._documents = {doc_id: rules.given(text) for doc_id, text in documents.items()}
         self._embedder = embedder or HashedNgramEmbedder(1024)
         self._ids = list(documents)
-        self._vectors = self._embedder.embed([documents[i] for i in self._ids]) if documents else None
+        self._places = {doc_id: place for place, doc_id in enumerate(self._ids)}
+        self._vectors: npt.NDArray[np.float32] | None = None
+        self._some: dict[str, npt.NDArray[np.float32]] = {}
+        if 0 < len(documents) <= DOCUMENTS_MAX:
+            self._vectors = self._embedder.embed(list(self._documents.values()))
 
-    def process(self, question: str, answer: str) -> Processed:
-        """What is given out for this answer. Never raises on any text."""
+    def process(
+        self, question: str, answer: str, *, hidden: Collection[str] = (), near: Sequence[str] | None = None
+    ) -> Processed:
+        """What is given out for this answer. Never raises on any text.
+
+        hidden: documents that are not given and not compared with. near: documents that retrieval found, for a
+        knowledge base of more than `DOCUMENTS_MAX`.
+        """
         asked, said = fold_width(question[:TEXT_CHARS]), fold_width(answer[:TEXT_CHARS])
-        nearest, similarity = self.nearest(answer)
-        for topic in self._topics:
+        nearest, similarity = self.nearest(answer, hidden=hidden, near=near)
+        for topic in self._rules.topics:
+            if topic.kb_id in hidden:
+                continue
             hit = _first(topic.question, asked)
             if hit is None or _first(topic.unless, asked) is not None:
                 continue
             if _first(topic.answer, said) is None:
                 detail = f"topic {topic.name}: {hit!r} in the question, the answer misses it"
                 return Processed(self._documents[topic.kb_id], How.RULE_OVERRIDE, detail, topic.kb_id, similarity)
-        if nearest and similarity >= self._kb_match:
-            detail = f"similarity {similarity:.0%} to {nearest}, from {self._kb_match:.0%} its text is given"
+        if nearest and similarity >= self._rules.kb_match:
+            detail = f"similarity {similarity:.0%} to {nearest}, from {self._rules.kb_match:.0%} its text is given"
             return Processed(self._documents[nearest], How.KB_MATCH, detail, nearest, similarity)
         detail = f"no topic was missed; nearest is {nearest or 'nothing'} with {similarity:.0%}"
         return Processed(answer, How.MODEL_GENERATED, detail, "", similarity)
 
-    def nearest(self, answer: str) -> tuple[str, float]:
+    def nearest(
+        self, answer: str, *, hidden: Collection[str] = (), near: Sequence[str] | None = None
+    ) -> tuple[str, float]:
         """Document whose text is most similar to an answer, and the cosine; ("", 0.0) without documents or words."""
-        if self._vectors is None or not answer.strip():
+        if not answer.strip():
             return "", 0.0
-        cosines = self._vectors @ self._embedder.embed([answer[:TEXT_CHARS]])[0]
+        ids, vectors = self._compared(near)
+        if vectors is None:
+            return "", 0.0
+        cosines = vectors @ self._embedder.embed([answer[:TEXT_CHARS]])[0]
+        if hidden:
+            cosines[[place for place, doc_id in enumerate(ids) if doc_id in hidden]] = -1.0
         best = int(np.argmax(cosines))
-        return self._ids[best], float(np.clip(cosines[best], 0.0, 1.0))
+        return ("", 0.0) if ids[best] in hidden else (ids[best], float(np.clip(cosines[best], 0.0, 1.0)))
+
+    def _compared(self, near: Sequence[str] | None) -> tuple[Sequence[str], npt.NDArray[np.float32] | None]:
+        if self._vectors is not None:
+            return self._ids, self._vectors
+        ids = [doc_id for doc_id in near or () if doc_id in self._places]
+        for doc_id in ids:
+            if doc_id not in self._some:
+                if len(self._some) >= VECTORS_KEPT:
+                    self._some.clear()
+                self._some[doc_id] = self._embedder.embed([self._documents[doc_id]])[0]
+        return ids, np.stack([self._some[doc_id] for doc_id in ids]) if ids else None
 
 
-def load_rules(path: Path, documents: Mapping[str, str], *, embedder: TextEmbedder | None = None) -> PostProcessor:
+def read_rules(path: Path) -> RuleSet:
     """Read a rule file.
 
     Raises:
@@ -172,7 +203,12 @@ def load_rules(path: Path, documents: Mapping[str, str], *, embedder: TextEmbedd
     topics = tuple(
         Topic(t.name, _compiled(t.question), _compiled(t.answer), _compiled(t.unless), t.kb_id) for t in file.topics
     )
-    return PostProcessor(topics, documents, kb_match=file.kb_match, embedder=embedder, place=path.name)
+    return RuleSet(topics, file.kb_match, file.form, path.name)
+
+
+def load_rules(path: Path, documents: Mapping[str, str], *, embedder: TextEmbedder | None = None) -> PostProcessor:
+    """The rules of a file over documents. Raises ConfigError."""
+    return PostProcessor(read_rules(path), documents, embedder=embedder)
 
 
 def _compiled(patterns: Sequence[str]) -> tuple[re.Pattern[str], ...]:

@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from operator import mul
 
 from rag.answer import KB, MODEL, REFUSAL, REFUSE_UNDER, Prompt, build_prompt, extractive, refusal
+from rag.answer_rules import RuleSource
 from rag.coalescing import Coalescing
 from rag.embedding import Embedder, embedder_status, load_embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, Piece, Usage
 from rag.packing import pack
 from rag.router import EXTRACTIVE_MODEL, Router, RouteTrace
+from rag.routing import Source
+from rag.ruled import Ruled
 from rag.storage import pointer_hash
 from rag.text import count_tokens, language
 from rag.types import SearchResult
@@ -27,6 +30,8 @@ from slo.clock import Clock, SystemClock
 from slo.errors import DataError
 
 _SENTENCES_CACHED = 20_000
+GENERATED = frozenset({MODEL, Source.CLOUD_FT, Source.LOCAL_LORA})
+"""Sources that rules behind the model speak about."""
 _FOLLOW_S = 2.0
 _SEARCHES_AT_ONCE = 8
 
@@ -64,11 +69,12 @@ class SharedEmbedder:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """A search and how long it took, seconds."""
+    """A search and how long it took, seconds. roles: of the asker, None for one who may see everything."""
 
     question: str
     result: SearchResult
     duration_s: float
+    roles: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,10 @@ class AnswerPath:
         clock: Clock | None = None,
         router: Router | None = None,
         context_tokens: int | None = None,
+        rules: RuleSource | None = None,
     ) -> None:
         self.kb = kb
+        self.rules = Ruled(rules, kb) if rules is not None else None  # speaks about what a model said
         self.kb_note = ""
         self._context_tokens = context_tokens
         self.router = router  # decides who answers; then `model` is not asked
@@ -144,6 +152,12 @@ class AnswerPath:
             except DataError as error:
                 self.kb_note, failed = f"kb_invalid: {error}", current
 
+    async def follow_rules(self, every_s: float = _FOLLOW_S) -> None:
+        """Go over to each changed rule file that can be used, and to the documents of a new generation."""
+        while self.rules is not None:
+            await self._clock.sleep(every_s)
+            await self.rules.look(self.kb)
+
     async def retrieve(self, question: str, roles: frozenset[str] | None = None) -> Retrieval:
         """Search for the question, among what these roles may see (None: everything).
 
@@ -153,7 +167,7 @@ class AnswerPath:
         began_s = self._clock.now_s()
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(self._pool, self._search, question, roles)
-        return Retrieval(question, result, self._clock.now_s() - began_s)
+        return Retrieval(question, result, self._clock.now_s() - began_s, roles)
 
     def _search(self, question: str, roles: frozenset[str] | None) -> SearchResult:
         result = self.kb.search(question, self._k, self._mode, roles=roles)
@@ -183,13 +197,16 @@ class AnswerPath:
             said, last = "", Piece()
             async for last in self._routed(retrieval, options, trace, marked, live=False):
                 said += last.text
+            said = self._ruled(retrieval, said, trace.source, trace)
             return PathAnswer(said, trace.source, last.model, last.finish_reason, last.usage or Usage(0, 0))
         if self._asks_model(retrieval):
             assert self._model is not None
             prompt = build_prompt(retrieval.question, retrieval.result.hits)
             piece = await self._model.complete(prompt.messages(), options)
             usage = piece.usage or _estimated(prompt, piece.text)
-            return PathAnswer(piece.text, MODEL, piece.model or self.model_name, piece.finish_reason, usage)
+            trace = RouteTrace() if trace is None else trace
+            said = self._ruled(retrieval, piece.text, MODEL, trace)
+            return PathAnswer(said, trace.source, piece.model or self.model_name, piece.finish_reason, usage)
         text, source = await self._without_model(retrieval)
         return PathAnswer(text, source, EXTRACTIVE_MODEL, "stop", _own_usage(retrieval, text))
 
@@ -205,8 +222,15 @@ class AnswerPath:
         Raises:
             ModelError: also in the middle.
         """
+        trace = RouteTrace() if trace is None else trace
+        if self.rules is not None:
+            # Words that are out cannot be replaced: what a model says is held until it is whole.
+            answer = await self.answer(retrieval, options, trace, marked)
+            for part in _parts(answer.text):
+                yield Piece(part, model=answer.model), answer.source
+            yield Piece("", answer.finish_reason, answer.usage, answer.model), answer.source
+            return
         if self.router is not None:
-            trace = RouteTrace() if trace is None else trace
             async with aclosing(self._routed(retrieval, options, trace, marked, live=True)) as pieces:
                 async for piece in pieces:
                     # Held answers come whole; they go on as a stream brings them.
@@ -252,6 +276,15 @@ class AnswerPath:
             extract=lambda: self._sentences(retrieval),
             live=live,
         )
+
+    def _ruled(self, retrieval: Retrieval, said: str, source: str, trace: RouteTrace) -> str:
+        """What goes out for a generated answer; `trace` says where it is from."""
+        trace.source = source
+        if self.rules is None or source not in GENERATED:
+            return said
+        trace.ruling = self.rules.ruling(retrieval.question, said, source, retrieval.result, retrieval.roles)
+        trace.source = trace.ruling.processed.how.value
+        return trace.ruling.processed.text
 
     async def _sentences(self, retrieval: Retrieval) -> str:
         loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rag import staging
+from rag.answer_rules import RuleSource
 from rag.chunking import parse_chunking
 from rag.embedding import Embedder, default_embedder, embedder_status, load_embedder
 from rag.kb import QUARANTINE, KnowledgeBase
@@ -154,6 +155,7 @@ def kb_serve(
     reranker: str | None = None,
     key: bytes | None = None,
     k: int = 3,
+    rules: RuleSource | None = None,
 ) -> int:
     """Serve until interrupted; 0 as exit status."""
     reads_pairs = load_reranker(reranker) if reranker else None
@@ -163,7 +165,7 @@ def kb_serve(
 
     serve(
         directory, host, port, model_config, embedder, ready, routes, prices,
-        others=others, context_tokens=context_tokens, reranker=reads_pairs, key=key, k=k,
+        others=others, context_tokens=context_tokens, reranker=reads_pairs, key=key, k=k, rules=rules,
     )  # fmt: skip
     return 0
 

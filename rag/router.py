@@ -20,6 +20,7 @@ from rag.quick_checks import QuickCheck, doubt
 from rag.reachability import Circuit
 from rag.routes_file import Routes
 from rag.routing import SOURCE_OF, Plan, Slot, Source
+from rag.ruled import Ruling
 from rag.text import count_tokens, language
 from rag.types import SearchResult
 from slo.clock import Clock
@@ -49,7 +50,7 @@ class RouteTrace:
     """What became of one question; filled in while it is answered.
 
     source: of the answer that went out. topic, fixed: of the fixed answer, and its text.
-    doubt: why the cheaper answer was not good enough.
+    doubt: why the cheaper answer was not good enough. ruling: what the rules behind the model made of the answer.
     """
 
     source: str = ""
@@ -60,6 +61,7 @@ class RouteTrace:
     escalated: bool = False
     sensitive: bool = False
     with_contexts: bool = False
+    ruling: Ruling | None = None
     calls: list[Call] = field(default_factory=list)
 
     @property

@@ -38,6 +38,11 @@ _COSINE_FLOOR = 0.2  # below it, without a common word, two texts have nothing t
 Ranked = list[tuple[int, float]]
 
 
+def may_see(needed: Iterable[str], roles: frozenset[str]) -> bool:
+    """Whether one of these roles may see a document that names `needed` (at least one)."""
+    return not roles.isdisjoint(needed) or not EVERYBODY.isdisjoint(needed)
+
+
 class Reranker(Protocol):
     """Reads question and document together; slower and better than either signal."""
 
@@ -124,7 +129,7 @@ class Searcher:
             if roles is not None and segment.has_roles:
                 for row in range(segment.count):
                     needed = segment.roles(row)
-                    if needed and roles.isdisjoint(needed) and EVERYBODY.isdisjoint(needed):
+                    if needed and not may_see(needed, roles):
                         mask[segment.base + row] = 0
         return _View(self._segments, mask)
 

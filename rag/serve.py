@@ -18,6 +18,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from rag.answer_path import AnswerPath, Retrieval, SharedEmbedder
+from rag.answer_rules import RuleSource
 from rag.embedding import Embedder
 from rag.kb import KnowledgeBase
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel, Usage
@@ -35,6 +36,7 @@ from rag.openai_http import (
 )
 from rag.router import Pricer, Router, RouteTrace
 from rag.routes_file import Routes
+from rag.ruled import Ruled
 from rag.types import Hit
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError
@@ -43,7 +45,7 @@ GENERATION_HEADER, DEFAULT_NAME = "x-kb-generation", "default"
 """A version of the guard sends the header (`versions.NAME.headers`) to be answered from its own knowledge base."""
 ROLES_HEADER, TENANT_HEADER = "x-guard-roles", "x-guard-tenant"
 SENSITIVITY_HEADER = "x-guard-sensitivity"
-SOURCE_HEADER, ESCALATED_HEADER = "x-answer-source", "x-answer-escalated"
+SOURCE_HEADER, ESCALATED_HEADER, RULES_HEADER = "x-answer-source", "x-answer-escalated", "x-answer-rules"
 
 _LOADING_NOTE = "answers by words until the embedder is loaded"
 
@@ -81,6 +83,7 @@ def create_app(
     others: Mapping[str, KnowledgeBase] | None = None,
     context_tokens: int | None = None,
     follow: bool = True,
+    rules: RuleSource | None = None,
 ) -> FastAPI:
     """An app that answers from `kb`.
 
@@ -93,6 +96,7 @@ def create_app(
         k, mode: of the search.
         refuse_under: confidence under which an extractive answer is refused.
         routes: decides who answers each question; then `model` is not asked. prices: of the models in `routes`.
+        rules: behind the model; its answers are then held until they are whole.
     """
     clock = clock or SystemClock()
     shared = embedder if embedder is None or isinstance(embedder, SharedEmbedder) else SharedEmbedder(loaded=embedder)
@@ -110,6 +114,7 @@ def create_app(
                 clock=clock,
                 router=Router(routes, clock, prices=prices, make_model=make_model) if routes else None,
                 context_tokens=context_tokens,
+                rules=rules,
                 **options,
             )
             for name, one in {DEFAULT_NAME: kb, **(others or {})}.items()
@@ -124,6 +129,8 @@ def create_app(
                 tasks.append(asyncio.create_task(path.use_embedder(shared)))
         if follow:
             tasks.append(asyncio.create_task(paths[DEFAULT_NAME].follow()))
+        if rules is not None:
+            tasks += [asyncio.create_task(path.follow_rules()) for path in paths.values()]
         try:
             yield
         finally:
@@ -229,6 +236,7 @@ def create_app(
                 },
                 "model": path.model_name,
                 **({"routing": _routing(path.router)} if path.router is not None else {}),
+                **({"rules": _rules(path.rules)} if path.rules is not None else {}),
             }
         )
 
@@ -329,11 +337,22 @@ def _marked(request: Request, body: BaseModel) -> str:
 
 
 def _headers(source: str, trace: RouteTrace) -> dict[str, str]:
-    return {SOURCE_HEADER: source, **({ESCALATED_HEADER: "1"} if trace.escalated else {})}
+    return {
+        SOURCE_HEADER: source,
+        **({ESCALATED_HEADER: "1"} if trace.escalated else {}),
+        **({RULES_HEADER: trace.ruling.sha256[:12]} if trace.ruling is not None else {}),
+    }
 
 
 def _route(trace: RouteTrace) -> dict[str, object]:
-    return {"route": trace.shown()} if trace.reason else {}
+    return {
+        **({"route": trace.shown()} if trace.reason else {}),
+        **({"rules": trace.ruling.shown()} if trace.ruling is not None else {}),
+    }
+
+
+def _rules(rules: Ruled) -> dict[str, object]:
+    return {"sha256": rules.sha256, "note": rules.source.note}
 
 
 def _routing(router: Router) -> dict[str, object]:
@@ -344,6 +363,9 @@ def _routing(router: Router) -> dict[str, object]:
 
 def _retrieval(retrieval: Retrieval, trace: RouteTrace) -> dict[str, object]:
     hits = retrieval.result.hits
+    given = trace.ruling.context if trace.ruling is not None else None
+    if given is not None and all(hit.doc_id != given.doc_id for hit in hits):
+        hits = (given, *hits)  # what the answer is now the text of
     return {
         "contexts": [_context(hit) for hit in hits] if not trace.fixed else [_fixed(trace)],
         "duration_s": round(retrieval.duration_s, 6),

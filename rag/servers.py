@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from rag.answer_path import SharedEmbedder
+from rag.answer_rules import RuleSource
 from rag.kb import KnowledgeBase
 from rag.kb_commands import parse_place
 from rag.model_client import ModelConfig
@@ -48,6 +49,7 @@ async def serve_many(
     context_tokens: int | None = None,
     reranker: Reranker | None = None,
     key: bytes | None = None,
+    rules: RuleSource | None = None,
 ) -> None:
     """Serve each (directory, port) until `stop` is set, or until SIGINT or SIGTERM when no `stop` is given.
 
@@ -57,7 +59,7 @@ async def serve_many(
         embedder: name of `load_embedder`, loaded once for all in the background ("none": words only).
         others: name to DIR or DIR@GENERATION, see `rag.serve.create_app`; beside each of `kbs`.
         reranker: for all of them. key: of the signatures of their pointers.
-        routes, prices, context_tokens: see `rag.serve.create_app`.
+        routes, prices, context_tokens, rules: see `rag.serve.create_app`.
         on_ready: called with the ports, in order, when all of them accept connections.
 
     Raises:
@@ -82,6 +84,7 @@ async def serve_many(
                     others=more,
                     context_tokens=context_tokens,
                     follow=parse_place(str(directory))[1] is None,
+                    rules=rules,
                 ),
                 log_level="warning",
                 access_log=False,
@@ -121,6 +124,7 @@ def serve(
     reranker: Reranker | None = None,
     key: bytes | None = None,
     k: int = 3,
+    rules: RuleSource | None = None,
 ) -> None:
     """Serve one knowledge base until SIGINT or SIGTERM."""
     served = serve_many(
@@ -136,6 +140,7 @@ def serve(
         reranker=reranker,
         key=key,
         k=k,
+        rules=rules,
     )
     asyncio.run(served)
 

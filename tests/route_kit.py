@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from rag.answer_rules import RuleSource
 from rag.routes_file import load_routes
 from rag.servers import serve_many
 from slo.pricing import PriceTable
@@ -89,7 +90,7 @@ async def models(*given: ChatModel) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def routed(kb: Path, routes: Path, text: str) -> AsyncIterator[str]:
+async def routed(kb: Path, routes: Path, text: str, rules: RuleSource | None = None) -> AsyncIterator[str]:
     """Base URL of an answer path by the route file `text`, written to `routes`."""
     routes.write_text(text, encoding="utf-8")
     stop, ready = asyncio.Event(), asyncio.Event()
@@ -101,7 +102,9 @@ async def routed(kb: Path, routes: Path, text: str) -> AsyncIterator[str]:
 
     loaded = load_routes(routes, {}.get)
     prices: Any = PriceTable.load()
-    serving = serve_many([(kb, 0)], embedder="none", stop=stop, on_ready=listening, routes=loaded, prices=prices)
+    serving = serve_many(
+        [(kb, 0)], embedder="none", stop=stop, on_ready=listening, routes=loaded, prices=prices, rules=rules
+    )
     task = asyncio.create_task(serving)
     waiting = asyncio.create_task(ready.wait())
     try:

@@ -56,6 +56,8 @@ def register(groups: Groups) -> None:
     serve.add_argument("--model", default="", help="model name to ask for")
     serve.add_argument("--model-key-env", help="environment variable with its API key")
     serve.add_argument("--routes", type=Path, metavar="FILE", help="routes.yaml: who answers which question")
+    about = "rules behind the model (docs/lora.md): answers that miss a known topic are replaced; the file is followed"
+    serve.add_argument("--rules", type=Path, metavar="FILE", help=about)
     serve.add_argument("--prices", type=Path, metavar="FILE", help="price table; default: the one shipped")
     serve.add_argument("--k", type=int, default=3, help="documents a question (default 3)")
     serve.add_argument("--also", action="append", default=[], metavar="NAME=DIR[@GENERATION]",
@@ -134,8 +136,26 @@ def run_kb_serve(args: argparse.Namespace) -> int:
     return commands.kb_serve(
         args.kb, args.host, args.port, model, embedder=args.embedder, routes=routes, prices=prices,
         others=_others(args.also), context_tokens=args.context_tokens, reranker=args.reranker, key=key_of(args),
-        k=args.k,
+        k=args.k, rules=_rules(args, model is not None or routes is not None),
     )  # fmt: skip
+
+
+def _rules(args: argparse.Namespace, asks_models: bool) -> Any:
+    """The rules behind the model, checked against the knowledge base; None without."""
+    if args.rules is None:
+        return None
+    if not asks_models:
+        raise ConfigError(
+            "--rules", str(args.rules), "name a model with --model-url or --routes: rules speak about its answers"
+        )
+    from lora.rule_file import RuleFile
+    from rag.kb import KnowledgeBase
+    from rag.kb_commands import parse_place
+
+    rules = RuleFile(args.rules, progress)
+    directory, generation = parse_place(str(args.kb))
+    rules.check(KnowledgeBase.open(directory, generation=generation, key=key_of(args), lazy=True).iter_documents())
+    return rules
 
 
 def _others(said: list[str]) -> dict[str, str]:

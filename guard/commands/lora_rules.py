@@ -40,7 +40,8 @@ def _documents(directory: Path) -> dict[str, str]:
 
 def run_apply(args: argparse.Namespace) -> int:
     """One line out for each line in; the last line of `--json` is the count."""
-    from lora.postprocess import How, load_rules
+    from lora.postprocess import load_rules
+    from rag.answer_rules import How
 
     processor = load_rules(args.rules, _documents(args.kb))
     counts: Counter[str] = Counter()
@@ -69,15 +70,19 @@ def _rows(path: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
 def run_suggest(args: argparse.Namespace) -> int:
     """Print YAML; exit 1 when there is nothing to propose."""
     from lora.runlog import read_object
-    from lora.suggest import Judged, as_yaml, suggest
+    from lora.suggest import Judged, as_yaml, form_of, suggest
 
+    documents = _documents(args.kb)
     rows = read_object(args.evaluation).get("rows")
     try:
         judged = msgspec.convert(rows, list[dict[str, Any]])
-        asked = [Judged(str(r["question"]), str(r["wanted"]), str(r.get("given") or "")) for r in judged]
+        asked = [
+            Judged(str(r["question"]), str(r["wanted"]), str(r.get("given") or ""), str(r.get("reference") or ""))
+            for r in judged
+        ]
     except (msgspec.ValidationError, KeyError) as error:
         cure = 'write "rows": [{"question": "...", "wanted": DOC_ID, "given": DOC_ID or ""}]'
         raise DataError(f"{args.evaluation}: no rows that can be used ({error}); {cure}") from error
-    found = suggest(asked, _documents(args.kb))
-    emit(args, {"topics": [asdict(s) for s in found]}, as_yaml(found))
+    found, form = suggest(asked, documents), form_of(asked, documents)
+    emit(args, {"topics": [asdict(s) for s in found], "form": form}, as_yaml(found, form))
     return 0 if found else 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.ports import Target
+from guard.settings.answer_rules import with_rule_hashes
 from guard.settings.fields import parse_origin
 from guard.settings.file import GuardFile
 from guard.settings.release import WebhookSettings
@@ -139,7 +140,7 @@ def load_settings(path: Path | str, environment: dict[str, str] | None = None) -
     """
     path = Path(path)
     document, text = load_yaml_file(path)
-    file = validate_model(GuardFile, document, path.name)
+    file = with_rule_hashes(validate_model(GuardFile, document, path.name), path.name, path.parent)
     env = dict(os.environ) if environment is None else environment  # noqa: TID251 - this is the one place.
     return Settings(path, file, env, text_hash(text))
 

@@ -82,6 +82,9 @@ class VersionSettings(Model):
     )
     prompt: str = Field("", max_length=128, description="Part of the release: which prompt.")
     policy: str = Field("", max_length=128, description="Part of the release: which answering policy (rules, routing).")
+    answer_rules: Path | None = Field(
+        None, description="Rule file of its answer path (`kb serve --rules`): its hash becomes part of the release."
+    )
     headers: dict[str, str] = Field(default_factory=dict, description="Headers set on every request to it.")
     api_key_env: EnvName | None = Field(None, description="Environment variable with the upstream's API key.")
     rename_model: str = Field("", description="Replaces `model` in the request.")
@@ -168,8 +171,9 @@ class LimitSettings(Model):
 
 
 def version_of(name: str, v: VersionSettings) -> Version:
-    """What is compared between releases."""
-    return Version(name, v.model, v.adapter, v.kb, v.prompt, v.policy)
+    """What is compared between releases. Where rules were not read yet their path stands for them."""
+    policy = v.policy if v.answer_rules is None else f"{v.policy}+{v.answer_rules}"
+    return Version(name, v.model, v.adapter, v.kb, v.prompt, policy)
 
 
 def route_of(r: RouteSettings) -> Route:

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora.postprocess import How, PostProcessor, load_rules
+from lora.postprocess import PostProcessor, RuleSet, load_rules
 from lora.suggest import Judged, as_yaml, suggest
+from rag.answer_rules import How
 from slo.errors import ConfigError
 
 LEAVE = "\u7279\u5225\u4f11\u5047\u6eff\u4e00\u5e74\u6709\u4e03\u5929\u3002"
@@ -67,14 +68,14 @@ def test_traditional_chinese_and_width(rules: PostProcessor) -> None:
 @settings(deadline=None)
 @given(question=st.text(max_size=200), answer=st.text(max_size=200))
 def test_no_text_breaks_it_and_the_text_is_the_answer_or_a_document(question: str, answer: str) -> None:
-    processor = PostProcessor((), DOCUMENTS)
+    processor = PostProcessor(RuleSet(), DOCUMENTS)
     found = processor.process(question, answer)
     assert found.text == (answer if found.how is How.MODEL_GENERATED else DOCUMENTS[found.kb_id])
     assert 0.0 <= found.similarity <= 1.0
 
 
 def test_without_documents_the_answer_is_left() -> None:
-    assert PostProcessor((), {}).process("q", "a").how is How.MODEL_GENERATED
+    assert PostProcessor(RuleSet(), {}).process("q", "a").how is How.MODEL_GENERATED
 
 
 @pytest.mark.parametrize(
