@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean audit
+.PHONY: lora-train-long setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean audit
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -111,6 +111,9 @@ audit:  ## bill of materials (CycloneDX) and known vulnerabilities of every pinn
 .PHONY: faults
 faults: setup  ## every test of the fault table, 20,000 mutated streams (STREAMS=) against nginx and haproxy, each dependency dead alone; writes docs/reliability.md
 	FRAMING_STREAMS=$(or $(STREAMS),20000) $(BIN)/python -m tests.faults --requests $(or $(REQUESTS),1000)
+
+lora-train-long: setup  ## failures of training provoked and named, forgetting with and without replay (five seeds, minutes)
+	$(BIN)/python -m bench.lora --failures --forgetting --seeds $(or $(SEEDS_LORA),5)
 
 debian:  ## redis-server, prometheus, promtool, alertmanager, chromium, nginx, haproxy for the tests that use real ones
 	sh scripts/install-debian.sh

@@ -84,15 +84,24 @@ def ratios_for(count: int) -> tuple[float, float, float]:
     return next((ratios for below, ratios in RATIOS_BY_SIZE if count < below), RATIOS_LARGE)
 
 
+PARAPHRASE = "paraphrase"
+"""Style of a question that a model worded."""
+
+
 def make_dataset(
-    documents: Sequence[Document], words: Mapping[str, Phrasings], plan: Plan, old: Sequence[Row] = ()
+    documents: Sequence[Document],
+    words: Mapping[str, Phrasings],
+    plan: Plan,
+    old: Sequence[Row] = (),
+    paraphrases: Mapping[str, Sequence[str]] | None = None,
 ) -> DataSet:
     """The data set of a knowledge base. old: training rows of earlier sets, for the replay buffer.
 
-    A document whose language has no phrasings, or without a topic, gets no rows and is named in `no_topic`.
+    paraphrases: doc_id to further questions; each is a phrasing group of its own. A document whose language has no
+    phrasings, or without a topic, gets no rows and is named in `no_topic`.
     """
     chance = random.Random(plan.seed)
-    answerable, no_topic = _answerable(documents, words, plan)
+    answerable, no_topic = _answerable(documents, words, plan, paraphrases or {})
     want = round(len(answerable) * plan.refusal_ratio / max(1e-9, 1 - plan.refusal_ratio))
     refusals, covered = _refusals(documents, words, want, {row.lang for row in answerable}, chance)
     ratios = plan.ratios or ratios_for(len(answerable) + len(refusals))
@@ -110,23 +119,40 @@ def make_dataset(
     )  # fmt: skip
 
 
-def _answerable(
+def topics_asked(
     documents: Sequence[Document], words: Mapping[str, Phrasings], plan: Plan
-) -> tuple[list[Row], list[str]]:
-    rows, without = [], []
+) -> dict[str, tuple[str, str]]:
+    """Topic and language of every document that is asked for, by doc_id."""
+    found = {}
     for document in documents:
         lang = document.lang if document.lang in words else language(document.text)
         topic = plan.topics.get(document.doc_id) or topic_of(document)
-        if not topic or lang not in words:
-            without.append(document.doc_id)
+        if topic and lang in words:
+            found[document.doc_id] = topic, lang
+    return found
+
+
+def _answerable(
+    documents: Sequence[Document],
+    words: Mapping[str, Phrasings],
+    plan: Plan,
+    paraphrases: Mapping[str, Sequence[str]],
+) -> tuple[list[Row], list[str]]:
+    rows, topics = [], topics_asked(documents, words, plan)
+    for document in documents:
+        if document.doc_id not in topics:
             continue
+        topic, lang = topics[document.doc_id]
         answer = words[lang].answer.replace("{text}", normalise_space(document.text))
         for style, templates in words[lang].styles.items():
             for number, template in enumerate(templates):
                 question = template.replace("{topic}", topic)
                 group = f"{document.doc_id}/{style}/{number}"
                 rows.append(Row(question, answer, document.doc_id, group, style, lang, "answerable"))
-    return rows, without
+        for number, question in enumerate(paraphrases.get(document.doc_id, ())):
+            group = f"{document.doc_id}/{PARAPHRASE}/{number}"
+            rows.append(Row(question, answer, document.doc_id, group, PARAPHRASE, lang, "answerable"))
+    return rows, [document.doc_id for document in documents if document.doc_id not in topics]
 
 
 def _refusals(

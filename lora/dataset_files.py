@@ -70,11 +70,20 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_dataset(
-    out: Path, dataset: DataSet, plan: Plan, *, source: dict[str, Any], phrasings_sha256: str, wall_s: float, who: str
+    out: Path,
+    dataset: DataSet,
+    plan: Plan,
+    *,
+    source: dict[str, Any],
+    phrasings_sha256: str,
+    wall_s: float,
+    who: str,
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the splits and the card, the card last; returns the card.
 
-    source: what the knowledge base says of itself. A directory that holds another set is refused, never mixed.
+    source: what the knowledge base says of itself. more: further entries of the card (tokens, paraphrases). A directory
+    that holds another set is refused, never mixed.
 
     Raises:
         RefusedError: `exists`. DataError: cannot be written.
@@ -94,6 +103,7 @@ def write_dataset(
         "overlap": overlap(dataset), "near_copies_left_out": list(dataset.near_copies),
         "documents_without_topic": list(dataset.no_topic), "refused_topics_covered": list(dataset.covered),
         "replayed": dataset.replayed, "refusal_ratio": plan.refusal_ratio, "replay_ratio": plan.replay_ratio,
+        **(more or {}),
     }  # fmt: skip
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.commands.common import Groups, add_command, emit, login, needs_extra
+from guard.commands.lora_paraphrase import add_options, card_entries, paraphrases_of, write_file_of
 from slo.clock import SystemClock
 from slo.errors import ConfigError, DataError
 
@@ -28,12 +29,13 @@ def register(lora: Groups) -> None:
     dataset.add_argument("--replay-share", type=float, default=0.20, metavar="SHARE", help="default %(default)s")
     about = "shares of train, validation and test; default by size"
     dataset.add_argument("--split", metavar="70/15/15", help=about)
+    add_options(dataset)
     dataset.set_defaults(run=needs_extra("lora", run_dataset))
 
 
 def run_dataset(args: argparse.Namespace) -> int:
     """Make the set; exit 1 when a document got no rows."""
-    from lora.dataset import Plan, make_dataset
+    from lora.dataset import SPLITS, Plan, make_dataset
     from lora.dataset_files import read_rows, write_dataset
     from lora.phrasings import SHIPPED, load_phrasings
     from rag.kb import KnowledgeBase
@@ -45,15 +47,20 @@ def run_dataset(args: argparse.Namespace) -> int:
             raise ConfigError(option, value, "write a share from 0 to below 1, such as 0.25")
     plan = Plan(args.seed, args.refusals, args.replay_share, _ratios(args.split), _topics(args.topics))
     old = [row for path in args.replay for row in read_rows(path)]
-    dataset = make_dataset(kb.documents, words, plan, old)
+    templated = make_dataset(kb.documents, words, plan)
+    every = [row for name in SPLITS for row in templated.split(name)]
+    paraphrases = paraphrases_of(args, kb.documents, words, plan, every)
+    dataset = make_dataset(kb.documents, words, plan, old, paraphrases.kept if paraphrases else None)
     if not dataset.train:
         raise DataError(f"{args.kb}: no document has a topic; give titles to the documents, or --topics FILE")
     card = write_dataset(
         args.out, dataset, plan,
         source={"kb_version": kb.meta.kb_version, "content_id": kb.content_id, "documents": len(kb.documents)},
         phrasings_sha256=sha256((args.phrasings or SHIPPED).read_bytes()).hexdigest(),
-        wall_s=SystemClock().wall_s(), who=login(),
+        wall_s=SystemClock().wall_s(), who=login(), more=card_entries(args, paraphrases, dataset),
     )  # fmt: skip
+    if paraphrases is not None:
+        write_file_of(args.out, paraphrases)
     emit(args, {"out": str(args.out), **card}, "\n".join(_lines(args.out, card)))
     return 1 if dataset.no_topic else 0
 
@@ -67,9 +74,13 @@ def _lines(out: Path, card: dict[str, Any]) -> list[str]:
     if card["documents_without_topic"]:
         shown = ", ".join(card["documents_without_topic"][:5])
         lines.append(f"no topic, so no rows: {len(card['documents_without_topic'])} documents ({shown}); see --topics")
-    for name, tokens in card["tokens_estimated"].items():
+    if "paraphrases" in card:
+        found = card["paraphrases"]
+        lines.append(f"paraphrases: {found['kept']} kept, {found['rejected']} left out, see paraphrases.json")
+    about = "" if "tokens" in card else "about "
+    for name, tokens in (card.get("tokens") or card["tokens_estimated"]).items():
         if tokens["max"] > 192:
-            lines.append(f"{name}: the longest row has about {tokens['max']} tokens, above the usual 192 of training")
+            lines.append(f"{name}: the longest row has {about}{tokens['max']} tokens, above the usual 192 of training")
     return lines
 
 
