@@ -108,7 +108,18 @@ audit:  ## bill of materials (CycloneDX) and known vulnerabilities of every pinn
 	test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit==2.10.1" "cyclonedx-bom==7.5.0"; }
 	.venv/audit/bin/python scripts/audit.py
 
-.PHONY: faults
+.PHONY: faults fuzz soak bench-limits
+bench-limits: setup  ## cancelled requests, slow clients, idle connections, overload: what they cost the others
+	$(BIN)/python -m bench.limits
+
+fuzz: setup  ## RUNS inputs per parser of bytes from outside (default 100,000; a release: 1000000), then the admin API by its OpenAPI
+	$(PIP_INSTALL) "torch==2.13.0" -e ".[fuzz]"
+	nice $(BIN)/python -m tests.fuzz --runs $(or $(RUNS),100000)
+	nice $(BIN)/python -m tests.fuzz.admin_api
+
+soak: setup  ## MINUTES (default 30; a release: 1440) at 60 % of capacity with mixed faults: memory, descriptors, tasks
+	nice $(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30)
+
 faults: setup  ## every test of the fault table, 20,000 mutated streams (STREAMS=) against nginx and haproxy, each dependency dead alone; writes docs/reliability.md
 	FRAMING_STREAMS=$(or $(STREAMS),20000) $(BIN)/python -m tests.faults --requests $(or $(REQUESTS),1000)
 

@@ -94,6 +94,7 @@ class GuardBackend:
         yield "sft_guard_connections", {"side": "client"}, float(path.connections)
         yield "sft_guard_connections", {"side": "upstream"}, float(sum(p.open for p in path.pools))
         yield "sft_guard_loop_lag_seconds", {}, guard.vitals.last_lag_s
+        yield "sft_guard_tasks", {}, float(len(asyncio.all_tasks()))
         yield "sft_guard_config_info", {"hash": guard.settings.config_hash}, 1.0
         yield "sft_guard_config_last_reload_success", {}, float(guard.last_reload[0])
         yield "sft_guard_uptime_seconds", {}, guard.clock.now_s() - guard.started_s

@@ -219,6 +219,7 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_spans_dropped_total", "counter", "Spans not sent to the OTLP receiver", ("reason",)),
         Metric("sft_guard_connections", "gauge", "Open connections", ("side",)),
         Metric("sft_guard_loop_lag_seconds", "gauge", "Worst delay of the event loop since the last evaluation"),
+        Metric("sft_guard_tasks", "gauge", "Tasks of the event loop; one that never ends shows here"),
         Metric("sft_guard_series_dropped_total", "counter", "Series refused by the cap on label values"),
         Metric("sft_guard_uptime_seconds", "gauge", "Seconds since start"),
         Metric("sft_train_loss", "gauge", "Train loss of the last step, nats per answer token", ("run",)),

@@ -143,15 +143,17 @@ def validate_model(model: type[M], document: dict[str, Any], place: str) -> M:
 
 
 def _config_error(error: Any, place: str, known: list[str]) -> ConfigError:
-    loc = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in _UNION_TAGS))]
+    *before, last = error["loc"] or ("",)
+    unknown = error["type"] == "extra_forbidden"  # then the last part is the user's own word, whatever it looks like
+    loc = [part for part in before if not _is_tag(part)] + [last] * (unknown or not _is_tag(last))
     path = ""
     for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{_printable(part)}"
     value, message = error["input"], error["msg"].removeprefix("Value error, ")
     if isinstance(value, str):
         message = message.removeprefix(f"`{value}`: ")  # it is shown as the value
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    if unknown:
+        near = difflib.get_close_matches(str(last), known, n=1)
         message = f"unknown key; did you mean `{near[0]}`?" if near else "unknown key; remove it"
     elif error["type"] == "missing":
         value, message = None, "this key is required"
@@ -159,6 +161,16 @@ def _config_error(error: Any, place: str, known: list[str]) -> ConfigError:
 
 
 _UNION_TAGS = frozenset({"str", "int", "float", "bool", "constrained-str", "function-before", "function-after"})
+
+
+def _printable(word: str) -> str:
+    """On one line whatever it holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word[:200])
+
+
+def _is_tag(part: object) -> bool:
+    """Pydantic names the member of a union that it tried; nobody wrote that."""
+    return isinstance(part, str) and (not part or "[" in part or part in _UNION_TAGS)
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:

@@ -45,6 +45,7 @@ from guard.admin.cache_routes import CacheAdmin, add_cache_routes
 from guard.admin.console import add_console
 from guard.admin.hooks import add_flagger_hooks
 from guard.admin.pages import docs_page, status_page
+from guard.admin.reference import document_refusals
 from guard.admin.shield import Shield, error_body
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError, DataError, GuardError, RefusedError, SourceError, UpstreamError
@@ -123,6 +124,7 @@ def create_admin_app(
         add_cache_routes(app, cache, writable=token is not None)
     if token is not None:
         _writing(app, backend)
+    document_refusals(app, reads_need_token=protect_reads)
     return app
 
 

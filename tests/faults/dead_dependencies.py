@@ -78,7 +78,7 @@ async def cell(rig: Rig, dependency: str, state: str, *, stream: bool, count: in
     return Cell(dependency, state, stream, count, len(failures), tuple(failures[:5]), at(0.5), at(0.99))
 
 
-async def hands(rig: Rig) -> None:
+async def hands(rig: Rig, every_s: float) -> None:
     """A canary comes and goes, again and again: work for registry, webhook and Alertmanager, which may refuse it."""
     while True:
         with contextlib.suppress(AssertionError):
@@ -86,12 +86,12 @@ async def hands(rig: Rig) -> None:
             status, answer = await rig.admin("POST", "/api/v1/release/rollback", {"reason": "matrix"})
             if status == 200 and answer["status"]["canary_ratio"] != 0.0:
                 raise RuntimeError(f"a rollback left {answer['status']['canary_ratio']} with the canary")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(every_s)
 
 
 @asynccontextmanager
-async def busy_hands(rig: Rig) -> AsyncIterator[None]:
-    task = asyncio.create_task(hands(rig))
+async def busy_hands(rig: Rig, every_s: float = 0.3) -> AsyncIterator[None]:
+    task = asyncio.create_task(hands(rig, every_s))
     try:
         yield
     finally:

@@ -181,7 +181,8 @@ def answer_to(words: str, stream: bool) -> bytes:
 
 def model(_: bytes, body: bytes) -> tuple[str, bytes]:
     asked = json.loads(body)
-    words = asked["messages"][-1]["content"]
+    messages = asked.get("messages")
+    words = messages[-1]["content"] if isinstance(messages, list) else ""
     stream = bool(asked.get("stream"))
     return "text/event-stream" if stream else "application/json", answer_to(words, stream)
 

@@ -485,6 +485,21 @@ async def test_answers_have_the_shape_that_the_reference_promises() -> None:
         assert set((await site.ask("GET", path)).json) == set(shape["properties"]), path
 
 
+async def test_the_reference_names_every_way_to_be_refused() -> None:
+    site = Site()
+    spec = (await site.ask("GET", "/openapi.json")).json
+    assert "HTTPValidationError" not in spec["components"]["schemas"]
+    operations = [operation for methods in spec["paths"].values() for operation in methods.values()]
+    assert len(operations) > 20
+    for operation in operations:
+        statuses = set(operation["responses"])
+        assert statuses >= {"400", "403", "404", "408", "413", "415", "500", "503"}
+        assert "422" not in statuses
+        assert (statuses >= {"401", "409", "429"}) or not operation.get("security")
+    refused = await site.ask("POST", "/api/v1/release/start")
+    assert set(refused.json["error"]) == set(spec["components"]["schemas"]["Error"]["properties"]["error"]["required"])
+
+
 async def test_a_request_in_many_small_pieces_is_one_request() -> None:
     site = Site()
     headers = [

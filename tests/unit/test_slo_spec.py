@@ -187,6 +187,15 @@ def test_a_mistake_is_told_in_one_line_with_place_value_and_cure(old: str, new: 
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("key", ["a[b", "[x]", "str", "", "a\\nb", "\\u2028"])
+def test_an_unknown_key_of_any_form_is_one_line(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_slo(f'{CONTRACT}\n"{key}": 1\n')
+    text = str(caught.value)
+    assert "unknown key" in text
+    assert len(text.splitlines()) == 1
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     text = CONTRACT.replace(RULE, "{absolute: 5}").replace("margin: 200", "margin: 2000")
     with pytest.raises(ConfigError) as caught:
