@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: lora-train-long setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-checks-speed bench-kb kb-integrity debian clean audit
+.PHONY: lora-train-long setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-lora-serve bench-checks-speed bench-kb kb-integrity debian clean audit
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -99,6 +99,9 @@ bench-kb: setup  ## knowledge base of 10,000 to 1 million documents: adding, sta
 
 kb-integrity: setup  ## 10,000 flipped bits, every truncation at 1 KiB steps, two writers of 1,000 generations each
 	$(BIN)/python -m tests.kb_integrity --flips 10000 --writes 1000
+
+bench-lora-serve: setup  ## requests a second of `lora serve` with and without batches, one adapter and three, against generate
+	$(BIN)/python -W ignore -m bench.lora_serve
 
 bench-console: setup  ## first paint, update cost and memory of the console
 	$(BIN)/python -m bench.console

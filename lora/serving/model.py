@@ -59,6 +59,8 @@ class Model:
         self._adapters: dict[str, bool] = {}  # handle -> may share a batch with others
         self._number = 0
         self._routed: str | None = None
+        self._names: list[str] | None = None  # of the rows of a mixed step
+        self._hooked: set[Any] = set()
         self.joinable = self._joinable()
 
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
@@ -130,6 +132,7 @@ class Model:
                 f"such as {one}"
             )
         self._model.eval()
+        self._hook()
         self._adapters[handle] = self._plain_lora(handle, config)
         self._routed = None
         return handle
@@ -150,21 +153,20 @@ class Model:
     def forward(self, adapters: Sequence[str | None], **inputs: Any) -> Any:
         """Logits of the last position and the cache, each row through its own adapter."""
         kinds = set(adapters)
-        if not self._adapters:  # peft's wrapper cannot be asked once its last adapter is gone
-            return self._plain(**inputs, use_cache=True, logits_to_keep=1)
+        self._names = None
         if len(kinds) == 1:
             self._route(next(iter(kinds)))
-            return self._model(**inputs, use_cache=True, logits_to_keep=1)
+            return self._plain(**inputs, use_cache=True, logits_to_keep=1)
         if self._routed == _BASE:
             self._model.base_model.enable_adapter_layers()
             self._routed = None
-        names = [name or _BASE for name in adapters]
-        return self._model(**inputs, use_cache=True, logits_to_keep=1, adapter_names=names)
+        self._names = [name or _BASE for name in adapters]
+        return self._plain(**inputs, use_cache=True, logits_to_keep=1)
 
     def _route(self, adapter: str | None) -> None:
         """One adapter for all rows costs less than naming it for each."""
         wanted = adapter or _BASE
-        if wanted == self._routed:
+        if wanted == self._routed or not self._adapters:
             return
         if adapter is None:
             self._model.base_model.disable_adapter_layers()
@@ -180,6 +182,19 @@ class Model:
                 warnings.simplefilter("ignore")  # of an active adapter that goes: the next request names its own
                 self._model.delete_adapter(handle)
         self._routed = None
+
+    def _hook(self) -> None:
+        """Let each layer be told the adapters of the rows, once: peft hangs such hooks anew in every step."""
+        from peft.tuners.lora import LoraLayer
+
+        layers: list[Any] = [module for module in self._plain.modules() if isinstance(module, LoraLayer)]
+        for module in layers:
+            if module not in self._hooked:
+                module.register_forward_pre_hook(self._tell_names, with_kwargs=True)
+                self._hooked.add(module)
+
+    def _tell_names(self, module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return None if self._names is None else (args, {**kwargs, "adapter_names": self._names})
 
     def _plain_lora(self, handle: str, config: Any) -> bool:
         """Whether rows of this adapter may stand beside others: peft mixes two matrices a layer and nothing more."""

@@ -123,6 +123,22 @@ def test_the_guard_of_the_sidecar_and_of_vllm_accept_their_configuration(tmp_pat
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_vllm_is_started_with_the_names_that_its_guard_asks_for(tmp_path: Path) -> None:
+    fake = tmp_path / "vllm"
+    fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    fake.chmod(0o755)
+    started = run("sh", DEPLOY / "vllm" / "serve.sh", PATH=f"{tmp_path}:/usr/bin:/bin", BASE="some/base")
+    words = started.stdout.splitlines()
+    assert words[:2] == ["serve", "some/base"]
+    config = yaml.safe_load((DEPLOY / "vllm" / "guard.yaml").read_text())
+    asked = {version["rename_model"] for version in config["versions"].values()}
+    assert {word.partition("=")[0] for word in words if "=/run/adapters/" in word} == asked
+    guards = yaml.safe_load(words[words.index("--override-generation-config") + 1])
+    assert {"temperature", "max_new_tokens", "repetition_penalty"} == set(guards)
+    upstreams = {url for version in config["versions"].values() for url in version["upstreams"]}
+    assert upstreams == {f"http://{words[words.index('--host') + 1]}:{words[words.index('--port') + 1]}"}
+
+
 def test_the_prometheus_rule_is_what_slo_yaml_gives(tmp_path: Path) -> None:
     made = run("sh", DEPLOY / "kubernetes" / "prometheusrule.sh", tmp_path / "rule.yaml")
     assert made.returncode == 0, made.stderr
