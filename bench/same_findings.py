@@ -20,6 +20,7 @@ from bench.rag_traffic import turns
 from guard.checks.context import read_context
 from guard.checks.facts import statement
 from guard.checks.grounding import read_claims
+from guard.checks.passages import Passages
 from guard.checks.spec import CheckSpec
 from guard.checks.suite import CheckSuite, redacted, stored_text
 from guard.checks.support import assess
@@ -71,9 +72,9 @@ def record(suite: CheckSuite, text: ExchangeText, name: str, digits: int = DIGIT
     """Everything that is said of one exchange. digits: that count of every number."""
     findings = redacted(suite.check(text, release="r", arm="stable"))
     stored, count = stored_text(text, "redacted")
-    contexts = [read_context(c) for c in text.contexts or () if c.strip()]
+    passages = Passages([read_context(c) for c in text.contexts or () if c.strip()])
     asked = statement(text.question)
-    supports = [assess(claim, contexts, asked) for claim in read_claims(text.answer)[0]]
+    supports = [assess(claim, passages, asked) for claim in read_claims(text.answer)[0]]
     features = [
         ([f"{v:.{digits}g}" for v in (*s.features, s.best_coverage)], s.contradictions, s.best, s.term_count)
         for s in supports

@@ -8,7 +8,7 @@ from functools import lru_cache
 import rag.text
 from guard.checks.claims import clauses
 from guard.checks.facts import Statement, statement
-from guard.checks.numbers import Quantity
+from guard.checks.numbers import NumberIndex
 
 NUMBER_WEIGHT = 2.0
 """A number counts as much as two plain words."""
@@ -25,7 +25,7 @@ class Context:
     postings: dict[str, list[int]]
     pairs: set[tuple[str, str]]
     prefixes: set[str]
-    numbers: list[tuple[int, Quantity]]
+    numbers: NumberIndex
     exact: dict[str, list[int]]
     lower: str
     clauses: dict[int, tuple[Statement, ...]] = field(default_factory=dict)
@@ -56,13 +56,14 @@ def _read(text: str) -> Context:
     )
     postings: dict[str, list[int]] = {}
     pairs: set[tuple[str, str]] = set()
-    numbers: list[tuple[int, Quantity]] = []
+    numbers: NumberIndex = {}
     exact: dict[str, list[int]] = {}
     for i, sentence in enumerate(found):
         for term in sentence.term_set:
             postings.setdefault(term, []).append(i)
         pairs.update(zip(sentence.terms, sentence.terms[1:], strict=False))
-        numbers.extend((i, n) for n in sentence.numbers)
+        for number in sentence.numbers:
+            numbers.setdefault(number.dimension, []).append((i, number))
         for item in sentence.exact:
             exact.setdefault(item, []).append(i)
     prefixes = {t[:5] for t in postings if len(t) >= 6 and t.isascii()}

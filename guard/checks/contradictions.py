@@ -11,15 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guard.checks.claims import clauses
-from guard.checks.context import EXACT_WEIGHT, NUMBER_WEIGHT, Context
 from guard.checks.facts import Statement, statement
+from guard.checks.fits import Fits
 from guard.checks.lexicon import CJK, CJK_CHAR, stem
 from guard.checks.numbers import NUMBER_WORDS, Quantity, same
+from guard.checks.passages import Passages
 from guard.checks.polarity import negated, opposed, periods_of, sides_of
 from guard.checks.units import compatible
-
-ELSEWHERE_CREDIT = 0.5
-"""Share of a word's weight when it stands in the same sentence but in another clause."""
 
 MARGIN_RATIO = 0.12
 """How much better the best clause must fit than the one that holds the fact, before the two contradict each other."""
@@ -57,13 +55,12 @@ _NEXT = re.compile(
     rf"[零〇一二三四五六七八九十百千万两]+)(?:\s*个)?[\s-]*([{CJK}]{{2}}|[^\W\d_]+)"
 )
 Parts = list[tuple[Statement, Statement]]
-Near = tuple[tuple[Context, int], ...]
 
 
 def contradictions(
     claim: Statement,
-    near: Near,
-    contexts: Sequence[Context],
+    near: Sequence[int],
+    passages: Passages,
     weights: dict[str, float],
     question: Statement | None = None,
 ) -> tuple[str, ...]:
@@ -73,52 +70,49 @@ def contradictions(
     repeats of it needs no support, unless the contexts say the opposite.
     """
     core = claim.folded.strip(" .,!;:\u3002")
-    if any(core in context.sentences[i].folded for context, i in near):
+    sentences = [passages.sentences[place] for place in near]
+    if any(core in sentence.folded for sentence in sentences):
         return ()  # a quotation contradicts nothing
-    parts = [(context.sentences[i], part) for context, i in near for part in context.clauses_of(i)]
-    wholes = [(context.sentences[i], context.sentences[i]) for context, i in near]
+    parts = [(s, part) for place, s in zip(near, sentences, strict=True) for part in passages.clauses_of(place)]
+    wholes = [(s, s) for s in sentences]
+    fits = Fits(claim, weights)
     found = [
-        *_numbers(claim, parts, wholes, contexts, weights, question),
-        *_numbers_of_clauses(claim, parts, contexts, weights),
-        *_exact(claim, parts, contexts, weights, question),
-        *_names(claim, parts, contexts, weights),
-        *_polarity(claim, parts + wholes, weights),
-        *_swapped(claim, near, weights),
+        *_numbers(fits, parts, wholes, passages, question),
+        *_numbers_of_clauses(fits, parts, passages),
+        *_exact(fits, parts, passages, question),
+        *_names(fits, parts, passages),
+        *_polarity(fits, parts + wholes),
+        *_swapped(claim, sentences, weights),
     ]
     return tuple(dict.fromkeys(found))
 
 
 def _numbers(
-    claim: Statement,
-    parts: Parts,
-    wholes: Parts,
-    contexts: Sequence[Context],
-    weights: dict[str, float],
-    question: Statement | None = None,
+    fits: Fits, parts: Parts, wholes: Parts, passages: Passages, question: Statement | None = None
 ) -> Iterator[str]:
-    for number in claim.numbers:
-        asked = question is not None and any(same(number, n) for n in question.numbers)
-        held = any(same(number, n) for c in contexts for _, n in c.numbers)
+    claim = fits.claim
+    for i, number in enumerate(claim.numbers):
+        holders = passages.holders(number)
+        asked = not holders and question is not None and any(same(number, n) for n in question.numbers)
+        rivals = []
         # A number that stands nowhere needs no fine comparison: the whole sentence tells what it is about.
-        fits = [(_fit(claim, s, p, weights, number), p) for s, p in (parts if held else parts + wholes)]
-        rivals = [
-            (fit, part, rival)
-            for fit, part in fits
-            for rival in part.numbers
-            if (fit >= ALIGNED_RATIO and _rival(claim, number, part, rival))
-            # In a near copy a number that stands nowhere has taken the place of whichever number is left over.
-            or (not held and not asked and fit >= COPY_RATIO and not any(same(n, rival) for n in claim.numbers))
-        ]
+        for sentence, part in parts if holders else parts + wholes:
+            others = fits.other_numbers(part)
+            if not others or (fit := fits.of(sentence, part, number)) < ALIGNED_RATIO:
+                continue
+            for other in others:
+                # In a near copy a number that stands nowhere has taken the place of whichever number is left over.
+                if _rival(claim, number, part, other) or (not holders and not asked and fit >= COPY_RATIO):
+                    rivals.append((fit, part, other))
         if not rivals:
             continue
         best, part, rival = max(rivals, key=lambda r: r[0])
         holding = max(
             (
-                _fit(claim, c.sentences[si], p, weights, number)
-                for c in contexts
-                for si in {si for si, n in c.numbers if same(number, n)}
-                for p in c.clauses_of(si)
-                if any(same(number, m) for m in p.numbers)
+                fits.of(passages.sentences[place], held, number)
+                for place in holders
+                for held in passages.clauses_of(place)
+                if fits.held(held)[i]
             ),
             default=0.0,
         )
@@ -126,23 +120,20 @@ def _numbers(
             yield f"number: the answer says {_shown(claim, number)}, the contexts {_shown(part, rival)}"
 
 
-def _numbers_of_clauses(
-    claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]
-) -> Iterator[str]:
+def _numbers_of_clauses(fits: Fits, parts: Parts, passages: Passages) -> Iterator[str]:
     """The same for each clause of a long claim alone: one wrong number among two things said."""
-    if not claim.numbers or len(own := clauses(claim.text)) < 2:
+    if not fits.claim.numbers or len(own := clauses(fits.claim.text)) < 2:
         return
     for text in own:
         part = statement(text)
-        part_weights = {t: weights.get(t, 1.0) for t in part.terms}
+        part_weights = {t: fits.weights.get(t, 1.0) for t in part.terms}
         if part.numbers and sum(part_weights.values()) >= CLAUSE_NEEDS_WEIGHT:
-            yield from _numbers(part, parts, [], contexts, part_weights)
+            yield from _numbers(Fits(part, part_weights), parts, [], passages)
 
 
 def _rival(claim: Statement, number: Quantity, part: Statement, other: Quantity) -> bool:
-    """Whether `other` fills the slot of `number` with another value, or the same value with another unit."""
-    if any(same(n, other) for n in claim.numbers):
-        return False
+    """Whether `other`, which the claim does not state, fills the slot of `number` with another value, or the same value
+    with another unit."""
     one, two = number.dimension, other.dimension
     if not one and not two:  # "14 characters" is no rival of "14 users", "extension 4400" none of "page 12"
         before, after = _words_around(claim, number)
@@ -171,25 +162,24 @@ def _shown(part: Statement, number: Quantity) -> str:
     return f'"{text}"' if text else f"{number.plain:g}"
 
 
-def _exact(
-    claim: Statement,
-    parts: Parts,
-    contexts: Sequence[Context],
-    weights: dict[str, float],
-    question: Statement | None = None,
-) -> Iterator[str]:
-    for item in claim.exact:
+def _exact(fits: Fits, parts: Parts, passages: Passages, question: Statement | None = None) -> Iterator[str]:
+    for item in fits.claim.exact:
         if question is not None and item in question.lower:
             continue
-        if not any(item in c.lower for c in contexts):
+        if not passages.mentions(item):
             yield f"identifier: {item} is not in the contexts"
             continue
-        rivals = [(s, p) for s, p in parts if item not in p.lower and _kind_of(item) in map(_kind_of, p.exact)]
+        kind = _kind_of(item)
+        rivals = [(s, p) for s, p in parts if p.exact and item not in p.lower and kind in map(_kind_of, p.exact)]
         if not rivals:
             continue
-        best = max(_fit(claim, s, p, weights, item) for s, p in rivals)
-        holders = [(c.sentences[i], p) for c in contexts for i in c.exact.get(item, ()) for p in c.clauses_of(i)]
-        holding = max((_fit(claim, s, p, weights, item) for s, p in holders if item in p.exact), default=1.0)
+        best = max(fits.of(s, p, item) for s, p in rivals)
+        holders = [
+            (passages.sentences[place], p)
+            for place in passages.exact_holders(item)
+            for p in passages.clauses_of(place)
+        ]  # fmt: skip
+        holding = max((fits.of(s, p, item) for s, p in holders if item in p.exact), default=1.0)
         if best >= POLARITY_RATIO and best - holding >= MARGIN_RATIO:
             yield f"identifier: {item} stands elsewhere in the contexts"
 
@@ -198,28 +188,30 @@ def _kind_of(item: str) -> str:
     return "url" if "/" in item or "@" in item else "id"
 
 
-def _names(claim: Statement, parts: Parts, contexts: Sequence[Context], weights: dict[str, float]) -> Iterator[str]:
+def _names(fits: Fits, parts: Parts, passages: Passages) -> Iterator[str]:
     """A name of the contexts that the aligned clause does not have, where it has another one instead."""
-    if sum(weights.values()) < NAMES_NEED_WEIGHT:
+    claim = fits.claim
+    if not claim.names or fits.total < NAMES_NEED_WEIGHT:
         return
     for name in claim.names:
-        fits = [
-            (_fit(claim, s, p, weights, name), p)
-            for s, p in parts
-            if name not in s.lower and _rival_name(claim, name, p) and not _PRONOUN.search(p.lower)
-        ]
-        best, part = max(fits, key=lambda f: f[0], default=(0.0, None))
-        if part is None or best < NAMES_RATIO:
+        around = _neighbours(claim.lower, name)
+        best, rival = 0.0, ""
+        for s, p in parts:
+            if not p.names or name in s.lower or not (other := _rival_name(claim, around, p)):
+                continue
+            if not _PRONOUN.search(p.lower) and (fit := fits.of(s, p, name)) > best:
+                best, rival = fit, other
+        if not rival or best < NAMES_RATIO:
             continue
-        known = [s for c in contexts for s in c.sentences if name in s.lower]
-        holding = max((_fit(claim, s, s, weights, name) for s in known), default=0.0)
+        known = [s for s in passages.sentences if name in s.lower]
+        holding = max((fits.of(s, s, name) for s in known), default=0.0)
         if best - holding >= NAMES_MARGIN_RATIO:
-            yield f"name: the answer says {name}, the contexts {_rival_name(claim, name, part)}"
+            yield f"name: the answer says {name}, the contexts {rival}"
 
 
-def _rival_name(claim: Statement, name: str, part: Statement) -> str:
-    """A name in `part` that stands between the same words as `name` in the claim; "" when there is none."""
-    before, after = _neighbours(claim.lower, name)
+def _rival_name(claim: Statement, around: tuple[str, str], part: Statement) -> str:
+    """A name in `part` that stands between the same words as a name of the claim; "" when there is none."""
+    before, after = around
     for other in part.names:
         if other in claim.lower:
             continue
@@ -235,15 +227,17 @@ def _neighbours(lower: str, name: str) -> tuple[str, str]:
     return before[1] if before else "", stem(after[1]) if after else ""
 
 
-def _polarity(claim: Statement, parts: Parts, weights: dict[str, float]) -> Iterator[str]:
-    ranked = sorted(((_fit(claim, s, p, weights, None), p) for s, p in parts), key=lambda f: -f[0])
-    if not ranked or ranked[0][0] < ALIGNED_RATIO:
+def _polarity(fits: Fits, parts: Parts) -> Iterator[str]:
+    claim = fits.claim
+    found = [(fits.of(s, p, None), p) for s, p in parts]
+    best = max([fit for fit, _ in found], default=0.0)
+    if best < ALIGNED_RATIO:
         return
     # Every clause that fits about as well must point the other way, else one of them supports the claim.
-    close = [p for fit, p in ranked if fit >= ranked[0][0] - CLOSE_RATIO]
-    if ranked[0][0] >= NEGATION_RATIO and all(_denies(claim, p) for p in close):
+    close = [p for fit, p in found if fit >= best - CLOSE_RATIO]
+    if best >= NEGATION_RATIO and all(_denies(claim, p) for p in close):
         yield "negation: the contexts say the opposite"
-    if ranked[0][0] < POLARITY_RATIO:
+    if best < POLARITY_RATIO:
         return
     mine = periods_of(claim.lower)
     if mine and all((theirs := periods_of(p.lower)) and mine.isdisjoint(theirs) for p in close):
@@ -262,12 +256,11 @@ def _states(part: Statement, term: str) -> bool:
     return term in part.terms
 
 
-def _swapped(claim: Statement, near: Near, weights: dict[str, float]) -> Iterator[str]:
+def _swapped(claim: Statement, near: Sequence[Statement], weights: dict[str, float]) -> Iterator[str]:
     """Two facts that changed places in a sentence that is otherwise the same, word for word and in order."""
     if not near:
         return
-    context, index = near[0]
-    best = context.sentences[index]
+    best = near[0]
     once = [t for t in (*claim.names, *claim.exact) if claim.lower.count(t) == 1 and best.lower.count(t) == 1]
     digits = [t for n in claim.numbers if claim.lower.count(t := f"{n.plain:g}") == 1 and best.lower.count(t) == 1]
     facts = next((f for f in (once, digits) if len(set(f)) >= 2), [])
@@ -289,30 +282,3 @@ def _swapped(claim: Statement, near: Near, weights: dict[str, float]) -> Iterato
         and not CJK_CHAR.search("".join(facts))
     ):
         yield f"order: {order[0]} and {order[1]} have changed places"
-
-
-def _fit(
-    claim: Statement, sentence: Statement, part: Statement, weights: dict[str, float], without: Quantity | str | None
-) -> float:
-    """Share of the claim, one fact left out, that a clause covers; words elsewhere in its sentence count half."""
-    own, whole = part.term_set, sentence.term_set
-    total = got = 0.0
-    for term, value in weights.items():
-        if isinstance(without, str) and (term == without or (len(term) > 3 and without.startswith(term))):
-            continue
-        total += value
-        if term in own:
-            got += value
-        elif term in whole or (
-            len(term) == 2 and not term.isascii() and term[0] in part.folded and term[1] in part.folded
-        ):
-            got += ELSEWHERE_CREDIT * value  # Two characters apart: the same word in another compound, as often as not.
-    for number in claim.numbers:
-        if number is not without:
-            total += NUMBER_WEIGHT
-            got += NUMBER_WEIGHT * any(same(number, m) for m in part.numbers)
-    for item in claim.exact:
-        if item != without:
-            total += EXACT_WEIGHT
-            got += EXACT_WEIGHT * (item in part.exact)
-    return got / total if total else 0.0

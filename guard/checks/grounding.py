@@ -20,6 +20,7 @@ from guard.checks.context import Context, read_context
 from guard.checks.facts import Statement, statement
 from guard.checks.in_doubt import Cosines, compared
 from guard.checks.languages import calibration_for
+from guard.checks.passages import Passages
 from guard.checks.support import Support, assess
 from guard.checks.tiers import RULES, Tier
 from guard.checks.tiers import ask as ask_tier
@@ -126,8 +127,9 @@ def judge(
     The cosine takes part only when the calibration was made with this very embedder.
     """
     read = [read_context(c) for c in contexts]
+    passages = Passages(read)
     asked = statement(question[:CONTEXT_CHARS])
-    supports = [assess(c, read, asked) for c in claims]
+    supports = [assess(c, passages, asked) for c in claims]
     chances = [claim_probability(s.features, language) for s in supports]
     detector = "lexical"
     term_count = sum(s.term_count for s in supports)

@@ -7,48 +7,37 @@ token and token pair was tried too: better where models copy (BEGIN), worse on p
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from guard.checks.context import Context
 from guard.checks.facts import Statement
+from guard.checks.passages import Passages
 
 FEATURES = ("rare_uncovered", "rare_uncovered_best", "new_uncovered", "last_missing")
 
 
 def novelty(
-    contexts: Sequence[Context],
-    weights: dict[str, float],
-    credits: Mapping[str, float],
-    question: Statement | None,
+    passages: Passages, weights: dict[str, float], credits: dict[str, float], question: Statement | None
 ) -> tuple[float, ...]:
     """The features, in the order of `FEATURES`. weights, credits: of each distinct term of the claim."""
-    rare, rare_best = _rare(contexts, weights, credits)
+    rare, rare_best = _rare(passages, credits)
     asked = question.term_set if question is not None else frozenset()
     new = [t for t in weights if t not in asked]
-    new_weight = sum(weights[t] for t in new)
-    new_uncovered = 1 - sum(weights[t] * credits[t] for t in new) / new_weight if new_weight else 0.0
-    last = next(reversed(weights), None)
+    new_weight = sum([weights[t] for t in new])
+    new_uncovered = 1 - sum([weights[t] * credits[t] for t in new]) / new_weight if new_weight else 0.0
+    last = next(reversed(credits), None)
     return rare, rare_best, new_uncovered, float(last is not None and credits[last] == 0.0)
 
 
-def _rare(
-    contexts: Sequence[Context], weights: Mapping[str, float], credits: Mapping[str, float]
-) -> tuple[float, float]:
+def _rare(passages: Passages, credits: Mapping[str, float]) -> tuple[float, float]:
     """Uncovered share, in all contexts and in the best sentence, with words weighed by how few sentences have them."""
-    count = max(1, sum(len(c.sentences) for c in contexts))
-    top = math.log(count + 1)
     total = covered = 0.0
-    best: dict[tuple[int, int], float] = {}
-    for term, weight in weights.items():
-        places = [c.postings.get(term, ()) for c in contexts]
-        frequency = sum(map(len, places))
-        value = weight * max(0.2, top - math.log(frequency + 0.5))
+    best = [0.0] * len(passages.sentences)
+    for term, credit in credits.items():
+        _, _, value, places = passages.term(term)
         total += value
-        covered += value * (credits[term] > 0.0)
-        for ci, where in enumerate(places):
-            for si in where:
-                best[ci, si] = best.get((ci, si), 0.0) + value
+        covered += value * (credit > 0.0)
+        for place in places:
+            best[place] += value
     if not total:
         return 0.5, 0.5
-    return 1 - covered / total, 1 - max(best.values(), default=0.0) / total
+    return 1 - covered / total, 1 - max(best, default=0.0) / total

@@ -14,6 +14,7 @@ from guard.checks.facts import statement
 from guard.checks.grade import read_row
 from guard.checks.grounding import must_fail, read_claims
 from guard.checks.lexicon import is_cjk
+from guard.checks.passages import Passages
 from guard.checks.support import assess
 from slo.errors import DataError
 
@@ -47,11 +48,11 @@ class Row:
 def read_features(rows: Iterable[Row]) -> None:
     """Fill in features; about 1 ms per answer."""
     for row in rows:
-        contexts = [read_context(c) for c in row.contexts if c.strip()]
+        passages = Passages([read_context(c) for c in row.contexts if c.strip()])
         asked = statement(row.question)
         claims, _ = read_claims(row.answer)
         row.claims = [c.text for c in claims]
-        supports = [assess(c, contexts, asked) for c in claims]
+        supports = [assess(c, passages, asked) for c in claims]
         row.features = [s.features for s in supports]
         row.term_count = sum(s.term_count for s in supports)
         row.contradicted = [must_fail(s, row.term_count) for s in supports]
