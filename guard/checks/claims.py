@@ -20,6 +20,9 @@ _REFUSAL_EN = re.compile(
     r"discuss|answer|explicitly|clear|available)"
     r"|\bnot (?:mentioned|specified|stated|provided|available|covered|found|answerable)\b|\bi apologi[sz]e\b"
 )
+_REFUSAL_HINTS = ("n't ", "not ", "no ", "'t ", "unable ", "impossible ", "insufficient ", "lack of ", "apologi")
+"""Every match of the pattern above holds one of these."""
+
 _REFUSAL_ZH = re.compile(
     "抱歉|很遺憾|很遗憾|對不起|对不起|無法(?:回答|提供|找到|確認|判斷|得知)|无法(?:回答|提供|找到|确认|判断|得知)|不知道|不清楚|"
     "(?:沒有|没有|未|查無|找不到|缺乏)[^。]{0,12}(?:資料|資訊|信息|内容|內容|文件|記載|提及|說明|提供|答案|結果)|"
@@ -87,7 +90,10 @@ def without_attribution(sentence: str) -> str:
     >>> without_attribution("According to company policy: The fee is 5 EUR.")
     'The fee is 5 EUR.'
     """
-    rest = _ATTRIBUTION.sub("", sentence, count=1)
+    match = _ATTRIBUTION.match(sentence)
+    if match is None:
+        return sentence
+    rest = sentence[match.end() :]
     return rest if _LETTER.search(rest) else sentence
 
 
@@ -96,7 +102,8 @@ def kind_of(sentence: str) -> str:
     lower = sentence.strip(" \t*#>-_\u3000").lower().replace("\u2019", "'")
     if not _LETTER.search(lower) or _QUESTION.search(lower):
         return "other"
-    if _REFUSAL_EN.search(lower) or (not lower.isascii() and _REFUSAL_ZH.search(lower)):
+    may_refuse = any([hint in lower for hint in _REFUSAL_HINTS])  # noqa: C419 - a list is quicker than a generator
+    if (may_refuse and _REFUSAL_EN.search(lower)) or (not lower.isascii() and _REFUSAL_ZH.search(lower)):
         return "refusal"
     polite = _POLITE_EN.match(lower) or (not lower.isascii() and _POLITE_ZH.match(lower))
     if polite and not _rest_asserts(lower, polite.end()):

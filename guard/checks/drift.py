@@ -107,16 +107,19 @@ class _Window:
     """The last questions of one release and their sum."""
 
     def __init__(self, length: int) -> None:
-        self.vectors: deque[Sequence[float]] = deque()
+        self.vectors: deque[list[tuple[int, float]]] = deque()  # a question has a dozen terms: most places are empty
         self.length = length
         self.total: list[float] = []
 
     def add(self, vector: Sequence[float]) -> None:
-        self.total = [a + b for a, b in zip(self.total, vector, strict=True)] if self.total else list(vector)
-        self.vectors.append(vector)
+        own = [(place, value) for place, value in enumerate(vector) if value]
+        total = self.total = self.total or [0.0] * len(vector)
+        for place, value in own:
+            total[place] += value
+        self.vectors.append(own)
         if len(self.vectors) > self.length:
-            gone = self.vectors.popleft()
-            self.total = [a - b for a, b in zip(self.total, gone, strict=True)]
+            for place, value in self.vectors.popleft():
+                total[place] -= value
 
 
 class DriftCheck:
@@ -177,7 +180,7 @@ def compare(mean: Sequence[float], count: int, reference: Reference) -> tuple[fl
     length, other = math.hypot(*mean), math.hypot(*reference.mean)
     if not length or not other:
         return 1.0, 0.0
-    cosine = math.fsum(a * b for a, b in zip(mean, reference.mean, strict=True)) / (length * other)
+    cosine = math.fsum(map(mul, mean, reference.mean)) / (length * other)
     move = math.dist(mean, reference.mean)
     chance = math.sqrt(max(1e-9, 1.0 - other * other) * (1 / count + 1 / reference.count))
     return min(1.0, max(0.0, 1.0 - cosine)), move / chance

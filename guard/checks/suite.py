@@ -177,6 +177,8 @@ def redacted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Findings with personal data taken out of reason and evidence; these travel to logs and webhooks."""
     return tuple(
         replace(f, reason=pii.redact(f.reason)[0], evidence=tuple(pii.redact(e)[0] for e in f.evidence))
+        if f.reason or f.evidence
+        else f
         for f in findings
     )  # fmt: skip
 

@@ -8,9 +8,11 @@ its neighbours and with the question. Both go through `hidden.reveal` first.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from guard.safety.cues import WEAK, cues_of, words_of
 from guard.safety.hidden import Revealed, reveal
@@ -246,10 +248,9 @@ def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> li
 
     asked: terms of the question.
     """
-    counts: dict[str, int] = {}
-    for sentence in sentences:
-        for term in sentence.terms:
-            counts[term] = counts.get(term, 0) + 1
+    if all(sentence.found is None for sentence in sentences):
+        return [None] * len(sentences)
+    counts = Counter(chain.from_iterable([sentence.terms for sentence in sentences]))
     result: list[Features | None] = []
     for position, sentence in enumerate(sentences):
         terms, own = sentence.terms, sentence.found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import msgspec
@@ -110,3 +111,40 @@ def test_rows_that_cannot_be_learned_from_are_one_clear_error(
     assert main(["combiner", "train", "--data", str(data), "--out", str(tmp_path / "o.json")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "o.json").exists()
+
+
+def _grown(chance: random.Random, leaves: int, feature_count: int) -> Tree:
+    """A tree that grows at random places; thresholds are round numbers, so that features meet them."""
+    feature, threshold, left, right = [-1], [chance.uniform(-1, 1)], [0], [0]
+    while sum(at < 0 for at in feature) < leaves:
+        node = chance.choice([i for i, at in enumerate(feature) if at < 0])
+        feature[node], threshold[node] = chance.randrange(feature_count), chance.randint(0, 4) / 4
+        left[node], right[node] = len(feature), len(feature) + 1
+        for _ in range(2):
+            feature.append(-1)
+            threshold.append(chance.uniform(-1, 1))
+            left.append(0)
+            right.append(0)
+    return Tree(tuple(feature), tuple(threshold), tuple(left), tuple(right))
+
+
+def _walked(tree: Tree, features: tuple[float, ...]) -> float:
+    node = 0
+    while tree.feature[node] >= 0:
+        goes_left = features[tree.feature[node]] <= tree.threshold[node]
+        node = tree.left[node] if goes_left else tree.right[node]
+    return tree.threshold[node]
+
+
+def test_all_trees_at_once_are_each_tree_walked_alone() -> None:
+    chance = random.Random(1)
+    for _ in range(60):
+        trees = tuple(_grown(chance, chance.randint(1, 12), 5) for _ in range(chance.randint(1, 9)))
+        for tree in trees:
+            check_tree(tree, 5, "tree")
+        for _ in range(20):
+            features = tuple(chance.randint(-1, 5) / 4 + chance.choice((0.0, 0.01)) for _ in range(5))
+            alone = 0.5 + sum(0.25 * x for x in features)
+            for tree in trees:
+                alone += _walked(tree, features)
+            assert log_odds(features, 0.5, (0.25,) * 5, trees) == alone
