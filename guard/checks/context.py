@@ -8,7 +8,7 @@ from functools import lru_cache
 import rag.text
 from guard.checks.claims import clauses
 from guard.checks.facts import Statement, statement
-from guard.checks.numbers import NumberIndex
+from guard.checks.number_index import NumberIndex
 
 NUMBER_WEIGHT = 2.0
 """A number counts as much as two plain words."""
@@ -56,16 +56,14 @@ def _read(text: str) -> Context:
     )
     postings: dict[str, list[int]] = {}
     pairs: set[tuple[str, str]] = set()
-    numbers: NumberIndex = {}
     exact: dict[str, list[int]] = {}
     for i, sentence in enumerate(found):
         for term in sentence.term_set:
             postings.setdefault(term, []).append(i)
         pairs.update(zip(sentence.terms, sentence.terms[1:], strict=False))
-        for number in sentence.numbers:
-            numbers.setdefault(number.dimension, []).append((i, number))
         for item in sentence.exact:
             exact.setdefault(item, []).append(i)
+    numbers = NumberIndex((i, number) for i, sentence in enumerate(found) for number in sentence.numbers)
     prefixes = {t[:5] for t in postings if len(t) >= 6 and t.isascii()}
     return Context(found, postings, pairs, prefixes, numbers, exact, "\n".join(s.lower for s in found))
 

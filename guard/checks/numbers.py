@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from guard.checks.numerals import BIG, BIG_ZH, DIGITS, SMALL_ZH, ZH, chinese_number
@@ -219,23 +218,8 @@ def _same_bytes(claim: Quantity, support: Quantity) -> bool:
 
 
 _COMPATIBLE = frozenset((a, b) for pair in COMPATIBLE for a in pair for b in pair)
-_ALLIES = {one: tuple(b for a, b in sorted(_COMPATIBLE) if a == one != b) for one, _ in _COMPATIBLE}
-
-NumberIndex = dict[str, list[tuple[int, Quantity]]]
-"""Dimension -> (place, number) of each number with it."""
-
-
-def holders(claim: Quantity, index: NumberIndex) -> Iterator[int]:
-    """Places of the numbers that are the `same` as the claimed one; a place as often as it has one."""
-    mine, value, plain = claim.dimension, claim.value, claim.plain
-    for dimension in (mine, "", *_ALLIES.get(mine, ())) if mine else tuple(index):
-        by_value = bool(mine) == bool(dimension)
-        one = value if by_value else plain
-        for place, number in index.get(dimension, ()):
-            other = number.value if by_value else number.plain
-            gap = abs(one - other)
-            if gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other)) or (mine == "byte" and same(claim, number)):
-                yield place
+ALLIES = {one: tuple(b for a, b in sorted(_COMPATIBLE) if a == one != b) for one, _ in _COMPATIBLE}
+"""The other dimensions that each may be written for."""
 
 
 def _quantity(value: float, unit: str, start: int) -> Quantity:

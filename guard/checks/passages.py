@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from guard.checks.context import Context
 from guard.checks.facts import Statement
 from guard.checks.lexicon import weight
-from guard.checks.numbers import Quantity, holders
+from guard.checks.numbers import Quantity
 
 PREFIX_CREDIT = 0.6
 """Of a word of which only the first five letters stand in the contexts."""
@@ -22,14 +21,9 @@ PREFIX_CHARS = 5
 RARITY_FLOOR = 0.2
 
 
-class Known(NamedTuple):
-    """One term. weight: how much it says. credit: 1.0 when it stands in the contexts, `PREFIX_CREDIT` when its
-    beginning does, else 0.0. rare_weight: weight by how few sentences have it. places: the sentences that have it."""
-
-    weight: float
-    credit: float
-    rare_weight: float
-    places: Sequence[int]
+Known = tuple[float, float, float, Sequence[int]]
+"""One term: how much it says; 1.0 when it stands in the contexts, `PREFIX_CREDIT` when its beginning does, else 0.0;
+its weight by how few sentences have it; the sentences that have it."""
 
 
 class Passages:
@@ -44,6 +38,7 @@ class Passages:
             self.sentences += context.sentences
         self.lengths = [len(s.terms) for s in self.sentences]
         self._top = math.log(max(1, len(self.sentences)) + 1)
+        self._postings = [(start, c.postings) for start, c in zip(self._starts, contexts, strict=True)]
         self._known: dict[str, Known] = {}
         self._holders: dict[tuple[str, float, float], frozenset[int]] = {}
         self._names: dict[str, bool] = {}
@@ -57,8 +52,8 @@ class Passages:
 
     def _look(self, term: str) -> Known:
         places: list[int] = []
-        for start, context in zip(self._starts, self.contexts, strict=True):
-            if found := context.postings.get(term):
+        for start, postings in self._postings:
+            if found := postings.get(term):
                 places += [start + i for i in found] if start else found
         says = weight(term)
         rare_weight = says * max(RARITY_FLOOR, self._top - math.log(len(places) + 0.5))
@@ -66,18 +61,18 @@ class Passages:
         if not places and len(term) > PREFIX_CHARS and term.isascii():
             prefix = term[:PREFIX_CHARS]
             credit = PREFIX_CREDIT if any(prefix in c.prefixes for c in self.contexts) else 0.0
-        return Known(says, credit, rare_weight, places)
+        return says, credit, rare_weight, places
 
     def holders(self, number: Quantity) -> frozenset[int]:
         """Sentences that state a number."""
         key = (number.dimension, number.value, number.plain)
         found = self._holders.get(key)
         if found is None:
-            places = {
+            places = [
                 start + i
                 for start, context in zip(self._starts, self.contexts, strict=True)
-                for i in holders(number, context.numbers)
-            }
+                for i in context.numbers.holders(number)
+            ]
             found = self._holders[key] = frozenset(places)
         return found
 

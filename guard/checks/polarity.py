@@ -14,6 +14,13 @@ _NEGATION_EN = re.compile(
     r"|\bun(used|paid|taken|authori[sz]ed|available|limited|necessary|approved|known|registered|"
     r"supported|encrypted|changed)\b"
 )
+_NEGATORS_TEXT = """
+not no never none nobody nothing neither nor cannot without unable hardly unused unpaid untaken unauthorised unauthorized
+unavailable unlimited unnecessary unapproved unknown unregistered unsupported unencrypted unchanged
+"""
+_NEGATORS = frozenset(_NEGATORS_TEXT.split())
+"""A match of the pattern above holds one of these words, or "n't"."""
+
 _CONDITION = re.compile(r"\b(?:if|when|whenever|unless|until|whether|once|who|which|that|because|case|where)\b[^,.;]*$")
 _AFTER = re.compile(r"[^.,;:!?()]{0,48}")
 _NEGATION_FREE_EN = re.compile(
@@ -55,7 +62,11 @@ _PERIOD_ZH_NAME |= {folded(name): period for name, period in _PERIOD_ZH_NAME.ite
 _PERIOD_ZH = re.compile(folded("每(?:一)?(日|天|晚|週|周|星期|個月|月|季|年|小時)"))
 
 
-@lru_cache(maxsize=1024)
+REMEMBERED_COUNT = 8192
+"""Sentences of contexts come back; each entry is about a kilobyte."""
+
+
+@lru_cache(maxsize=REMEMBERED_COUNT)
 def negated(lower: str) -> tuple[frozenset[str], frozenset[str]]:
     """Terms that are denied: the first behind each negator, and all near it; stems, or bigrams in Chinese.
 
@@ -66,7 +77,7 @@ def negated(lower: str) -> tuple[frozenset[str], frozenset[str]]:
     """
     first: set[str] = set()
     near: set[str] = set()
-    if "n" in lower:
+    if "n't" in lower or not _NEGATORS.isdisjoint(_LETTERS.findall(lower)):
         text = _NEGATION_FREE_EN.sub(" ", lower) if "no" in lower else lower
         for match in _NEGATION_EN.finditer(text):
             if match[1]:
@@ -84,7 +95,7 @@ def negated(lower: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(first), frozenset(first | near)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=REMEMBERED_COUNT)
 def sides_of(lower: str) -> int:
     """Which sides of the known opposites the text takes: bit 2i for the first of pair i, bit 2i + 1 for the second."""
     mask = 0

@@ -88,8 +88,10 @@ def assess(claim: Statement, passages: Passages, question: Statement | None = No
         if credit == 0.0:
             missing_weight += says
             run += says
-            longest_run = max(longest_run, run)
-            only_question += says if term in asked else 0.0
+            if run > longest_run:
+                longest_run = run
+            if term in asked:
+                only_question += says
         else:
             run = 0.0
     total = sum(weights.values()) or 1.0
@@ -125,7 +127,7 @@ def assess(claim: Statement, passages: Passages, question: Statement | None = No
         min(missing_weight, 12.0) / 12,
         only_question / total,
         float(bool(found)),
-        float(any(w.strip(",.!") in _FIRST_PERSON for w in claim.lower.split(maxsplit=6)[:6])),
+        float(not _FIRST_PERSON.isdisjoint([w.strip(",.!") for w in claim.lower.split(maxsplit=6)[:6]])),
         float(not weights),
         *novelty.novelty(passages, weights, credits, question),
     )
