@@ -29,7 +29,8 @@ _IDENTIFIER = (
     r"|\d+(?:\.\d+){2,8}|\d+(?:[.-]\d+){0,4}-?[a-z]{1,3}\d[a-z0-9]*)(?![\w])"
 )
 _EXACT = re.compile(f"(?P<url>{_URL})|(?P<email>{_EMAIL})|(?P<host>{_HOST})|(?P<path>{_PATH})|(?P<id>{_IDENTIFIER})")
-_DOTTED_OR_DIGIT = re.compile(r"[a-z]\.[a-z]|[0-9]")
+_DOTTED_OR_DIGIT = re.compile(r"[0-9/@_\\]|[a-z]\.[a-z]")
+_EXACT_MARK = re.compile(r"[\d/@_\\]|\.[a-z]")
 _NOT_AN_IDENTIFIER = re.compile(
     r"\d+(?:st|nd|rd|th|s|k|m|g|kg|mg|cm|mm|km|ml|l|h|hr|hrs|min|mins|am|pm|kb|mb|gb|tb|mbps|gbps|"
     r"kbps|bn|mn|x|ms|sec|ft|lb|lbs|oz|kw|in)"
@@ -74,13 +75,11 @@ def _read(text: str) -> Statement:
     clean = normalise(text)
     if "[" in clean or _MAY_CITE.search(clean):
         clean = _CITATION.sub(" ", clean)
-    if not clean[:1].isalpha():
-        clean = _LIST_MARK.sub("", clean, count=1)
+    if not clean[:1].isalpha() and (mark := _LIST_MARK.match(clean)):
+        clean = clean[mark.end() :]
     lower = clean.lower()
     exact: list[str] = []
-    masked = lower
-    if "/" in lower or "@" in lower or "_" in lower or "\\" in lower or _DOTTED_OR_DIGIT.search(lower):
-        masked = _EXACT.sub(lambda m: _take_exact(m, exact), lower)
+    masked = _without_exact(lower, exact) if _DOTTED_OR_DIGIT.search(lower) else lower
     numbers, rest = quantities(masked)
     names = [] if clean == lower else _names(clean)
     found = tuple(terms(words(rest)))
@@ -99,6 +98,22 @@ def _read(text: str) -> Statement:
 CACHED_CHARS = 400
 _read_cached = lru_cache(maxsize=4096)(_read)
 """At most about 12 MB."""
+
+
+def _without_exact(lower: str, found: list[str]) -> str:
+    """The text with URLs, paths and identifiers blanked out; they are added to `found`.
+
+    None of them holds a space, so only the stretches between spaces that have a mark of one are looked at.
+    """
+    parts: list[str] = []
+    at = 0
+    while mark := _EXACT_MARK.search(lower, at):
+        begin = lower.rfind(" ", at, mark.start()) + 1 or at
+        end = lower.find(" ", mark.end())
+        end = len(lower) if end < 0 else end
+        parts += (lower[at:begin], _EXACT.sub(lambda m: _take_exact(m, found), lower[begin:end]))
+        at = end
+    return "".join(parts) + lower[at:]
 
 
 def _take_exact(match: re.Match[str], found: list[str]) -> str:

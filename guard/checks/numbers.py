@@ -94,15 +94,21 @@ _CLOCK_ZH = re.compile(
     )
 )
 _RANGE_ZH = re.compile(r"\s*(?:[到至~\uff5e-]|为止)\s*")
-_ARABIC = re.compile(
+_CURRENCY = folded(
+    r"(?:(?P<cur>us\$|nt\$|\$|€|£|¥|\b(?:usd|twd|ntd|eur|rmb|cny|gbp|jpy)\b|新台幣|台幣|人民幣|美元|歐元)\s*)?"
+)
+# The first digit stands before what is asked of the character in front of it: patterns that begin with a set of
+# characters are searched for much faster.
+_ARABIC_PLAIN = re.compile(
     folded(
-        r"(?:(?P<cur>us\$|nt\$|\$|€|£|¥|\b(?:usd|twd|ntd|eur|rmb|cny|gbp|jpy)\b|新台幣|台幣|人民幣|美元|歐元)\s*)?"
-        r"(?<![a-z0-9_.])(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?:(?:st|nd|rd|th)\b)?"
+        r"(?P<value>\d(?<![a-z0-9_.]\d)(?:\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d*(?:\.\d+)?))(?:(?:st|nd|rd|th)\b)?"
         rf"(?:\s*(?P<scale>[百千]?[{BIG}]|[百千](?![克分公])|-?(?:k|thousand|hundred|million|billion|trillion|dozen|mn|bn)\b))?"
         r"(?:[\s-]*(?P<work>business|working)(?=[\s-]+days?\b)|[\s-]+(?:calendar|consecutive|paid|full)(?=[\s-]+\w))?"
         rf"(?:\s*(?P<unit>%(?!\s*points?\b)|°[cf]?|€|{_UNIT_ZH})|[\s-]{{0,2}}(?P<unit_en>{_UNIT_EN})\b)?"
     )
 )
+_ARABIC = re.compile(_CURRENCY + _ARABIC_PLAIN.pattern)
+_CURRENCIES = frozenset(["usd", "twd", "ntd", "eur", "rmb", "cny", "gbp", "jpy"])
 _ZH_NUMBER = re.compile(
     folded(
         rf"(?P<pct>百分之)?(?P<value>[{ZH}][{ZH}{BIG}]*(?:點[{ZH}]+)?|半(?=年|天|小時|個小時|日))"
@@ -131,6 +137,28 @@ _CLOCK_HINT = re.compile(r"[0-9](?::[0-9]|\s*[ap]\.?m)")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _LETTERS = re.compile("[a-z]+")
 _MAYBE_WORDS = NUMBER_WORDS | {"half", "twice", "thrice"}
+_MONTH_WORDS = frozenset(
+    [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ]
+)
+_WEEKDAY_WORDS = frozenset(
+    f"{day}day{s}"
+    for day in ["mon", "tue", "tues", "wed", "wednes", "thu", "thur", "thus", "thurs", "fri", "sat", "satur", "sun"]
+    for s in ("", "s")
+)  # fmt: skip
+_MONTHS = frozenset(MONTHS)
 _PM = frozenset(("p", "下午", "晚上", folded("夜間"), "夜晚"))
 
 
@@ -161,32 +189,38 @@ def quantities(text: str) -> tuple[list[Quantity], str]:
         return " " * (match.end() - match.start())
 
     has_digit = _DIGIT.search(text) is not None
+    letters = set(_LETTERS.findall(text))  # nearly every quick test is one on these
     ascii_only = text.isascii() or _HAN.search(text) is None
     if not ascii_only:
         text = folded(text)
     if has_digit:
-        if any(month in text for month in MONTHS) or _YEAR_FIRST.search(text):
+        if any([word[:3] in _MONTHS for word in letters]) or _YEAR_FIRST.search(text):  # noqa: C419 - quicker
             text = _LATIN_DATE.sub(lambda m: blank(m, *_latin_date(m)), text)
         if _CLOCK_HINT.search(text):
             text = _CLOCK.sub(lambda m: blank(m, *_clock(m)), text)
-    if _MONTH_ALONE.search(text):
+    if not letters.isdisjoint(_MONTH_WORDS):
         text = _MONTH_ALONE.sub(lambda m: blank(m, *_month_alone(m)), text)
     if not ascii_only:
-        text = _ZH_DATE.sub(lambda m: blank(m, *items) if (items := _zh_date(m)) else m[0], text)
-        text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
+        if "月" in text or "年" in text:
+            text = _ZH_DATE.sub(lambda m: blank(m, *items) if (items := _zh_date(m)) else m[0], text)
+        if "周" in text or "星期" in text or "礼拜" in text or "day" in text:
+            text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
         if "点" in text:
             text = _clocks_zh(text, found)
         if "分之" in text:
             text = _FRACTION_ZH.sub(lambda m: blank(m, *items) if (items := _fraction_zh(m)) else m[0], text)
         if "折" in text:
             text = _OFF_ZH.sub(lambda m: blank(m, *items) if (items := _off_zh(m)) else m[0], text)
-    elif "day" in text:
+    elif not letters.isdisjoint(_WEEKDAY_WORDS):
         text = _WEEKDAY.sub(lambda m: blank(m, _weekday(m)), text)
     if has_digit:
-        text = _ARABIC.sub(lambda m: blank(m, _arabic(m)), text)
+        if text.isascii() and "$" not in text and letters.isdisjoint(_CURRENCIES):
+            text = _ARABIC_PLAIN.sub(lambda m: blank(m, _arabic(m, "")), text)
+        else:
+            text = _ARABIC.sub(lambda m: blank(m, _arabic(m, m["cur"] or "")), text)
     if not ascii_only:
         text = _ZH_NUMBER.sub(lambda m: blank(m, *items) if (items := _zh_number(m)) else m[0], text)
-    if not _MAYBE_WORDS.isdisjoint(_LETTERS.findall(text)):
+    if not _MAYBE_WORDS.isdisjoint(letters) and not _MAYBE_WORDS.isdisjoint(_LETTERS.findall(text)):
         text = _FRACTION_EN.sub(lambda m: blank(m, _fraction(_WORD_VALUE[m[1]], _PARTS[m[2]], m.start())), text)
         text = _EN_WORDS.sub(lambda m: blank(m, *items) if (items := _en_words(m)) else m[0], text)
     return found, text
@@ -335,12 +369,12 @@ def _weekday(m: re.Match[str]) -> Quantity:
     return Quantity("weekday", day, day, m.start())
 
 
-def _arabic(m: re.Match[str]) -> Quantity:
+def _arabic(m: re.Match[str], currency: str) -> Quantity:
     value = float(m["value"].replace(",", ""))
     if scale := m["scale"]:
         value *= math.prod(_SCALES[c] for c in scale) if scale[-1] in _SCALES_ZH else _SCALES[scale.lstrip("-")]
     unit = "workday" if m["work"] else m["unit"] or m["unit_en"] or ""
-    return _quantity(value, unit or (m["cur"] or ""), m.start())
+    return _quantity(value, unit or currency, m.start())
 
 
 def _zh_number(m: re.Match[str]) -> list[Quantity]:

@@ -15,8 +15,8 @@ _NEGATION_EN = re.compile(
     r"supported|encrypted|changed)\b"
 )
 _NEGATORS_TEXT = """
-not no never none nobody nothing neither nor cannot without unable hardly unused unpaid untaken unauthorised unauthorized
-unavailable unlimited unnecessary unapproved unknown unregistered unsupported unencrypted unchanged
+not no never none nobody nothing neither nor cannot without unable hardly unused unpaid untaken unauthorised
+unauthorized unavailable unlimited unnecessary unapproved unknown unregistered unsupported unencrypted unchanged
 """
 _NEGATORS = frozenset(_NEGATORS_TEXT.split())
 """A match of the pattern above holds one of these words, or "n't"."""
