@@ -20,6 +20,7 @@ COMPARED_NUMBER = {Compared.PASS: 0.0, Compared.FAIL: 1.0, Compared.INCONCLUSIVE
 """Values of the gauge `sft_release_comparison_state`."""
 
 SEES_ALL: Mapping[str, str] = MappingProxyType({})
+SEES_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class TrialSource(Protocol):
@@ -28,8 +29,15 @@ class TrialSource(Protocol):
     def spans(self, slo: Slo) -> tuple[Span, ...]: ...
 
 
-def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None], now_s: float) -> TrialSetup | None:
+def trial_setup(
+    state: ReleaseState,
+    versions: Callable[[str], Version | None],
+    now_s: float,
+    expected: Callable[[str], Mapping[str, float]] = lambda name: SEES_NOTHING,
+) -> TrialSetup | None:
     """Return whom to count beside whom now, None when nothing is being tried.
+
+    expected: name of a version -> indicator -> score that an evaluation found for it beforehand.
 
     A paused canary keeps what was counted, also at weight 0. For a day after a promotion stable is watched alone.
     """
@@ -40,7 +48,8 @@ def trial_setup(state: ReleaseState, versions: Callable[[str], Version | None], 
         canary = versions(state.canary)
         if canary is None or canary.release_id == stable.release_id:
             return None
-        return TrialSetup("rollout", canary.release_id, stable.release_id, state.canary_ratio)
+        return TrialSetup("rollout", canary.release_id, stable.release_id, state.canary_ratio,
+                          tuple(sorted(expected(state.canary).items())))  # fmt: skip
     if state.phase is Phase.PROMOTED and now_s - state.stage_started_s <= DAY_S:
         return TrialSetup("promoted", "", stable.release_id, 0.0)
     return None

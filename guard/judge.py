@@ -91,6 +91,7 @@ class SloJudge:
 
     blind: indicator -> why no rule on it may act now.
     versions: name of a version -> Version. known: what limits may be taken from, now.
+    expected: name of a version -> indicator -> score that an evaluation found for it before it had traffic.
     """
 
     def __init__(
@@ -105,9 +106,11 @@ class SloJudge:
         offload: Offload = in_thread,
         outside: OutsideVerdicts = no_outside,
         blind: Callable[[], Mapping[str, str]] = dict,
+        expected: Callable[[str], Mapping[str, float]] = lambda name: {},
     ) -> None:
         self._offload, self._outside, self._blind = offload, outside, blind
         self._blind_now: Mapping[str, str] = {}
+        self._expected = expected
         self._slos, self._source, self._known, self._versions = slos, source, known, versions
         self._vitals, self._clock = vitals, clock
         self._held: dict[tuple[str, str, str], Held] = {}
@@ -134,7 +137,7 @@ class SloJudge:
         self._blind_now = self._blind()
         known = self._known()
         self._source.set_limits({s.name: limit_for(s, known).value for s in self._slos if _is_latency(s)})
-        self._source.compare(trial_setup(state, self._versions, self._clock.now_s()))
+        self._source.compare(trial_setup(state, self._versions, self._clock.now_s(), self._expected))
         self.last = await self._offload(lambda: self._evaluate(state, known, sick))
         self.last_s = self._clock.now_s()
         return self.last.action, _verdicts(self.last.judged)

@@ -40,6 +40,7 @@ from guard.probing.build import probe_runner
 from guard.proxy import DataPath
 from guard.quality import QualityRecorder
 from guard.recent import RecentExchanges
+from guard.release.adapter_facts import AdapterFacts
 from guard.release.alertmanager import AlertmanagerPoster
 from guard.release.chat import ChatSender
 from guard.release.controller import Controller
@@ -179,6 +180,7 @@ class Guard:
             self.clock,
             outside=self.outside.verdicts,
             blind=lambda: blind_indicators(self.pipeline.stats().blind) if self.pipeline is not None else {},
+            expected=self._expected,
         )
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self.exporter.gauge_source(self.labels.gauges)
@@ -233,6 +235,7 @@ class Guard:
             self._background("probes", self.probes.run())
         self._background("outbox", self.outbox.run())
         self._background("kb_facts", self.kb_facts.run())
+        self._background("adapter_facts", self.adapter_facts.run())
         self._background("windows", self._save_windows())
         self._background("lag", self._watch_lag())
         if file.alertmanager is not None and self._session is not None:
@@ -425,6 +428,7 @@ class Guard:
         port = self._registry_port()
         self._registry = ReleaseRegistry(port, file.service, model=file.registry.model)
         self.kb_facts = KbFacts(port, lambda: [version.kb for version in self.settings.file.versions.values()])
+        self.adapter_facts = AdapterFacts(port, lambda: [v.adapter for v in self.settings.file.versions.values()])
         hooks = Hooks(
             on_rollback=self._rolled_back,
             on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
@@ -480,7 +484,14 @@ class Guard:
 
     def _details(self, name: str) -> Mapping[str, str]:
         version = self.settings.file.versions.get(name)
-        return {**self.kb_facts.details(version.kb), **version.details} if version else {}
+        if version is None:
+            return {}
+        return {**self.kb_facts.details(version.kb), **self.adapter_facts.details(version.adapter), **version.details}
+
+    def _expected(self, name: str) -> Mapping[str, float]:
+        """What an evaluation found for a version before it had traffic."""
+        version = self.settings.file.versions.get(name)
+        return self.adapter_facts.expected(version.adapter) if version else {}
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ Tell = Callable[[int], None]
 
 AT_ONCE = 8
 TRIES = 3
+WAIT_S = 1.0
 
 
 class LocalModel:
@@ -173,7 +174,7 @@ async def _patiently(model: AnswerModel, messages: Sequence[Mapping[str, str]], 
         except ModelError as error:
             if error.kind not in ("throttled", "timeout", "connect_timeout", "upstream_cut"):
                 raise
-            await asyncio.sleep(again)
+            await asyncio.sleep(again * WAIT_S)
     return (await model.complete(messages, options)).text.strip()
 
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lora.artifact import WEIGHTS
 from lora.evaluation import content_sha256
 from lora.runlog import CARD, EVALUATION, read_object
 from lora.vault import adapter_hash, read_directory
@@ -102,13 +103,15 @@ def prepare(
         assert adapter is not None
         files = read_directory(adapter)
     own = adapter_hash(files)
-    model = found.get("model")
-    judged = model.get("adapter_sha256") if isinstance(model, dict) else None
+    judged = _object(found, "model").get("adapter_sha256")
     if judged and judged != own:
         raise RefusedError(
             "other_adapter",
             f"{place}: is of adapter {str(judged)[:12]}..., this one is {own[:12]}...; evaluate this one",
         )
+    trained = _object(card, "adapter").get(WEIGHTS)
+    if trained and trained != sha256(files.get(WEIGHTS, b"")).hexdigest():
+        raise RefusedError("other_adapter", f"{run / CARD}: is of other weights than this adapter; name its own run")
     if sealed is not None:
         url = f"vault://{sealed.name}@{sealed.version}"
     else:
@@ -119,29 +122,25 @@ def prepare(
 
 
 def _lineage(card: Mapping[str, Any], evaluation: Mapping[str, Any], commit: str) -> Lineage:
-    asked = evaluation.get("set")
-    data = _first(card, "data_sha256", "data_hash") or (asked.get("data_sha256", "") if isinstance(asked, dict) else "")
-    parameters = card.get("settings")
+    """From the run card of `lora train`; of another trainer's run the evaluation at least knows the data."""
+    data = _object(card, "data")
+    hashes = (_object(data, "card").get("data_sha256"), data.get("sha256"), card.get("data_sha256"),
+              _object(evaluation, "set").get("data_sha256"))  # fmt: skip
     return Lineage(
-        created_by=str(_first(card, "made_by", "who", "by") or ""),
-        data_hash=str(data or ""),
+        created_by=str(card.get("trained_by") or ""),
+        data_hash=str(next(filter(None, hashes), "")),
         git_commit=commit,
-        parameters=dict(parameters) if isinstance(parameters, dict) else {},
+        parameters=_object(card, "settings"),
     )
 
 
-def _first(card: Mapping[str, Any], *names: str) -> object:
-    """The first of these fields, at the top of a card or in its `data`."""
-    inner = card.get("data")
-    for place in (card, inner if isinstance(inner, dict) else {}):
-        for name in names:
-            if place.get(name):
-                return place[name]
-    return None
+def _object(place: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = place.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _trained(card: Mapping[str, Any]) -> float:
-    said = _first(card, "finished_wall_s", "ended_wall_s", "made_wall_s", "started_wall_s")
+    said = card.get("ended_wall_s") or card.get("began_wall_s")
     return float(said) if isinstance(said, int | float) else 0.0
 
 
@@ -149,10 +148,8 @@ def result_of(ready: Ready) -> dict[str, object]:
     """What the registry keeps of the evaluation: figures, hash, and the stages that stay closed with the reasons."""
     if not ready.evaluation:
         return {"passed": False, BLOCKS: list(CLOSED), EVIDENCE: ["it was not evaluated; run sft-guard lora eval"]}
-    decision = ready.evaluation.get("decision")
-    decision = decision if isinstance(decision, dict) else {}
-    side = ready.evaluation.get("sides", {}).get(decision.get("decided_on"), ready.evaluation["summary"])
-    asked, rules = ready.evaluation.get("set"), ready.evaluation.get("rules")
+    decision = _object(ready.evaluation, "decision")
+    side = _object(ready.evaluation, "sides").get(str(decision.get("decided_on")), ready.evaluation["summary"])
     return {
         "passed": ready.passed,
         "scenario": decision.get("scenario", ""),
@@ -160,8 +157,8 @@ def result_of(ready: Ready) -> dict[str, object]:
         "decided_on": decision.get("decided_on", ""),
         **{name: side.get(name) for name in _SUMMARY},
         "evaluation_sha256": ready.evaluation.get("sha256", ""),
-        "set_sha256": asked.get("sha256", "") if isinstance(asked, dict) else "",
-        "rules_sha256": rules.get("sha256", "") if isinstance(rules, dict) else "",
+        "set_sha256": _object(ready.evaluation, "set").get("sha256", ""),
+        "rules_sha256": _object(ready.evaluation, "rules").get("sha256", ""),
         "embedder": ready.evaluation.get("embedder", ""),
         "made_wall_s": ready.evaluation.get("made_wall_s"),
         **({} if ready.passed else {BLOCKS: list(CLOSED), EVIDENCE: [str(r) for r in decision.get("reasons", [])]}),
@@ -176,7 +173,7 @@ async def register(
     Raises:
         RegistryRefused, RegistryUnreachable: safe to repeat.
     """
-    base = str(_base_of(ready))
+    base = _base_of(ready)
     await ensure_model(port, model, owner or actor, f"adapters of {base}" if base else "adapters")
     there = await port.versions(model)
     known = next((v for v in reversed(there) if v.meta.get("adapter_sha256") == ready.adapter_sha256
@@ -202,10 +199,9 @@ async def register(
     return known
 
 
-def _base_of(ready: Ready) -> object:
-    model = ready.evaluation.get("model")
-    from_evaluation = model.get("base", "") if isinstance(model, dict) else ""
-    return _first(ready.card, "base", "base_model", "model") or from_evaluation
+def _base_of(ready: Ready) -> str:
+    base = _object(ready.card, "base")
+    return str(base.get("name") or base.get("path") or _object(ready.evaluation, "model").get("base") or "")
 
 
 def with_current(baseline: Baseline | None, ready: Ready, now_wall_s: float) -> Baseline:

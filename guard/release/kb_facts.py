@@ -53,9 +53,9 @@ def kb_words(version: ModelVersion, evaluations: Sequence[Evaluation] = ()) -> d
     found = _profile_words(profile) if isinstance(profile, Mapping) else {}
     for name, value in parameters.items():
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            found[f"KB {name}".replace("_", " ")[:40]] = _short(value)
+            found[f"KB {name}".replace("_", " ")[:40]] = short(value)
     if embedder := version.meta.get("embedding_model"):
-        found["KB embedder"] = _short(embedder)
+        found["KB embedder"] = short(embedder)
     gates = [e for e in evaluations if e.name == GATE]
     if gates:
         found["KB gate"] = _gate_words(gates[-1].result)
@@ -76,7 +76,7 @@ def _profile_words(profile: Mapping[str, object]) -> dict[str, str]:
     languages = profile.get("languages")
     if isinstance(languages, Mapping):
         parts = (f"{name} {ratio:.0%}" for name, ratio in sorted(languages.items()) if isinstance(ratio, int | float))
-        found["KB languages"] = _short(", ".join(parts))
+        found["KB languages"] = short(", ".join(parts))
     return found
 
 
@@ -85,16 +85,19 @@ def _gate_words(result: Mapping[str, object]) -> str:
         return "accepted"
     reasons = result.get("refused")
     why = [str(reason) for reason in reasons] if isinstance(reasons, list | tuple) else []
-    return _short("; ".join(["refused", *why]))
+    return short("; ".join(["refused", *why]))
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """One line of at most `TEXT_CHARS`."""
     text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 3] + "..."
 
 
 class KbFacts:
     """Keeps the words of every configured knowledge base. kbs: the `kb` of each version, asked at every round."""
+
+    what = "knowledge base"
 
     def __init__(self, port: RegistryPort, kbs: Callable[[], Iterable[str]], *, every_s: float = EVERY_S) -> None:
         self._port, self._kbs, self._every_s = port, kbs, every_s
@@ -112,12 +115,15 @@ class KbFacts:
                 continue
             try:
                 version = await self._port.version(*reference)
-                self._known[kb] = kb_words(version, await self._port.evaluations(*reference))
+                self._known[kb] = self._words(kb, version, await self._port.evaluations(*reference))
             except RegistryRefused as error:
-                log.warning("knowledge base %s: %s; incidents will not say what it is made of", kb, error)
+                log.warning("%s %s: %s; incidents will not say what it is made of", self.what, kb, error)
                 self._known.pop(kb, None)
             except RegistryError as error:
-                log.info("knowledge base %s: %s", kb, error)
+                log.info("%s %s: %s", self.what, kb, error)
+
+    def _words(self, kb: str, version: ModelVersion, evaluations: Sequence[Evaluation]) -> dict[str, str]:
+        return kb_words(version, evaluations)
 
     async def run(self) -> None:
         """Ask now and then, for ever."""

@@ -23,7 +23,7 @@ from tests.lora_kit import WALL_S, adapter_directory, adapter_files
 
 FIGURES = {"count": 120, "similarity": 0.91, "accuracy": 0.8, "high_quality": 0.85, "poor": 0.02, "hallucinated": 0.01}
 CARD = {
-    "made_by": "ann", "base": "tiny", "finished_wall_s": WALL_S, "data_sha256": "ab12",
+    "trained_by": "ann", "base": {"name": "tiny"}, "ended_wall_s": WALL_S, "data": {"card": {"data_sha256": "ab12"}},
     "settings": {"learning_rate": 2e-4, "epochs": 4, "row_count": 393},
 }  # fmt: skip
 
@@ -114,6 +114,10 @@ def test_an_evaluation_of_another_adapter_or_a_changed_one_is_refused(run: Path)
     with pytest.raises(RefusedError) as caught:
         prepare(run, None, adapter=run / "adapter")
     assert caught.value.reason == "other_adapter"
+    (run / "run_card.json").write_text(json.dumps({**CARD, "adapter": {"adapter_model.safetensors": "0" * 64}}))
+    written(run, evaluation())
+    with pytest.raises(RefusedError, match="is of other weights"):
+        prepare(run, None, adapter=run / "adapter")
     written(run, {**evaluation(passed=False), "passed": True})
     with pytest.raises(DataError, match="not what its hash says"):
         read_evaluation(run / "evaluation.json")
