@@ -14,13 +14,15 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from guard.ports import Limits, Reason, Timeouts
+from guard.wire.again import RequestMemory
 from guard.wire.chunked import BadChunk, ChunkReader
-from guard.wire.http1 import BARE_LF, BadRequest, RequestHead, read_request_head
+from guard.wire.http1 import BARE_LF, BadRequest, RequestHead
 from guard.wire.replies import CONTINUE, error_body, reply
 
 HEAD, BODY, BUSY, LINGER, CLOSED = range(5)
 
 _LINGER_S = 2.0
+_FORGET_HEAD_S = 5.0  # an idle connection holds no head, and with it no key
 _LINGER_BYTES = 1024 * 1024
 # A chunked body may carry this much framing beside its data before it is refused: chunks of one byte have six.
 _FRAMING_FACTOR = 8
@@ -64,9 +66,9 @@ class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_chunks", "_destination", "_front", "_head", "_left", "_pending", "_raw_bytes", "_reading_paused",
-        "_stalled_bytes", "_stalled_since_s", "bytes_in", "bytes_out", "occupant", "started_s", "state", "transport",
-        "write_paused",
+        "_body", "_chunks", "_destination", "_front", "_head", "_heads", "_left", "_pending", "_raw_bytes",
+        "_reading_paused", "_stalled_bytes", "_stalled_since_s", "bytes_in", "bytes_out", "occupant", "started_s",
+        "state", "transport", "write_paused",
     )  # fmt: skip
 
     def __init__(self, front: Front) -> None:
@@ -75,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self.occupant: Occupant | None = None
         self._pending = b""
         self._head: RequestHead | None = None
+        self._heads = RequestMemory()
         self._destination: Any = None
         self._body: list[bytes] = []
         self._chunks: ChunkReader | None = None
@@ -136,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_size(data)
             return
         try:
-            head = read_request_head(data[:end])
+            head = self._heads.read(data[:end])
             if len(head.target) > limits.request_url_bytes:
                 raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "URL too long", Reason.TOO_LARGE)
             self._head = head
@@ -318,6 +321,8 @@ class ClientConnection(asyncio.Protocol):
                     self._refuse_slow()
             elif spent_s > timeouts.keep_alive_s or self._front.draining:
                 self.cut(hard=False)
+            elif spent_s > _FORGET_HEAD_S:
+                self._heads.forget()
         elif self.state == BODY:
             floor = timeouts.request_body_min_bytes_per_s
             if spent_s > timeouts.request_body_grace_s and self._raw_bytes < floor * spent_s:

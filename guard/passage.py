@@ -214,8 +214,7 @@ class Passage:
             lines += b"traceparent: %s\r\n" % trace(self.exchange_id, head.notes.get(b"traceparent", b"")[:100])
         length = b"content-length: %d\r\n" % len(body) if body or head.method in _BODY_METHODS else b""
         return b"%s %s%s HTTP/1.1\r\nhost: %s\r\n%s%s%s\r\n%s" % (
-            head.method, pool.base_path, head.target, pool.host_header, forwarded(head.fields, dropped), lines, length,
-            body,
+            head.method, pool.base_path, head.target, pool.host_header, head.lines(dropped), lines, length, body,
         )  # fmt: skip
 
     # Answering -------------------------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ class Passage:
         elif request.minor == 0:
             framing += b"connection: keep-alive\r\n"
         return b"HTTP/1.1 %d %s\r\n%sx-guard-exchange-id: %s\r\n%s%s\r\n" % (
-            head.status, head.reason_phrase, forwarded(head.fields, _NOTHING), self.exchange_id,
+            head.status, head.reason_phrase, head.lines(), self.exchange_id,
             self._plan.answer_lines[self._cache], framing,
         )  # fmt: skip
 
@@ -498,9 +497,10 @@ class Passage:
         capture, head = self._capture, self._head
         if capture is None or head is None:
             return None
-        headers = tuple([field[3] for field in head.fields])
         roles = self._method.notes.get(b"x-guard-roles", b"")[:_ROLES_BYTES].decode("latin-1")
-        return _capture_of(self._route, self._request, capture.body(), headers, self._stream, capture.truncated, roles)
+        return _capture_of(
+            self._route, self._request, capture.body(), head.pairs(), self._stream, capture.truncated, roles
+        )
 
 
 _BYTE_RELAY = ByteRelay()
@@ -509,15 +509,8 @@ _BYPASS, _MISS, _HIT = CacheStatus.BYPASS, CacheStatus.MISS, CacheStatus.HIT
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
 _ROLES_BYTES = 1024
 _TRACEPARENT = frozenset({b"traceparent"})
-_NOTHING: frozenset[bytes] = frozenset()
 
 
 def retry_after_s() -> int:
     """Seconds a refused client should wait; spread, so that they do not all come back at once."""
     return 1 + int(random() * 4)
-
-
-def forwarded(fields: list[http1.Field], dropped: frozenset[bytes]) -> bytes:
-    """Header lines that go on, as sent, without those whose name is dropped."""
-    lines = [field[2] for field in fields if field[1] not in dropped] if dropped else [field[2] for field in fields]
-    return b"\r\n".join(lines) + b"\r\n" if lines else b""

@@ -15,8 +15,9 @@ from typing import Protocol, cast
 
 from guard.limits import Egress, is_address
 from guard.ports import Endpoint, Limits, Reason, Timeouts
+from guard.wire.again import ResponseMemory
 from guard.wire.chunked import BadChunk, ChunkReader
-from guard.wire.http1 import BARE_LF, BadFraming, ResponseHead, read_response_head
+from guard.wire.http1 import BARE_LF, BadFraming, ResponseHead
 
 IDLE, WAITING, HEAD, BODY = range(4)
 """Phases of a connection: nothing asked, asked and unanswered, inside the response head, inside the body."""
@@ -51,8 +52,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `since_s` is when the phase began, in the body: when its last byte came."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_dial", "_left", "_paused", "_pool", "alive", "caller", "head", "phase", "reused",
-        "sent_s", "since_s", "started_body", "to_head", "transport",
+        "_buffer", "_chunks", "_dial", "_heads", "_left", "_paused", "_pool", "alive", "caller", "head", "phase",
+        "reused", "sent_s", "since_s", "started_body", "to_head", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: EndpointPool, dial: Dial) -> None:
@@ -62,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.phase = IDLE
         self.since_s = self.sent_s = 0.0
         self.head: ResponseHead | None = None
+        self._heads = ResponseMemory()
         self._buffer = b""
         self._chunks: ChunkReader | None = None
         self._left: int | None = None
@@ -112,7 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._buffer = data
                 return
             try:
-                head = read_response_head(data[:end], to_head=self.to_head)
+                head = self._heads.read(data[:end], to_head=self.to_head)
             except BadFraming:
                 self.fail(Reason.BAD_FRAMING)
                 return

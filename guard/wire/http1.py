@@ -49,6 +49,7 @@ _MEMO_LIMIT = 1024
 Field = tuple[int, bytes, bytes, tuple[bytes, bytes]]
 """One field: what it means to us, its lower-case name, its line as sent, and (name, value)."""
 
+_new = object.__new__
 _memo: dict[bytes, Field] = {}
 _request_lines: dict[bytes, tuple[bytes, bytes, bytes, int]] = {}
 _status_lines: dict[bytes, tuple[int, bytes, int]] = {}
@@ -74,8 +75,8 @@ class RequestHead:
     """
 
     __slots__ = (
-        "chunked", "content_length", "expect_continue", "fields", "keep_alive", "method", "minor", "notes", "path",
-        "target",
+        "_joined", "chunked", "content_length", "expect_continue", "fields", "keep_alive", "method", "minor", "notes",
+        "path", "target",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, path: bytes, minor: int) -> None:
@@ -85,6 +86,23 @@ class RequestHead:
         self.content_length = 0
         self.chunked = self.expect_continue = False
         self.keep_alive = minor == 1
+        self._joined: dict[frozenset[bytes], bytes] = {}
+
+    def again(self, content_length: int) -> RequestHead:
+        """The same head before a body of another length. Fields and notes are shared: nobody changes them."""
+        head: RequestHead = _new(RequestHead)
+        head.method, head.target, head.path, head.minor = self.method, self.target, self.path, self.minor
+        head.fields, head.notes, head._joined = self.fields, self.notes, self._joined
+        head.content_length = content_length
+        head.chunked, head.expect_continue, head.keep_alive = self.chunked, self.expect_continue, self.keep_alive
+        return head
+
+    def lines(self, dropped: frozenset[bytes]) -> bytes:
+        """Header lines that go on, as sent, without those whose name is dropped."""
+        lines = self._joined.get(dropped)
+        if lines is None:
+            lines = self._joined[dropped] = _joined(self.fields, dropped)
+        return lines
 
 
 class ResponseHead:
@@ -94,7 +112,8 @@ class ResponseHead:
     """
 
     __slots__ = (
-        "bodyless", "chunked", "content_length", "fields", "keep_alive", "notes", "reason_phrase", "status",
+        "_joined", "_pairs", "bodyless", "chunked", "content_length", "fields", "keep_alive", "notes",
+        "reason_phrase", "status",
     )  # fmt: skip
 
     def __init__(self, status: int, reason_phrase: bytes, minor: int) -> None:
@@ -104,6 +123,36 @@ class ResponseHead:
         self.content_length: int | None = None
         self.chunked = self.bodyless = False
         self.keep_alive = minor == 1
+        self._joined: bytes | None = None
+        self._pairs: tuple[tuple[bytes, bytes], ...] | None = None
+
+    def again(self, content_length: int) -> ResponseHead:
+        """The same head before a body of another length. Fields and notes are shared: nobody changes them."""
+        head: ResponseHead = _new(ResponseHead)
+        head.status, head.reason_phrase, head.fields, head.notes = (
+            self.status, self.reason_phrase, self.fields, self.notes,
+        )  # fmt: skip
+        head.content_length = content_length
+        head.chunked, head.bodyless, head.keep_alive = self.chunked, self.bodyless, self.keep_alive
+        head._joined, head._pairs = self.lines(), self.pairs()
+        return head
+
+    def lines(self) -> bytes:
+        """Header lines that go on, as sent."""
+        if self._joined is None:
+            self._joined = _joined(self.fields, frozenset())
+        return self._joined
+
+    def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
+        """(lower-case name, value) of the header lines that go on."""
+        if self._pairs is None:
+            self._pairs = tuple([field[3] for field in self.fields])
+        return self._pairs
+
+
+def _joined(fields: list[Field], dropped: frozenset[bytes]) -> bytes:
+    lines = [field[2] for field in fields if field[1] not in dropped]
+    return b"\r\n".join(lines) + b"\r\n" if lines else b""
 
 
 def _read_field(line: bytes) -> Field:
