@@ -67,8 +67,9 @@ bench-verdicts: setup  ## how right verdicts are and what they cost, by simulati
 bench-checks: setup  ## accuracy of the grounding check into docs/accuracy.md (needs the evaluation sets)
 	$(BIN)/python -m bench.checks --write
 
-bench-proxy: setup  ## added latency, highest rate, CPU and memory of the proxy against direct
-	$(BIN)/python -m bench.proxy
+bench-proxy: setup  ## the guard beside nginx, haproxy, LiteLLM and Portkey on one core; what each layer costs
+	$(BIN)/python -m bench.proxy_peers $(PEERS)
+	$(BIN)/python -m bench.proxy_ladder
 
 SEEDS ?= 20
 scenarios: setup  ## incidents and release conditions with and without the fault, SEEDS histories each

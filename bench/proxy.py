@@ -3,8 +3,9 @@
 Rows: `direct` (the load client asks the fake upstream), `path` (the data path alone, with a sink that counts), `guard`
 (`sft-guard serve` with everything on: split, metrics, exchange log, checks fed) and `watched` (the same, while five
 consoles are open and every panel and the metrics are read each second). Server on one core, load and upstream on
-another. The open-loop figures count from the moment a request was due, so a stall is charged to every
-request it delays. CPU is that of the proxy process alone; its check worker is a process of its own.
+another; other proxies are compared by `bench.proxy_peers`. The open-loop figures count from the moment a request was
+due, so a stall is charged to every request it delays. CPU is that of the proxy process alone; its check worker is a
+process of its own.
 
 Needs the bench kit (`--bench-dir`) and, for its fake upstream, the Debian packages nginx-light and
 libnginx-mod-http-lua; says so and ends with 0 when they are not there.
@@ -25,7 +26,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WARMUP_S = 1.0
+_CLIENT = ("authorization: Bearer sk-bench-0123456789abcdef", "content-type: application/json")
 GUARD_YAML = """service: bench
 listen: {{data: "127.0.0.1:{port}", admin: "127.0.0.1:{admin}"}}
 state_dir: {state}
@@ -40,7 +42,7 @@ slo: slo.yaml
 routes:
   - {{name: chat, path: /v1/chat/completions, adapter: openai-chat}}
 versions:
-  v1: {{upstreams: ["http://127.0.0.1:{upstream}"], model: gpt-4o-mini}}
+  v1: {{upstreams: ["{scheme}://127.0.0.1:{upstream}"], model: gpt-4o-mini}}
 release: {{stable: v1}}
 checks: {{embedder: none}}
 """
@@ -70,7 +72,6 @@ def main() -> int:
         print(f"bench.proxy: SKIPPED, {missing}")
         return 0
     rows = asked.only.split(",")
-    print_peers()
     with tempfile.TemporaryDirectory(prefix="sft-bench-") as scratch, upstream(asked.bench_dir, scratch) as port:
         for number in range(asked.repeats):
             results: dict[tuple[str, str], dict[str, Any]] = {}
@@ -89,12 +90,6 @@ def what_is_missing(bench_dir: Path) -> str:
     if shutil.which("nginx") is None or shutil.which("taskset") is None:
         return "the fake upstream needs the Debian packages nginx-light, libnginx-mod-http-lua and util-linux"
     return ""
-
-
-def print_peers() -> None:
-    """Say which peers could be compared with the kit's own compare.py."""
-    found = [name for name in ("haproxy", "nginx", "envoy", "litellm") if shutil.which(name)]
-    print(f"peers on this machine for compare.py of the kit: {', '.join(found) or 'none'}")
 
 
 def free_port() -> int:
@@ -141,7 +136,9 @@ def upstream(bench_dir: Path, scratch: str) -> Iterator[int]:
 
 
 @contextmanager
-def server(row: str, upstream_port: int, scratch: Path) -> Iterator[tuple[int, int]]:
+def server(
+    row: str, upstream_port: int, scratch: Path, scheme: str = "http", *environment: str
+) -> Iterator[tuple[int, int]]:
     """(port, process id) of what is measured; direct has no process."""
     if row == "direct":
         yield upstream_port, 0
@@ -152,11 +149,12 @@ def server(row: str, upstream_port: int, scratch: Path) -> Iterator[tuple[int, i
         command = [sys.executable, "-m", "bench.proxy", "--serve-path", str(port), str(upstream_port)]
     else:
         config = scratch / "guard.yaml"
-        values = {"port": port, "admin": admin, "state": scratch / "state", "upstream": upstream_port}
+        values = {"port": port, "admin": admin, "state": scratch / "state"}
+        values |= {"upstream": upstream_port, "scheme": scheme}
         config.write_text(GUARD_YAML.format(**values))
         (scratch / "slo.yaml").write_text("service: bench\npreset: support-faq\n")
         command = [str(Path(sys.executable).parent / "sft-guard"), "serve", "--config", str(config)]
-    with process(["taskset", "-c", "0", *command], scratch / "server.log") as child:
+    with process(["taskset", "-c", "0", "env", *environment, *command], scratch / "server.log") as child:
         wait_ready(port, scratch / "server.log")
         for pid in children(child.pid):  # the check worker: not on the core that is measured
             os.sched_setaffinity(pid, {int(load_core())})
@@ -187,10 +185,11 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def wait_ready(port: int, log: Path, within_s: float = 30.0) -> None:
+def wait_ready(port: int, log: Path, within_s: float = 30.0, headers: Sequence[str] = ()) -> None:
     """Ask until an answer comes."""
     body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"ready?"}]}'
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body)
+    given = dict(header.split(": ", 1) for header in (*_CLIENT, *headers))
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body, given)
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
         try:
@@ -220,26 +219,29 @@ def measure(asked: argparse.Namespace, port: int, arguments: list[str], pid: int
     out, _ = child.communicate()
     result: dict[str, Any] = json.loads(out)
     if pid:
-        result["cpu_per_1000_s"] = 1000 * spent / took_s / max(1e-9, result["rps"])
+        if result["rps"]:
+            result["cpu_per_1000_s"] = 1000 * spent / took_s / result["rps"]
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         result["rss"] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     return result
 
 
-def report(results: dict[tuple[str, str], dict[str, Any]], rows: list[str]) -> None:
+def report(results: dict[tuple[str, str], dict[str, Any]], rows: list[str], scenarios: Sequence[str] = ()) -> None:
     """One line per point; latencies of the open-loop points are what is added to `direct`."""
     titles = f"{'p50 ms':>9}{'p95':>8}{'p99':>8}{'CPU s/1000':>12}{'RSS MB':>8}  errors"
-    print(f"\n{'scenario':<18}{'row':<8}{'req/s':>9}{titles}")
-    for name in SCENARIOS:
+    print(f"\n{'scenario':<18}{'row':<11}{'req/s':>9}{titles}")
+    for name in scenarios or SCENARIOS:
         base = results.get(("direct", name))
         for row in rows:
+            if (row, name) not in results:
+                continue
             result = results[row, name]
             key = "ttfb_ms" if result["stream"] else "latency_ms"
             figures = dict(result[key] or {})
             if base and row != "direct" and result["mode"] == "open" and base[key]:
                 figures = {quantile: figures[quantile] - base[key][quantile] for quantile in figures}
             sign = "+" if row != "direct" and result["mode"] == "open" else ""
-            line = f"{name:<18}{row:<8}{result['rps']:>9.0f}"
+            line = f"{name:<18}{row:<11}{result['rps']:>9.0f}"
             for quantile, width in (("p50", 9), ("p95", 8), ("p99", 8)):
                 line += f"{sign + format(figures.get(quantile, float('nan')), '.2f'):>{width}}"
             cpu = f"{result['cpu_per_1000_s']:.3f}" if "cpu_per_1000_s" in result else "-"
