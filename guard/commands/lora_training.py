@@ -96,19 +96,40 @@ def run_train(args: argparse.Namespace) -> int:
     trained, parameters = parameter_counts(model)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
 
+    from lora.training.record import held
+
+    with held(args.out):
+        return _trained(args, plan, encoded, data, notes, base, model, device, pad_id, (trained, parameters))
+
+
+def _trained(
+    args: argparse.Namespace,
+    plan: Any,
+    encoded: dict[str, Any],
+    data: dict[str, Any],
+    notes: list[str],
+    base: Any,
+    model: Any,
+    device: Any,
+    pad_id: int,
+    sizes: tuple[int, int],
+) -> int:
+    """Train, with the card written before and after."""
     from lora.training.loop import Training, best_of
     from lora.training.record import ADAPTER, base_of, environment, hashes, write_card
 
     clock = SystemClock()
     facts: dict[str, Any] = {
         "who": login(), "began_wall_s": clock.wall_s(), "base": base_of(args.base, base), "data": data,
-        "settings": _settings(plan, len(rows["train"])), "environment": environment(device), "notes": notes,
+        "settings": _settings(plan, len(encoded["train"])), "environment": environment(device), "notes": notes,
     }  # fmt: skip
     from guard.commands.lora_training_report import TrainingReport
     from lora.training.card import STOPPED, run_card
 
-    write_card(args.out, run_card(**facts))
-    report = TrainingReport(args, clock, device_name=facts["environment"]["device"])
+    report = TrainingReport(
+        args, clock, device_name=facts["environment"]["device"],
+        on_begin=lambda: write_card(args.out, run_card(**facts)),
+    )  # fmt: skip
     training = Training(
         model, encoded["train"], encoded["validation"], plan, pad_id=pad_id, report=report, out=args.out,
         data_sha256=data["sha256"], compiled=args.compile, now_s=clock.now_s,
@@ -116,9 +137,10 @@ def run_train(args: argparse.Namespace) -> int:
     try:
         result = training.run()
     except KeyboardInterrupt:
-        write_card(args.out, run_card(**facts, status=STOPPED, ended_wall_s=clock.wall_s()))
+        if report.begun:
+            write_card(args.out, run_card(**facts, status=STOPPED, ended_wall_s=clock.wall_s()))
+            progress(f"go on with --resume --out {args.out}")
         report.close()
-        progress(f"stopped; go on with --resume --out {args.out}")
         raise
     except BaseException:
         report.close()
@@ -129,7 +151,7 @@ def run_train(args: argparse.Namespace) -> int:
     if kept is not None and result.ended != "diverged":
         _keep_adapter(kept, args.out / ADAPTER)
         files = hashes(args.out / ADAPTER)
-    found = {**result.as_dict(), "trained_parameters": trained, "parameters": parameters}
+    found = {**result.as_dict(), "trained_parameters": sizes[0], "parameters": sizes[1]}
     made = run_card(**facts, status=result.ended, ended_wall_s=clock.wall_s(), result=found, files=files)
     write_card(args.out, made)
     plots = [] if args.no_plots else _plots(args.out)

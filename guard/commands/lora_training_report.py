@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from guard.commands.common import progress
@@ -23,13 +24,16 @@ NAMES = {
 class TrainingReport:
     """A `Report` of `lora.training.loop`."""
 
-    def __init__(self, args: argparse.Namespace, clock: SystemClock, *, device_name: str) -> None:
-        """Raises ConfigError, DataError: a place to write to is none."""
+    def __init__(
+        self, args: argparse.Namespace, clock: SystemClock, *, device_name: str, on_begin: Callable[[], None]
+    ) -> None:
+        """on_begin: called when nothing is left that could refuse the run. Raises ConfigError."""
         from exporters.training import TrainingOtel, TrainingTextfile
         from lora.training.record import LOG, LogFile
 
         run = args.out.name or "run"
-        self._clock, self._device = clock, device_name
+        self._clock, self._device, self._on_begin = clock, device_name, on_begin
+        self.begun = False
         self._sinks: list[Any] = []
         self._otel: Any = None
         if args.textfile:
@@ -45,6 +49,8 @@ class TrainingReport:
 
     def began(self, first_step: int, total: int, note: str) -> None:
         """Say so; a resumed run from where."""
+        self._on_begin()
+        self.begun = True
         self._first, self._total, self._began_s = first_step, total, self._clock.now_s()
         self._values["sft_train_steps"] = float(total)
         where = f"step {first_step} of {total}" if first_step else f"{total} steps"
@@ -68,7 +74,8 @@ class TrainingReport:
         if self._live:
             progress("")
         self._values["sft_train_running"] = 0.0
-        self._write(force=True)
+        if self.begun:
+            self._write(force=True)
         self._log.close()
         if self._otel is not None:
             self._otel.close()

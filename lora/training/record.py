@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lora.training import card
-from slo.errors import DataError
+from slo.errors import DataError, RefusedError
 
-LOG = "log.jsonl"
+LOG, LOCK = "log.jsonl", ".lock"
 ADAPTER = "adapter"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Keep a directory to one process; the lock goes when the process ends, however it ends.
+
+    Raises:
+        RefusedError: another process trains there. DataError: cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / LOCK).open("w")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); check the path") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError("busy", f"another process trains in {out}; wait for it, or name a new --out") from error
+        yield
+
+
 class LogFile:
-    """Rows as JSON lines, one at a time; each is on its way to the disk before the next step."""
+    """Rows as JSON lines, one at a time; each is on its way to the disk before the next step.
+
+    The file is emptied at the first row, not before: a run that is refused leaves the log of the run that is there.
+    """
 
     def __init__(self, path: Path) -> None:
-        """An empty log; a resumed run writes its rows again. Raises DataError."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror}); check the path") from error
+        self._path = path
+        self._file: IO[str] | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row; a value that is no number is written as text, which JSON can hold."""
-        self._file.write(json.dumps({name: _shown(value) for name, value in row.items()}) + "\n")
-        self._file.flush()
+        """Add one row; a value that is no number is written as text, which JSON can hold. Raises DataError."""
+        try:
+            if self._file is None:
+                self._file = self._path.open("w", encoding="utf-8")
+            self._file.write(json.dumps({name: _shown(value) for name, value in row.items()}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise DataError(f"{self._path}: cannot be written ({error.strerror}); make room") from error
 
     def close(self) -> None:
         """No more rows."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _shown(value: Any) -> Any:

@@ -17,6 +17,7 @@ pytest.importorskip("peft", reason="needs the lora extra: pip install 'sft-guard
 from guard.cli import main
 from lora.dataset import DataSet, Plan
 from lora.dataset_files import write_dataset
+from lora.training.record import held
 from tests.lora_models import quiet, tiny_base, tiny_dataset
 
 ARGUMENTS = ("--rate", "5e-3", "--epochs", "3", "--threads", "1", "--save-every", "5", "--no-plots")
@@ -80,6 +81,11 @@ def test_killed_and_resumed_it_ends_where_the_uninterrupted_run_ends(
     code, out, _ = run(capsys, command(place, killed, "--resume"))
     resumed = json.loads(out)
     assert code == 0
+    left = {path.name: path.read_bytes() for path in killed.iterdir() if path.is_file()}
+    code, _, said = run(capsys, command(place, killed, "--resume", "--seed", "9"))
+    assert code == 2
+    assert "was begun otherwise: seed 0 -> 9" in said
+    assert {path.name: path.read_bytes() for path in killed.iterdir() if path.is_file()} == left
     assert resumed["result"]["resumed_at"] >= 5
     assert resumed["result"]["steps"] == whole["result"]["steps"]
     # The same processor adds in the same order: not near, the same.
@@ -130,6 +136,8 @@ def test_mistakes_are_one_line(place: Path, tmp_path: Path, capsys: pytest.Captu
     assert "this model has" in line("--targets", "qkv")
     assert "--4bit needs a GPU" in line("--4bit", "--device", "cpu")
     assert "files that end in .prom" in line("--textfile", str(tmp_path / "x.txt"))
+    with held(tmp_path / "out"):
+        assert "another process trains in" in line()
     changed = tmp_path / "changed"
     write(changed, tiny_dataset(2))
     (changed / "train.jsonl").write_bytes((changed / "train.jsonl").read_bytes() + b"\n")
