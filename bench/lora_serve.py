@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,12 +38,16 @@ MEDIUM = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, 
 
 @dataclass(frozen=True)
 class Figure:
-    """One workload against one server, medians of the rounds. latency: of whole answers."""
+    """One workload against one server, medians of the rounds. p50, p95: of whole answers.
+
+    requests_per_cpu_s: by processor time of the server; what else the machine does hardly touches it.
+    """
 
     server: str
     clients: int
     models: str
     requests_per_s: float
+    requests_per_cpu_s: float
     tokens_per_s: float
     p50_s: float
     p95_s: float
@@ -60,23 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         base, adapters = _models(Path(name), args.shape)
         peer = _peer(base, adapters[0], args.requests)
         figures = asyncio.run(_measure(base, adapters, args.requests, args.rounds))
-    print(f"{'server':10}{'clients':>8}  {'models':8}{'requests/s':>11}{'tokens/s':>10}{'p50 s':>8}{'p95 s':>8}")
+    print(
+        f"{'server':10}{'clients':>8}  {'models':8}{'requests/s':>11}{'/CPU s':>8}{'tokens/s':>10}{'p50 s':>8}{'p95 s':>8}"
+    )
     for f in figures:
-        print(f"{f.server:10}{f.clients:>8}  {f.models:8}{f.requests_per_s:>11.2f}{f.tokens_per_s:>10.0f}"
+        print(f"{f.server:10}{f.clients:>8}  {f.models:8}{f.requests_per_s:>11.2f}{f.requests_per_cpu_s:>8.2f}{f.tokens_per_s:>10.0f}"
               f"{f.p50_s:>8.2f}{f.p95_s:>8.2f}")  # fmt: skip
-    rate = {(f.server, f.clients, f.models): f.requests_per_s for f in figures}
-    ratios = {
-        f"batches, {clients} clients, {models}": rate["batch 8", clients, models] / rate["batch 1", clients, models]
-        for clients in (1, 8) for models in ("one", "mixed")
-    }  # fmt: skip
-    ratios["batch 8, 8 clients, one, against generate one at a time"] = rate["batch 8", 8, "one"] / peer
+    ratios = {}
+    for unit in ("requests_per_s", "requests_per_cpu_s"):
+        rate = {(f.server, f.clients, f.models): getattr(f, unit) for f in figures}
+        for clients, models in ((1, "one"), (1, "mixed"), (8, "one"), (8, "mixed")):
+            ratio = rate["batch 8", clients, models] / rate["batch 1", clients, models]
+            ratios[f"batches, {clients} clients, {models}, {unit}"] = ratio
+        against = rate["batch 8", 8, "one"] / peer[unit]
+        ratios[f"batch 8, 8 clients, one, against generate one at a time, {unit}"] = against
     for name, ratio in ratios.items():
         print(f"{ratio:6.2f} x  {name}")
     if args.out:
         args.out.write_text(
-            json.dumps(
-                {"figures": [asdict(f) for f in figures], "peer_requests_per_s": peer, "ratios": ratios}, indent=1
-            )
+            json.dumps({"figures": [asdict(f) for f in figures], "peer": peer, "ratios": ratios}, indent=1)
         )
     return 0
 
@@ -110,8 +117,8 @@ def _models(place: Path, shape: str) -> tuple[Path, list[Path]]:
     return place / "medium", made
 
 
-def _peer(base: Path, adapter: Path, count: int) -> float:
-    """Requests a second of a loop of `generate`."""
+def _peer(base: Path, adapter: Path, count: int) -> dict[str, float]:
+    """Requests of a loop of `generate`, a second and a second of processor time."""
     from lora.answering import LocalModel
     from lora.guards import Guards
 
@@ -119,9 +126,18 @@ def _peer(base: Path, adapter: Path, count: int) -> float:
     guards = Guards(max_new_tokens=TOKENS)
     questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(count)]
     model.answers(questions[:2], guards, lambda n: None, batch=1)
-    began_s = time.perf_counter()
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
     model.answers(questions, guards, lambda n: None, batch=1)
-    return count / (time.perf_counter() - began_s)
+    return {
+        "requests_per_s": count / (time.perf_counter() - began_s),
+        "requests_per_cpu_s": count / (time.process_time() - began_cpu_s),
+    }
+
+
+def _cpu_s(process: subprocess.Popen[str]) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _start(base: Path, adapters: Sequence[Path], batch: int) -> tuple[subprocess.Popen[str], str]:
@@ -160,10 +176,12 @@ async def _measure(base: Path, adapters: Sequence[Path], requests: int, rounds: 
             for number in range(rounds + 1):  # the first warms up
                 for clients in (1, 8):
                     for models, names in (("one", ["a0"]), ("mixed", ["a0", "a1", "base"])):
-                        for server, (_, url) in servers.items():
-                            figures = await _round(session, url, clients, names, requests)
+                        for server, (process, url) in servers.items():
+                            before_s = _cpu_s(process)
+                            rate, *rest = await _round(session, url, clients, names, requests)
+                            by_cpu = requests / (_cpu_s(process) - before_s)
                             if number:
-                                found.setdefault((server, clients, models), []).append(figures)
+                                found.setdefault((server, clients, models), []).append((rate, by_cpu, *rest))
         return [
             Figure(*key, *(median(column) for column in zip(*rows, strict=True)))
             for key, rows in sorted(found.items(), key=lambda item: (item[0][1], item[0][2], item[0][0]))

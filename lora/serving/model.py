@@ -9,6 +9,7 @@ import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -39,6 +40,8 @@ class Model:
         if threads:
             torch.set_num_threads(threads)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        if base.startswith(("/", ".", "~")) and not Path(base).is_dir():
+            raise DataError(f"{base}: no such directory; name a causal model or the directory of one")
         on_gpu = torch.cuda.is_available()
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(base)

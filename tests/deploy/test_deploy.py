@@ -155,11 +155,12 @@ def test_kustomize_builds_the_whole() -> None:
     assert sorted(kinds) == ["ConfigMap", "Deployment", "NetworkPolicy", "PrometheusRule", "Service", "ServiceMonitor"]
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sft-guard", "sft-lora-serve"])
+def test_systemd_accepts_the_unit(name: str, tmp_path: Path) -> None:
     analyze = needs("systemd-analyze", "systemd")
-    unit = tmp_path / "sft-guard.service"
-    text = (DEPLOY / "systemd" / "sft-guard.service").read_text()
-    unit.write_text(text.replace("/opt/sft-guard/bin/sft-guard", str(GUARD)))
+    unit = tmp_path / f"{name}.service"
+    text = (DEPLOY / "systemd" / f"{name}.service").read_text()
+    unit.write_text(re.sub(r"/opt/sft-(guard|lora)/bin/sft-guard", str(GUARD), text))
     checked = run(analyze, "verify", unit)
     assert checked.returncode == 0, checked.stderr
     assert checked.stderr == ""
