@@ -65,12 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         base, adapters = _models(Path(name), args.shape)
         peer = _peer(base, adapters[0], args.requests)
         figures = asyncio.run(_measure(base, adapters, args.requests, args.rounds))
-    print(
-        f"{'server':10}{'clients':>8}  {'models':8}{'requests/s':>11}{'/CPU s':>8}{'tokens/s':>10}{'p50 s':>8}{'p95 s':>8}"
-    )
+    titles = ("server", "clients", "models", "requests/s", "/CPU s", "tokens/s", "p50 s", "p95 s")
+    print("".join(f"{title:>11}" for title in titles))
     for f in figures:
-        print(f"{f.server:10}{f.clients:>8}  {f.models:8}{f.requests_per_s:>11.2f}{f.requests_per_cpu_s:>8.2f}{f.tokens_per_s:>10.0f}"
-              f"{f.p50_s:>8.2f}{f.p95_s:>8.2f}")  # fmt: skip
+        numbers = (f.requests_per_s, f.requests_per_cpu_s, f.tokens_per_s, f.p50_s, f.p95_s)
+        print(f"{f.server:>11}{f.clients:>11}{f.models:>11}" + "".join(f"{number:>11.2f}" for number in numbers))
     ratios = {}
     for unit in ("requests_per_s", "requests_per_cpu_s"):
         rate = {(f.server, f.clients, f.models): getattr(f, unit) for f in figures}
