@@ -103,11 +103,11 @@ def ours(args: argparse.Namespace, *, full: bool, compiled: bool = False) -> dic
     model = with_adapter(model_of(args.shape, device, dtype_on(device)), plan)
     told = Quiet()
     with tempfile.TemporaryDirectory() as out:
+        _settle(device, model)
         training = Training(
             model, rows, held_back, plan, pad_id=0, report=told, out=Path(out), graphs=not args.no_graphs,
             compiled=compiled,
         )  # fmt: skip
-        _settle(device)
         result = training.run()
     return {
         **_figures(model, rows, args, result.wall_s, result.train_s, result.peak_bytes, told.losses),
@@ -142,7 +142,7 @@ def trainer(args: argparse.Namespace) -> dict[str, Any]:
             model=model, args=settings, train_dataset=_padded(rows), eval_dataset=_padded(held_back),
             data_collator=_collated,
         )  # fmt: skip
-        _settle(device)
+        _settle(device, model)
         began_s = time.monotonic()
         run.train()
         if device.type == "cuda":
@@ -175,13 +175,15 @@ def _collated(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
-def _settle(device: Any) -> None:
-    """Start what starts once a process, and forget the peak so far."""
+def _settle(device: Any, model: Any) -> None:
+    """Start what starts once a process (kernels are loaded at their first use), and forget the peak so far."""
     import torch
 
     if device.type == "cuda":
-        some = torch.ones((64, 64), device=device)
-        (some @ some).sum().item()
+        ids = torch.zeros((2, 64), dtype=torch.long, device=device)
+        model(input_ids=ids, labels=ids).loss.backward()
+        for parameter in model.parameters():
+            parameter.grad = None
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
 

@@ -74,7 +74,7 @@ class Graphs:
             side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                for _ in range(WARMUP):
+                for _ in range(1 if self._made else WARMUP):
                     self._run(place, scale)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()

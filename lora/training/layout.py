@@ -12,7 +12,7 @@ third of a small model's work at a large vocabulary, sees no others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,18 @@ def packed(rows: Sequence[Encoded], pad_id: int, to: int = PACK_TO) -> Batch:
     keep[: len(learnt)], labels[: len(learnt)] = learnt, following[learnt]
     as_line = [torch.from_numpy(line).unsqueeze(0) for line in (ids, positions, segments, labels)]
     return Batch(as_line[0], as_line[1], as_line[2], torch.from_numpy(keep), as_line[3], tokens)
+
+
+def widened(batch: Batch, kept: int) -> Batch:
+    """The batch with so many positions kept at least; those added are learnt nothing from.
+
+    Batches of one width then have one shape, and one graph serves them.
+    """
+    more = kept - batch.keep.shape[0]
+    if more <= 0:
+        return batch
+    keep = torch.nn.functional.pad(batch.keep, (0, more))
+    return replace(batch, keep=keep, labels=torch.nn.functional.pad(batch.labels, (0, more), value=IGNORED))
 
 
 def loss_sum(model: Any, batch: Batch, *, keeps: bool = True) -> torch.Tensor:

@@ -16,7 +16,7 @@ from lora.training import checkpoint
 from lora.training.batches import by_length, epoch_steps
 from lora.training.encode import Encoded
 from lora.training.graphs import Graphs
-from lora.training.layout import Batch, loss_sum, packed, padded
+from lora.training.layout import Batch, loss_sum, packed, padded, widened
 from lora.training.model import can_pack, dtype_on, takes_keep
 from lora.training.plan import TrainPlan, differences
 from lora.training.stopping import Progress
@@ -123,6 +123,7 @@ class Training:
         self._run_one = self._graphs or self._forward_backward
         self._per_epoch = plan.steps_per_epoch(len(train))
         self._total = plan.step_count(len(train))
+        self._widest = dict[int, int]()  # width of a batch to the most positions kept of that width
         self._progress = Progress()
         self._log: list[dict[str, Any]] = []
         self._waiting: list[tuple[int, float, int, torch.Tensor, torch.Tensor]] = []
@@ -148,6 +149,9 @@ class Training:
         first = self._restore_weights()
         if self._graphs is not None:
             epochs = range(math.ceil(self._total / self._per_epoch))
+            for batch in (b for epoch in epochs for step in self._steps(epoch) for b in self._batches(step)):
+                _, width, kept = batch.shape
+                self._widest[width] = max(kept, self._widest.get(width, 0))
             batches = (b for epoch in epochs for step in self._steps(epoch) for b in self._batches(step))
             self._graphs.prepare(batches, self._device)
         self._restore_chance()
@@ -218,7 +222,10 @@ class Training:
         return [self._laid_out([self._train[row] for row in rows]) for rows in step]
 
     def _laid_out(self, rows: list[Encoded]) -> Batch:
-        return packed(rows, self._pad_id) if self.layout == "packed" else padded(rows, self._pad_id)
+        if self.layout == "padded":
+            return padded(rows, self._pad_id)
+        batch = packed(rows, self._pad_id)
+        return widened(batch, self._widest.get(batch.shape[1], 0))
 
     def _flush_log(self) -> bool:
         """Log the steps done since the last time; False when a loss or a norm is no number."""

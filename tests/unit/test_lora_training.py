@@ -18,7 +18,7 @@ import torch
 from lora.training.batches import by_length, epoch_steps, padded_tokens
 from lora.training.checkpoint import path_of, prune, read_newest, steps_in
 from lora.training.encode import IGNORED, Encoded, cut_words, encode_chat
-from lora.training.layout import loss_sum, packed, padded
+from lora.training.layout import loss_sum, packed, padded, widened
 from lora.training.loop import Training
 from lora.training.model import device_of, load_base, load_tokenizer, with_adapter
 from lora.training.plan import TrainPlan
@@ -179,7 +179,13 @@ class TestLayouts:
             return sum(losses).item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
         loss, gradient = loss_and_gradient([padded([row], 0) for row in rows])
-        for batch in (padded(rows, 0), padded(rows, 0, to=64), packed(rows, 0), packed(rows, 0, to=1)):
+        for batch in (
+            padded(rows, 0),
+            padded(rows, 0, to=64),
+            packed(rows, 0),
+            packed(rows, 0, to=1),
+            widened(packed(rows, 0), 512),
+        ):
             other_loss, other = loss_and_gradient([batch])
             assert other_loss == pytest.approx(loss, rel=1e-5)
             torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-5)
