@@ -90,6 +90,12 @@ class Silent:
         self.count += 1
 
 
+def with_new_id(raw: bytes, number: int) -> bytes:
+    """The same message with a request id of its own, so that no head comes again."""
+    line, rest = raw.split(b"\r\n", 1)
+    return b"%s\r\nx-request-id: req-%06d\r\n%s" % (line, number, rest)
+
+
 def request_bytes(body_bytes: int, *, stream: bool) -> bytes:
     """One request as the official Python client sends it."""
     words = "The limited warranty covers parts and labour for twenty-four months. "
@@ -159,13 +165,19 @@ class Bench:
         pipeline._waiting.clear()
         pipeline._bytes = pipeline._limits.pending_bytes if full else 0
 
-    async def run(self, count: int, request: bytes, pieces: list[bytes], drain: Callable[[], None]) -> float:
+    async def run(
+        self, count: int, request: bytes, pieces: list[bytes], drain: Callable[[], None], *, new_heads: bool = False
+    ) -> float:
         """CPU microseconds per request."""
         self.path.upstreams.sweep(self.path.now_s())
         upstream, pairs = self.upstream, self.pairs
+        self.plain = request, pieces[0]
         spent_s = 0.0
         done = 0
         while done < count:
+            if new_heads:
+                request = with_new_id(self.plain[0], done)
+                pieces = [with_new_id(self.plain[1], done), *pieces[1:]]
             started_s = time.thread_time()
             for client in pairs:
                 client.data_received(request)
@@ -204,7 +216,7 @@ async def ladder(asked: argparse.Namespace) -> int:
                 emptied = (lambda: None) if full or not checks else bench_drain(guard)
                 if asked.profile and number:
                     profile.enable()
-                took_us = await bench.run(asked.count, request, pieces, emptied)
+                took_us = await bench.run(asked.count, request, pieces, emptied, new_heads=asked.new_heads)
                 if asked.profile and number:
                     profile.disable()
                 if number:  # the first round warms up
@@ -246,6 +258,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="rounds over all rows")
     parser.add_argument("--body", type=int, default=2048, help="bytes of a request body")
     parser.add_argument("--stream", action="store_true", help="streams of 50 events instead of JSON answers")
+    parser.add_argument(
+        "--new-heads", action="store_true", help="a request id of its own in each turn: nothing repeats"
+    )
     parser.add_argument("--profile", default="", metavar="ROW", help="print a profile of this row only")
     return asyncio.run(ladder(parser.parse_args()))
 
