@@ -21,7 +21,16 @@ import msgspec
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from bench.checks_report import Quality, accuracy_text, near_miss_text
+from bench.checks_report import (
+    COSINE,
+    MAX_COSINE,
+    WORDS,
+    WORDS_THERE,
+    Quality,
+    accuracy_text,
+    cosine_text,
+    near_miss_text,
+)
 from bench.report_section import write_section
 from guard.checks.calibration import PATH, Calibration, Language, encode_calibration, load_calibration
 from guard.checks.claims import clauses
@@ -142,16 +151,16 @@ def measure(rows: list[Row], embedded: bool) -> list[Quality]:
     found = []
     for name in sorted({r.name for r in rows}):
         mine = [r for r in rows if r.name == name]
-        found.append(_quality(name, "words and facts", mine, scores, limits))
-        if seen := [r for r in mine if id(r) in with_cosine]:
-            found.append(_quality(name, "words and facts, same rows", seen, scores, limits))
-            found.append(_quality(name, "with cosine in the band", seen, with_cosine, limits))
+        found.append(_quality(name, WORDS, mine, scores, limits))
         if seen := [r for r in mine if r.max_cosine > 0.0]:
+            found.append(_quality(name, WORDS_THERE, seen, scores, limits))
+            if any(id(r) in with_cosine for r in seen):
+                found.append(_quality(name, COSINE, seen, {**scores, **with_cosine}, limits))
             y = np.array([r.unsupported for r in seen])
             s = np.array([1 - r.max_cosine for r in seen])
             cut = best_threshold(s, y)
             plain = {id(r): 1 - r.max_cosine for r in seen}
-            found.append(_quality(name, "max cosine, best cut", seen, plain, dict.fromkeys(plain, (cut, cut))))
+            found.append(_quality(name, MAX_COSINE, seen, plain, dict.fromkeys(plain, (cut, cut))))
     for row in rows:
         row.score = scores[id(row)]
     return found
@@ -284,6 +293,10 @@ def main(argv: list[str] | None = None) -> int:
         print(section)
         if args.write:
             write_section("grounding", section)
+        if semantic is not None:
+            print(cosine_text(found))
+            if args.write:
+                write_section("cosine", cosine_text(found))
     near = near_miss_text(load_calibration())
     print(near)
     if args.write:
