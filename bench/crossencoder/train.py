@@ -247,7 +247,7 @@ def work(job: str, args: argparse.Namespace) -> dict[str, Any]:
             np.savez(args.out / f"final-{i}.npz", **part)
     found = {"job": job, "steps": len(plan), "pairs": len(train), "seconds": round(trained_s, 1), "losses": losses[-3:]}
     for set_at, set_name in enumerate(SETS):
-        mine = scored[data.set[scored] == set_at]
+        mine = scored[(data.set[scored] == set_at) & (data.claim_index[scored] >= 0)]  # claims whose label is known
         if 0 < data.bad[mine].sum() < len(mine):
             found[f"auroc_{set_name}"] = round(auroc(data.bad[mine], logits_of[mine]), 4)
     return found
