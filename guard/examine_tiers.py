@@ -44,8 +44,8 @@ def _transformer(settings: Settings) -> Found:
     """Whether the embedder for claims in doubt is there and was calibrated for."""
     checks, subject = settings.file.checks, "transformer"
     if checks.transformer == "none":
-        adds = "all-MiniLM-L6-v2 could be asked about claims in doubt, for little gain (docs/accuracy.md)"
-        return "ok", subject, f"none; with the `embeddings` extra {adds}", ""
+        adds = "an embedder can be asked about claims in doubt; all-MiniLM-L6-v2 added nothing (docs/accuracy.md)"
+        return "ok", subject, f"none; {adds}", ""
     from rag.embedding import INSTALL_LINE, embedder_status, load_embedder
 
     ok, line = embedder_status(checks.transformer)
