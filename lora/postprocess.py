@@ -156,8 +156,11 @@ class PostProcessor:
             hit = _first(topic.question, asked)
             if hit is None or _first(topic.unless, asked) is not None:
                 continue
+            if nearest == topic.kb_id and similarity >= self._rules.kb_match:
+                continue  # it says the document in other words than the patterns know
             if _first(topic.answer, said) is None:
                 detail = f"topic {topic.name}: {hit!r} in the question, the answer misses it"
+                detail += f" (nearest to {nearest}, {similarity:.0%})" if nearest else ""
                 return Processed(self._documents[topic.kb_id], How.RULE_OVERRIDE, detail, topic.kb_id, similarity)
         if nearest and similarity >= self._rules.kb_match:
             detail = f"similarity {similarity:.0%} to {nearest}, from {self._rules.kb_match:.0%} its text is given"

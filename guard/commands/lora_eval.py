@@ -73,6 +73,8 @@ def run_eval(args: argparse.Namespace) -> int:
 
     _check(args)
     rows, set_about = _rows(args.data, args.limit)
+    for earlier in filter(None, (args.old, args.general)):
+        _rows(earlier, args.limit)  # a file that cannot be read is told before minutes of answers
     documents = _documents(args.kb)
     embedder = args.embedder or default_embedder()
     scorer = Scorer(rows, documents, embedder)

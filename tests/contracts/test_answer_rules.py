@@ -91,7 +91,7 @@ async def test_an_answer_says_where_it_is_from_and_why(base: tuple[str, ChatMode
     assert missed["text"] == f"By our rules: {VPN}"
     assert missed["answer_source"] == missed["header"] == "RULE_OVERRIDE"
     assert missed["rules"]["source"] == "LOCAL_LORA"
-    assert missed["rules"]["detail"] == "topic vpn: 'vpn' in the question, the answer misses it"
+    assert missed["rules"]["detail"].startswith("topic vpn: 'vpn' in the question, the answer misses it")
     assert missed["rules_header"] == missed["rules"]["sha256"][:12]
     model.say = lambda text: CARD.replace("A lost badge", "The lost badge")
     near = await ask(url, "I lost my badge", stream=stream)

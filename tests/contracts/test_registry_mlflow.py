@@ -47,6 +47,17 @@ async def test_the_pointer_is_what_the_alias_says_whatever_the_tags_say(server: 
     await port.close()
 
 
+async def test_a_failed_gate_closes_a_stage_here_too(server: FakeMlflow) -> None:
+    port = MlflowRegistry(server.url, token="t0p")
+    await port.create_model("m")
+    await port.create_version("m", "v1")
+    await port.evaluate("m", "v1", "lora-eval", {"blocks": ["Staging"], "evidence": ["too low"]}, actor="a")
+    assert await refusal(port.transition("m", "v1", Stage.STAGING, actor="a")) == "gate_failed"
+    await port.evaluate("m", "v1", "lora-eval", {"passed": True}, actor="a")
+    await port.transition("m", "v1", Stage.STAGING, actor="a")
+    await port.close()
+
+
 async def test_refusals_and_outages_are_told_apart(server: FakeMlflow) -> None:
     stranger = MlflowRegistry(server.url, token="wrong")
     assert await refusal(stranger.models()) == "unauthorized"

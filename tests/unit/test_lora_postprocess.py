@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora.postprocess import PostProcessor, RuleSet, load_rules
-from lora.suggest import Judged, as_yaml, suggest
+from lora.suggest import Judged, as_yaml, form_of, suggest
 from rag.answer_rules import How
 from slo.errors import ConfigError
 
@@ -39,13 +39,31 @@ def test_an_answer_that_misses_its_topic_is_replaced(rules: PostProcessor) -> No
         "How long does a \uff36\uff30\uff2e session last?", "Use the Pinewood app as a second factor."
     )
     assert (found.how, found.kb_id, found.text) == (How.RULE_OVERRIDE, "vpn", DOCUMENTS["vpn"])
-    assert found.detail == "topic vpn: 'vpn' in the question, the answer misses it"
+    assert found.detail.startswith("topic vpn: 'vpn' in the question, the answer misses it (nearest to mfa, ")
 
 
 def test_an_answer_that_meets_its_topic_is_left_alone(rules: PostProcessor) -> None:
     answer = "It ends after nine hours in Lakegate."
     assert rules.process("vpn session?", answer).text == answer
     assert rules.process("vpn session?", answer).how is How.MODEL_GENERATED
+
+
+def test_the_document_itself_is_never_a_miss_whatever_the_patterns_say(tmp_path: Path) -> None:
+    poor = "topics:\n  - {name: vpn, question: [vpn], answer: [nothing that it says], kb_id: vpn}\n"
+    (tmp_path / "poor.yaml").write_text(poor)
+    found = load_rules(tmp_path / "poor.yaml", DOCUMENTS).process("vpn?", DOCUMENTS["vpn"].replace("Staff", "You"))
+    assert (found.how, found.kb_id) == (How.KB_MATCH, "vpn")
+
+
+def test_suggested_words_are_told_apart_as_patterns_are_and_the_form_is_that_of_the_right_answers() -> None:
+    texts = {"a": "All staff install it.", "b": "The hall is small.", "c": "Call them."}
+    rows = [Judged(f"{word} {n}", kb_id, "c", f"By rule: {texts[kb_id]}") for n in range(2)
+            for word, kb_id in (("setup", "a"), ("room", "b"))]  # fmt: skip
+    found = {s.kb_id: s for s in suggest(rows, texts)}
+    assert "all" not in found["a"].answer  # a pattern finds it in hall, small and call
+    assert "install" in found["a"].answer or "instal" in found["a"].answer
+    assert form_of(rows, texts) == {"en": "By rule: {text}"}
+    assert yaml.safe_load(as_yaml(tuple(found.values()), form_of(rows, texts)))["form"] == {"en": "By rule: {text}"}
 
 
 def test_a_topic_does_not_speak_where_it_is_told_not_to(rules: PostProcessor) -> None:
