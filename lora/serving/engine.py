@@ -158,7 +158,12 @@ class Engine:
 
     def _run(self) -> None:
         while not self._stopping:
-            if not self.turn():
+            try:
+                worked = self.turn()
+            except Exception as error:  # nobody else would answer if this thread ended
+                worked = True
+                self._broke(error, self._running)
+            if not worked:
                 with self._changed:
                     self._changed.wait_for(lambda: self._errands or self._stopping or len(self._room) > 0)
         with self._changed:
@@ -266,7 +271,15 @@ class Engine:
                 self._note(f"request {job.ticket.number}: the model gives no numbers")
                 job.tell(Failed(500, "model_error", "the model gave no usable numbers for this request"))
                 over.append(job)
-            elif self._said(job, token):
+                continue
+            try:
+                ended = self._said(job, token)
+            except Exception as error:  # of the tokenizer: this answer cannot be told, the others can
+                self._note(f"request {job.ticket.number} cannot be read ({_short(error)})")
+                job.tell(Failed(500, "model_error", "the answer to this request cannot be turned into text"))
+                over.append(job)
+                continue
+            if ended:
                 self._room.served(now_s - job.begun_s)
                 over.append(job)
         self._end(over)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,6 +134,45 @@ def test_one_without_numbers_ends_alone() -> None:
     assert world.text(1) == "first"
     assert isinstance(world.end(2), Failed)
     assert world.text(2) == ""
+
+
+def test_an_answer_that_cannot_be_turned_into_text_ends_alone() -> None:
+    world = World()
+
+    def broken(tokens: Sequence[int]) -> str:
+        if ord("#") in tokens:
+            raise OverflowError("no such token")
+        return decode(tokens)
+
+    world.engine._decode = broken
+    world.ask(1, "first answer")
+    world.ask(2, "ab#c")
+    world.run()
+    assert world.text(1) == "first answer"
+    assert world.text(2) == "ab"
+    assert isinstance(world.end(2), Failed)
+    assert world.engine.idle
+
+
+def test_the_thread_survives_what_nobody_expected() -> None:
+    world = World()
+    plain, calls = world.engine._let_go, []
+
+    def surprising(now_s: float) -> None:
+        calls.append(now_s)
+        if len(calls) == 2:
+            raise ZeroDivisionError
+        plain(now_s)
+
+    world.engine._let_go = surprising  # type: ignore[method-assign]
+    done = threading.Event()
+    world.ask(1, "first answer")
+    job = world.engine._jobs[1]
+    job.tell = lambda event: done.set() if isinstance(event, Done | Failed) else None
+    world.engine.start()
+    assert done.wait(30)
+    assert world.engine.alive
+    world.engine.stop()
 
 
 def test_deadlines_end_those_who_wait_and_those_who_are_answered() -> None:
