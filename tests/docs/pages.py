@@ -30,7 +30,8 @@ class Block:
 def pages() -> dict[str, str]:
     """Every page of the project by its name below the root."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
-    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(found)}
+    kept = [path for path in sorted(found) if "generated" not in path.parts]
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in kept}
 
 
 def blocks(page: str) -> list[Block]:
