@@ -2,11 +2,12 @@
 
 Each tier runs in a process of its own, pinned to one core, over the same made-up traffic (`bench.rag_traffic`):
 answers of 250 tokens with 3 contexts of 300, 80 % English, 20 % Chinese. `cold`: no context is ever seen twice.
-`usual`: contexts come from 500 documents, the k-th most asked about 1/k as often as the first. Times are CPU seconds of
-the process, so that others on the machine count less; on a core of its own they are seconds. An exchange is what the
-check worker does with one: read both bodies, all checks, redaction of what may be stored. `verdict p99` is the time
-from the end of an answer to its findings when answers come at random at 70 % of the highest rate (the measured service
-times through one queue). `--proxy`: the latency of the proxy while a check worker runs at full load, against without.
+`usual`: contexts come from 500 documents, the k-th most asked about 1/k as often as the first, after 600 exchanges that
+are not timed. Times are CPU seconds of the process, so that others on the machine count less; on a core of its own they
+are seconds. An exchange is what the check worker does with one: read both bodies, all checks, redaction of what may be
+stored. `verdict p99` is the time from the end of an answer to its findings when answers come at random at 70 % of the
+highest rate (the measured service times through one queue). `--proxy`: the latency of the proxy while a check worker
+runs at full load, against without.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUTE = Route("ask", "/ask", "json", ContextSource(body_path="contexts"))
 LOAD_RATIO = 0.7
 USUAL_DOCUMENTS = 500
+WARM_COUNT = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def main() -> int:
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the core that is used")
     parser.add_argument("--profile", action="store_true", help="where the time of a tier goes")
     parser.add_argument("--proxy", action="store_true", help="added latency with the checks at full load")
+    parser.add_argument("--rounds", type=int, default=7, help="of --proxy, three measurements each; six at least")
     parser.add_argument("--one", choices=list(TIERS), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
@@ -73,7 +76,7 @@ def main() -> int:
     if asked.proxy:
         from bench.throughput_proxy import compare
 
-        return compare()
+        return compare(asked.rounds, asked.seed)
     head = f"{'tier':<34}{'traffic':<8}{'answers':>8}{'per s':>8}{'p50 ms':>8}{'p99 ms':>8}"
     head += f"{'verdict p99 ms':>16}{'RSS MB':>8}"
     print(f"one core ({asked.core}), seed {asked.seed}, {time.strftime('%Y-%m-%d')}\n{head}")
@@ -99,12 +102,14 @@ def measured(tier: TierRow, asked: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     count = max(20, int(tier.count * asked.scale))
     for traffic, documents in (("cold", 0), ("usual", USUAL_DOCUMENTS)):
-        made = list(turns(count + count // 5, asked.seed, document_count=documents))
-        for turn in made[: count // 5]:  # warm: caches of words and patterns, as in a worker that has run a while
+        # As in a worker that has run a while: words and patterns are known, and of `usual` the documents in demand.
+        warm_count = WARM_COUNT if documents and tier.count > WARM_COUNT else count // 5
+        made = list(turns(count + warm_count, asked.seed, document_count=documents))
+        for turn in made[:warm_count]:
             work(turn)
         gc.collect()
         with profiling() if asked.profile else nullcontext():
-            times_s = [timed(work, turn) for turn in made[count // 5 :]]
+            times_s = [timed(work, turn) for turn in made[warm_count:]]
         ordered = sorted(times_s)
         rows.append({
             "traffic": traffic,

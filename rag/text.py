@@ -187,15 +187,14 @@ def char_ngrams(text: str, low: int = 2, high: int = 4) -> Counter[str]:
 
     CJK runs give n-grams of one to three characters: a Chinese word is short.
     """
-    grams: Counter[str] = Counter()
+    grams: list[str] = []
     for match in _WORD_OR_RUN.finditer(fold_width(text)):
         unit, cjk = match.group(), match.lastgroup == "run"
         if not cjk:
             unit = f"<{unit}>"
         for size in range(1 if cjk else low, (3 if cjk else high) + 1):
-            for start in range(len(unit) - size + 1):
-                grams[unit[start : start + size]] += 1
-    return grams
+            grams += [unit[start : start + size] for start in range(len(unit) - size + 1)]
+    return Counter(grams)
 
 
 def sentences(text: str) -> list[str]:

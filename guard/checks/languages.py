@@ -40,6 +40,10 @@ _FREQUENT = {
     "id": "yang dan di untuk dengan tidak dari pada ini itu adalah",
 }
 _SETS = {name: frozenset(words.split()) for name, words in _FREQUENT.items()}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _name, _frequent in _SETS.items():
+    for _word in _frequent:
+        _LANGUAGES_OF.setdefault(_word, []).append(_name)
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
@@ -58,7 +62,10 @@ def language_of(text: str) -> str:
         if is_cjk(text):
             return "zh"
     words = _WORDS.findall(text.lower())
-    counts = {name: sum(word in words_of for word in words) for name, words_of in _SETS.items()}
+    counts = dict.fromkeys(_SETS, 0)
+    for word in words:
+        for name in _LANGUAGES_OF.get(word, ()):
+            counts[name] += 1
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] >= LEAST_WORDS and counts[best] >= 2 * counts["en"] else "en"
 

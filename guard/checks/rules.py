@@ -48,6 +48,7 @@ _LINK_PROMISED = re.compile(
     re.IGNORECASE,
 )
 _LINK_HINT = re.compile(r"://|www\.|\b(?:link|url)\b|連結|链接|網址|网址", re.IGNORECASE)
+_LINK_HINTS = ("://", "www.", "link", "url", "連結", "链接", "網址", "网址")
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'\u3000-\u303f\uff00-\uffef)\]]+", re.IGNORECASE)
 _MARKDOWN_LINK = re.compile(r"\[[^\]\n]{1,200}\]\(([^)\s]{0,500})\)")
 _OPEN_FENCE = re.compile(r"```(?:json)?\s*([\[{][^`]*)$")
@@ -247,7 +248,8 @@ def _link_problem(answer: str) -> str:
     for match in _MARKDOWN_LINK.finditer(answer) if "](" in answer else ():
         if not _valid_url(match[1]) and not match[1].startswith(("/", "#", "mailto:")):
             return "a link without a valid URL"
-    if not _LINK_HINT.search(answer):
+    lower = answer.casefold()
+    if not any([hint in lower for hint in _LINK_HINTS]) or not _LINK_HINT.search(answer):  # noqa: C419 - quicker
         return ""
     urls = [url.rstrip(".,;:!?)\"'\u3002\uff0c") for url in _URL.findall(answer)]  # the sentence's, not the address's
     if bad := [u for u in urls if not _valid_url(u)]:
