@@ -122,7 +122,9 @@ def _numbers(
 
 def _numbers_of_clauses(fits: Fits, parts: Parts, passages: Passages) -> Iterator[str]:
     """The same for each clause of a long claim alone: one wrong number among two things said."""
-    if not fits.claim.numbers or len(own := clauses(fits.claim.text)) < 2:
+    if not fits.claim.numbers or not any(part.numbers for _, part in parts):
+        return
+    if len(own := clauses(fits.claim.text)) < 2:
         return
     for text in own:
         part = statement(text)

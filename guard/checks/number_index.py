@@ -6,7 +6,7 @@ enough are few, and they alone are compared.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from guard.checks.numbers import ALLIES, Quantity, same
@@ -35,13 +35,14 @@ class NumberIndex:
         if claimed.dimension == "byte":  # kilobytes of 1,000 and of 1,024 are the same to most writers
             return [place for place, number in self._rows if same(claimed, number)]
         dimension = claimed.dimension
-        near = _near(self._values.get(dimension), claimed.value)
+        near = _near(self._values[dimension], claimed.value) if dimension in self._values else []
         if dimension:
             for ally in ALLIES.get(dimension, ()):
-                near += _near(self._values.get(ally), claimed.value)
-            near += _near(self._bare, claimed.plain)
-        else:
-            near += _near(self._plains, claimed.plain)
+                if ally in self._values:
+                    near += _near(self._values[ally], claimed.value)
+        others = self._bare if dimension else self._plains
+        if others[0]:
+            near += _near(others, claimed.plain)
         return [self._rows[i][0] for i in near if same(claimed, self._rows[i][1])]
 
 
@@ -53,9 +54,11 @@ def _sorted(rows: Sequence[tuple[float, int]]) -> Sorted:
     return [value for value, _ in ordered], [i for _, i in ordered]
 
 
-def _near(found: Sorted | None, value: float) -> list[int]:
-    if found is None or not found[0]:
-        return []
+def _near(found: Sorted, value: float) -> list[int]:
     values, rows = found
     slack = SLACK * (1.0 + abs(value))
-    return rows[bisect_left(values, value - slack) : bisect_right(values, value + slack)]
+    begin = bisect_left(values, value - slack)
+    end = begin
+    while end < len(values) and values[end] <= value + slack:
+        end += 1
+    return rows[begin:end]

@@ -248,7 +248,7 @@ def context_features(sentences: Sequence[Sentence], asked: frozenset[str]) -> li
 
     asked: terms of the question.
     """
-    if all(sentence.found is None for sentence in sentences):
+    if not any(sentence.found for sentence in sentences):
         return [None] * len(sentences)
     counts = Counter(chain.from_iterable([sentence.terms for sentence in sentences]))
     result: list[Features | None] = []

@@ -72,8 +72,13 @@ class WordLists:
         # Latin words in one alternation, longest first; the others by plain search in another.
         spaced = sorted({w for w in words if w[0] < "\u2e80"}, key=lambda w: (-len(w), w))
         packed = sorted({w for w in words if w[0] >= "\u2e80"}, key=lambda w: (-len(w), w))
-        self._first = frozenset(m[0] for w in spaced if (m := _TOKEN.match(w)))
-        self._all_begin_with_letters = len(spaced) == sum(_TOKEN.match(w) is not None for w in spaced)
+        # Words of each listed phrase by the first of them; of one that begins with a mark nothing is known.
+        self._words_by_first: dict[str, list[frozenset[str]]] = {}
+        for phrase in spaced:
+            if _TOKEN.match(phrase):
+                parts = _TOKEN.findall(phrase)
+                self._words_by_first.setdefault(parts[0], []).append(frozenset(parts))
+        self._begin_with_letters = all(map(_TOKEN.match, spaced))
         self._spaced = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, spaced))})(?![^\W_])") if spaced else None
         self._packed = re.compile("|".join(map(re.escape, packed))) if packed else None
 
@@ -90,11 +95,14 @@ class WordLists:
         return hits
 
     def _listed(self, plain: str) -> list[str]:
-        # A listed word begins with a whole word of the text, so a look at those spares nearly every text the search.
-        if self._spaced is None or (
-            self._all_begin_with_letters and self._first.isdisjoint(_TOKEN.findall(plain))
-        ):  # fmt: skip
+        if self._spaced is None:
             return []
+        if self._begin_with_letters:
+            # All words of a listed phrase are whole words of the text: a look at those spares most texts the search.
+            words = set(_TOKEN.findall(plain))
+            begun = self._words_by_first.keys() & words
+            if not any(phrase <= words for first in begun for phrase in self._words_by_first[first]):
+                return []
         return [m[0] for m in self._spaced.finditer(plain)]
 
 
