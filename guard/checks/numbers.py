@@ -238,7 +238,8 @@ def same(claim: Quantity, support: Quantity) -> bool:
     else:
         return False
     gap = abs(one - other)
-    if gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other)):
+    # Hundreds of digits are infinite here; no number may be the same as that.
+    if gap <= 1e-9 or gap <= 1e-9 * (abs(one) + abs(other)) < math.inf:
         return True
     return mine == "byte" and _same_bytes(claim, support)
 
@@ -248,7 +249,7 @@ def _same_bytes(claim: Quantity, support: Quantity) -> bool:
     if claim.value / (claim.plain or 1.0) == support.value / (support.plain or 1.0):
         return False
     more, less = max(claim.value, support.value), min(claim.value, support.value)
-    return any(abs(more - less * 1.024**power) <= 1e-6 * more for power in (1, 2, 3))
+    return more < math.inf and any(abs(more - less * 1.024**power) <= 1e-6 * more for power in (1, 2, 3))
 
 
 _COMPATIBLE = frozenset((a, b) for pair in COMPATIBLE for a in pair for b in pair)
