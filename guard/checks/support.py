@@ -75,13 +75,12 @@ _FIRST_PERSON = frozenset(
 def assess(claim: Statement, passages: Passages, question: Statement | None = None) -> Support:
     """Compare one claim with all contexts; question: read like a claim, for what the answer only repeats."""
     asked = question.term_set if question is not None else frozenset()
+    looked_up = {term: passages.term(term) for term in claim.terms}
     weights: dict[str, float] = {}
-    credits: dict[str, float] = {}
     covered = run = longest_run = only_question = missing_weight = 0.0
     scores = [0.0] * len(passages.sentences)
-    for term in dict.fromkeys(claim.terms):
-        says, credit, _, places = passages.term(term)
-        weights[term], credits[term] = says, credit
+    for term, (says, credit, _, places) in looked_up.items():
+        weights[term] = says
         covered += credit * says
         for place in places:
             scores[place] += says
@@ -129,7 +128,7 @@ def assess(claim: Statement, passages: Passages, question: Statement | None = No
         float(bool(found)),
         float(not _FIRST_PERSON.isdisjoint([w.strip(",.!") for w in claim.lower.split(maxsplit=6)[:6]])),
         float(not weights),
-        *novelty.novelty(passages, weights, credits, question),
+        *novelty.novelty(looked_up, len(passages.sentences), question),
     )
     return Support(features, found, best.text if best else "", coverage, len(weights))
 
