@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from guard.ports import Limits, Reason, Timeouts
 from guard.wire.again import RequestMemory
 from guard.wire.chunked import BadChunk, ChunkReader
-from guard.wire.http1 import BARE_LF, BadRequest, RequestHead
+from guard.wire.http1 import BadRequest, RequestHead, bare_lf
 from guard.wire.replies import CONTINUE, error_body, reply
 
 HEAD, BODY, BUSY, LINGER, CLOSED = range(5)
@@ -102,11 +102,12 @@ class ClientConnection(asyncio.Protocol):
         self.bytes_in += len(data)
         state = self.state
         if state == HEAD and not self.write_paused:
-            if self._pending:
+            seen_count = len(self._pending)
+            if seen_count:
                 data = self._pending + data
             else:
                 self.started_s = self._front.now_s()
-            self._read_head(data)
+            self._read_head(data, seen_count)
         elif state == BODY:
             self._read_body(data)
         elif state in (HEAD, BUSY):  # Pipelined, or the answers so far are not even read.
@@ -119,17 +120,18 @@ class ClientConnection(asyncio.Protocol):
             if self._left < 0:
                 self.transport.abort()
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, data: bytes, seen_count: int = 0) -> None:
+        """seen_count: bytes that were looked at before; not again, or a byte a packet would cost a whole head each."""
         limits = self._front.limits
         # RFC 9112 2.2: an empty line before a request is a leftover of an old client's last one.
         if data[:2] == b"\r\n":
-            data = data[2:]
-        end = data.find(b"\r\n\r\n")
+            data, seen_count = data[2:], max(0, seen_count - 2)
+        end = data.find(b"\r\n\r\n", max(0, seen_count - 3))
         if end < 0:
             self._pending = data
             if len(data) > limits.request_head_bytes:
                 self._refuse_size(data)
-            elif data and (BARE_LF.search(data) or not 0x20 < data[0] < 0x7F):
+            elif data and (bare_lf(data, seen_count) or not 0x20 < data[0] < 0x7F):
                 self.refuse(BadRequest(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1"))
             elif b"\r\n" not in data and len(data) > limits.request_url_bytes + 32:
                 self._refuse_size(data)

@@ -17,7 +17,7 @@ from guard.limits import Egress, is_address
 from guard.ports import Endpoint, Limits, Reason, Timeouts
 from guard.wire.again import ResponseMemory
 from guard.wire.chunked import BadChunk, ChunkReader
-from guard.wire.http1 import BARE_LF, BadFraming, ResponseHead
+from guard.wire.http1 import BadFraming, ResponseHead, bare_lf
 
 IDLE, WAITING, HEAD, BODY = range(4)
 """Phases of a connection: nothing asked, asked and unanswered, inside the response head, inside the body."""
@@ -100,7 +100,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _read_head(self, data: bytes, now_s: float) -> None:
         if self.phase == WAITING:
             self.phase, self.since_s = HEAD, now_s
-        data = self._buffer + data if self._buffer else data
+        seen_count = len(self._buffer)
+        data = self._buffer + data if seen_count else data
         limit = self._pool.shared.limits.upstream_head_bytes
         while True:
             end = data.find(b"\r\n\r\n")
@@ -108,7 +109,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self.fail(Reason.BAD_UPSTREAM_HEAD)
                 return
             if end < 0:
-                if data[:5] != b"HTTP/"[: len(data)] or BARE_LF.search(data):
+                # Only what is new: a head that comes a byte a packet must not cost a whole head each.
+                if data[:5] != b"HTTP/"[: len(data)] or bare_lf(data, seen_count):
                     self.fail(Reason.BAD_FRAMING)
                     return
                 self._buffer = data
@@ -118,7 +120,7 @@ class UpstreamConnection(asyncio.Protocol):
             except BadFraming:
                 self.fail(Reason.BAD_FRAMING)
                 return
-            data = data[end + 4 :]
+            data, seen_count = data[end + 4 :], 0
             if head.status >= 200:
                 break
             if head.status == 101:  # We never ask for another protocol.

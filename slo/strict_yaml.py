@@ -157,15 +157,17 @@ def _config_error(error: Any, place: str, known: list[str]) -> ConfigError:
         message = f"unknown key; did you mean `{near[0]}`?" if near else "unknown key; remove it"
     elif error["type"] == "missing":
         value, message = None, "this key is required"
+    message = _printable(" ".join(message.split()), 1000)  # some quote what was written
     return ConfigError(f"{place}: {path}" if path else place, value, message)
 
 
 _UNION_TAGS = frozenset({"str", "int", "float", "bool", "constrained-str", "function-before", "function-after"})
 
 
-def _printable(word: str) -> str:
-    """On one line whatever it holds."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word[:200])
+def _printable(text: str, chars_max: int = 200) -> str:
+    """On one line whatever it holds, and not endless."""
+    shown = text if len(text) <= chars_max else text[:chars_max] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 def _is_tag(part: object) -> bool:

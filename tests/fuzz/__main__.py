@@ -44,9 +44,8 @@ def fuzzed(name: str, runs: int, keep: bool) -> dict[str, Any]:
 
     FINDINGS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
-        inputs, merged = Path(directory) / "inputs", Path(directory) / "merged"
+        inputs = Path(directory) / "inputs"  # libFuzzer adds what reached something new
         inputs.mkdir()
-        merged.mkdir()
         for data in [*seeds(name), *(corpus(name) if (CORPUS / f"{name}.txt").exists() else [])]:
             (inputs / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
         child = [sys.executable, "-m", "tests.fuzz", "--one", name]
@@ -64,10 +63,7 @@ def fuzzed(name: str, runs: int, keep: bool) -> dict[str, Any]:
         took_s = time.monotonic() - began_s
         done = re.findall(r"(?:stat::number_of_executed_units:|Done) *(\d+)", run.stderr)
         if run.returncode == 0 and keep:
-            subprocess.run(
-                [*child, "-merge=1", str(merged), str(inputs), *limits], cwd=ROOT, capture_output=True, check=False
-            )
-            kept = {file.read_bytes() for file in merged.iterdir() if file.stat().st_size <= KEPT_BYTES}
+            kept = {file.read_bytes() for file in inputs.iterdir() if file.stat().st_size <= KEPT_BYTES}
             small = sorted(kept, key=lambda data: (len(data), data))
             chosen = sorted({*seeds(name), *small[:: max(1, len(small) // KEPT_COUNT)]}, key=lambda d: (len(d), d))
             CORPUS.mkdir(exist_ok=True)

@@ -186,7 +186,7 @@ def seeds(name: str) -> list[bytes]:
         guard += 'versions: {v1: {upstreams: ["http://h:1"], model: m}}\nrelease: {stable: v1}\ncache: {ttl: 1h}\n'
         slo = "service: a\npreset: support-faq\nobjectives:\n- {name: x, indicator: sft_availability_success_rate, "
         slo += "window: 1h, threshold: {absolute: 99%}, min_events: 20}\n"
-        preset = (root / "slo" / "presets" / "support-faq.yaml").read_text(encoding="utf-8")[:2500]
+        preset = (root / "slo" / "presets" / "support-faq.yaml").read_text(encoding="utf-8")[:1000]
         return [b"\xff" + guard.encode(), b"\x00" + slo.encode(), b"\x00" + preset.encode()]
     if name == "envelope":
         return [seal(ENTRY, SECRET), seal(ENTRY, b"another")]
