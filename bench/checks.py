@@ -193,13 +193,16 @@ def transfer(rows: list[Row]) -> dict[str, float]:
 
 
 def pair_ratio(rows: list[Row], name: str) -> tuple[float, int]:
-    """Share of sources whose real answer scores better than the invented one (a tie counts half), and how many."""
-    by_group: dict[str, dict[bool, float]] = {}
+    """Share of pairs (a right and a wrong one of the same source) in which the right one scores better, and how many.
+
+    A tie counts half.
+    """
+    by_group: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
         if row.name == name:
-            by_group.setdefault(row.group, {})[row.unsupported] = row.score
-    pairs = [p for p in by_group.values() if len(p) == 2]
-    return sum((p[True] > p[False]) + 0.5 * (p[True] == p[False]) for p in pairs) / max(1, len(pairs)), len(pairs)
+            by_group.setdefault(row.group, ([], []))[row.unsupported].append(row.score)
+    pairs = [(good, bad) for goods, bads in by_group.values() for good in goods for bad in bads]
+    return sum((bad > good) + 0.5 * (bad == good) for good, bad in pairs) / max(1, len(pairs)), len(pairs)
 
 
 def speed(rows: list[Row], semantic: Semantic | None, seconds: float = 3.0) -> None:
@@ -288,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.calibrate:
             calibrate(rows, semantic)
         found = measure(rows, semantic is not None)
-        pairs = {name: pair_ratio(rows, name) for name in ("uhgeval", "uhgeval-start")}
+        pairs = {name: pair_ratio(rows, name) for name in ("uhgeval", "uhgeval-start", "uhgeval-clause")}
         section = accuracy_text(found, transfer(rows), pairs)
         print(section)
         if args.write:

@@ -11,7 +11,9 @@ from bench.report_section import table
 from guard.checks.calibration import Calibration
 from guard.checks.grounding import check_grounding
 
-TWINS = Path(__file__).resolve().parent.parent / "tests" / "data" / "checks_near_miss.jsonl"
+_DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+TWINS = (_DATA / "checks_near_miss.jsonl", _DATA / "checks_near_miss_second.jsonl")
+HALVES = ("tuned", "held out", "tuned 2", "held out 2")
 
 NAMES = {
     "ragtruth": "RAGTruth-QA, answers",
@@ -101,33 +103,37 @@ AUROC on a set that took no part in training at all (fitted on the other English
 
 Real continuation scored better than the invented one: {paired}. With the whole article this is easy, because the real
 continuation is part of it; with the start alone it shows that support by the context is measured, not truth.
+Clauses are paired within one model's continuation: each that people marked right with each that they marked wrong.
 
 {PUBLISHED}"""
 
 
-PUBLISHED = """Published on RAGTruth-QA, answer-level F1 on the whole test split, of which this is half (Niu et al.
-2024 for GPT-4-turbo and Llama-2; Belyi et al. 2024 for RAGAS and Luna; Kovacs and Recski 2025 for LettuceDetect; Song
-et al. 2024 for RAG-HAT):
+PUBLISHED = """Published on RAGTruth-QA, answer-level F1 on the whole test split, of which this is half:
 
-| system | F1 |
-|---|---|
-| RAGAS | 35.7 |
-| GPT-4-turbo, prompted | 45.6 |
-| Luna (440 M) | 51.3 |
-| LettuceDetect base / large (150 M / 396 M) | 65.5 / 70.2 |
-| Llama-2-13B, fine-tuned | 68.2 |
-| RAG-HAT (8 B) | 74.8 |
+| system | F1 | source |
+|---|---|---|
+| RAGAS | 35.7 | Belyi et al. 2024, "Luna: An Evaluation Foundation Model to Catch Language Model \
+Hallucinations with High \
+Accuracy and Low Cost", arXiv 2406.00975 |
+| GPT-4-turbo, prompted | 45.6 | Niu et al. 2024, "RAGTruth: A Hallucination Corpus for Developing Trustworthy \
+Retrieval-Augmented Language Models", arXiv 2401.00396 |
+| Luna (440 M) | 51.3 | Belyi et al. 2024 |
+| LettuceDetect base / large (150 M / 396 M) | 65.5 / 70.2 | Kovacs and Recski 2025, "LettuceDetect: A Hallucination \
+Detection Framework for RAG Applications", arXiv 2502.17125 |
+| Llama-2-13B, fine-tuned | 68.2 | Niu et al. 2024 |
+| RAG-HAT (8 B) | 74.8 | Song et al. 2024, "RAG-HAT: A Hallucination-Aware Tuning Pipeline for LLM in \
+Retrieval-Augmented Generation", EMNLP 2024 industry track |
 
 So a fine-tuned detector model is still clearly better on long answers; it is an optional tier. UHGEval, keyword
-accuracy (Liang et al. 2024): GPT-4 70.0, GPT-3.5 53.7."""
+accuracy: GPT-4 70.0, GPT-3.5 53.7 (Liang et al. 2024, "UHGEval: Benchmarking the Hallucination of Chinese
+Large Language Models via Unconstrained Generation", arXiv 2311.15296)."""
 
 
 def near_miss_text(calibration: Calibration) -> str:
     """The section: caught and false alarms per language and half."""
-    with TWINS.open(encoding="utf-8") as source:
-        pairs = [json.loads(line) for line in source]
+    pairs = [json.loads(line) for path in TWINS for line in path.read_text(encoding="utf-8").splitlines()]
     rows = []
-    for half in ("tuned", "held out"):
+    for half in HALVES:
         for lang in ("en", "zh"):
             mine = [p for p in pairs if p["lang"] == lang and p["half"] == half]
             if mine:
@@ -139,9 +145,12 @@ def near_miss_text(calibration: Calibration) -> str:
                 rows.append([half, lang, str(len(mine)), *cells])
     head = ["half", "language", "pairs", "caught / false alarms on the true twins, `balanced`", "the same at `fpr_05`"]
     return f"""Two answers to the same contexts, one true, one a near miss: another number, unit, date, name, address,
-path, version, a negation, a comparison turned round (`tests/data/checks_near_miss.jsonl`). Never trained on. The rules
-were adjusted while looking at the tuned half; the held-out half was written before that, and of it only
-the totals were seen while features were chosen. The goal was 95 % caught at 5 % false alarms.
+path, version, a negation, a comparison turned round, roles or parts that changed places. Never trained on. The first
+set (`tests/data/checks_near_miss.jsonl`) is close to its contexts in words; the second
+(`tests/data/checks_near_miss_second.jsonl`, halved by context) puts both answers in other words, with other units and
+calendars. Each held-out half was written before the rules were adjusted on the tuned one, and of it only totals, also
+by kind of finding, were seen. The goal was 95 % caught at 5 % false alarms: it is not reached, and answers in other
+words are the harder ones.
 
 {table(head, rows)}"""
 

@@ -17,6 +17,7 @@ from guard.checks.lexicon import CJK, CJK_CHAR, stem
 from guard.checks.numbers import NUMBER_WORDS, Quantity, same
 from guard.checks.passages import Passages
 from guard.checks.polarity import negated, opposed, periods_of, sides_of
+from guard.checks.turned import turned
 from guard.checks.units import compatible
 
 MARGIN_RATIO = 0.12
@@ -40,7 +41,7 @@ NAMES_MARGIN_RATIO = 0.2
 NAMES_NEED_WEIGHT = 3.0
 """Names need a closer fit, a wider margin and a claim of some words: people and places are often left to a pronoun."""
 
-CLAUSE_NEEDS_WEIGHT = 3.0
+CLAUSE_NEEDS_WEIGHT = 1.5
 """A clause with fewer words than this is not looked at alone."""
 
 _PRONOUN = re.compile(r"\b(?:he|she|they|it|his|her|their|its|him|them)\b")
@@ -81,8 +82,9 @@ def contradictions(
         *_numbers_of_clauses(fits, parts, passages),
         *_exact(fits, parts, passages, question),
         *_names(fits, parts, passages),
-        *_polarity(fits, parts + wholes),
+        *_polarity(fits, parts, wholes),
         *_swapped(claim, sentences, weights),
+        *turned(claim, [part for _, part in parts]),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -229,17 +231,22 @@ def _neighbours(lower: str, name: str) -> tuple[str, str]:
     return before[1] if before else "", stem(after[1]) if after else ""
 
 
-def _polarity(fits: Fits, parts: Parts) -> Iterator[str]:
+def _close(found: Sequence[tuple[float, Statement]], least: float) -> list[Statement]:
+    """Clauses that fit about as well as the best; none when that one fits less well than `least`."""
+    best = max([fit for fit, _ in found], default=0.0)
+    return [p for fit, p in found if fit >= best - CLOSE_RATIO] if best >= least else []
+
+
+def _polarity(fits: Fits, parts: Parts, wholes: Parts) -> Iterator[str]:
     claim = fits.claim
     found = [(fits.of(s, p, None), p) for s, p in parts]
-    best = max([fit for fit, _ in found], default=0.0)
-    if best < ALIGNED_RATIO:
-        return
-    # Every clause that fits about as well must point the other way, else one of them supports the claim.
-    close = [p for fit, p in found if fit >= best - CLOSE_RATIO]
-    if best >= NEGATION_RATIO and all(_denies(claim, p) for p in close):
+    # Clauses only: in "updates keep the settings, a reset deletes them" each says the opposite of the other.
+    close = _close(found, NEGATION_RATIO)
+    if close and all(_denies(claim, p) for p in close):
         yield "negation: the contexts say the opposite"
-    if best < POLARITY_RATIO:
+    # Every clause that fits about as well must point the other way, else one of them supports the claim.
+    close = _close([*found, *((fits.of(s, p, None), p) for s, p in wholes)], POLARITY_RATIO)
+    if not close:
         return
     mine = periods_of(claim.lower)
     if mine and all((theirs := periods_of(p.lower)) and mine.isdisjoint(theirs) for p in close):
@@ -251,6 +258,8 @@ def _polarity(fits: Fits, parts: Parts) -> Iterator[str]:
 def _denies(claim: Statement, part: Statement) -> bool:
     """Whether one of the two denies a term that the other states."""
     (mine, mine_near), (theirs, theirs_near) = negated(claim.lower), negated(part.lower)
+    if mine and theirs:
+        return False  # "none may be used again" and "cannot be reused" deny the same thing in other words
     return any(_states(claim, t) for t in theirs - mine_near) or any(_states(part, t) for t in mine - theirs_near)
 
 

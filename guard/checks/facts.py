@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from guard.checks.lexicon import normalise, terms, words
+from guard.checks.lexicon import normalise, single_words, terms, words
 from guard.checks.numbers import Quantity, quantities
 from guard.simplified import folded
 
@@ -40,10 +40,10 @@ _NOT_BEFORE_NAME = "'\"(*#-_"
 _NO_NAMES_TEXT = "i a an the this that these those if when while for in on at it he she they we you and but or"
 _NO_NAMES = frozenset(_NO_NAMES_TEXT.split())
 _CITATION = re.compile(
-    r"\[\^?\d+(?:\s*[,;-]\s*\d+)*\]|\(?\b(?:[Pp]assages?|[Cc]ontexts?|[Dd]ocuments?|[Ss]ources?|"
+    r"\[\^?\d+(?:\s*[,;-]\s*\d+)*\]|\(?\b(?:[Pp]assages?|[Ss]teps?|[Cc]ontexts?|[Dd]ocuments?|[Ss]ources?|"
     r"PASSAGES?)\s*#?\d+(?:(?:\s*,\s*|\s*(?:and|&|or)\s*)#?\d+)*\)?(?::|,)?"
 )
-_MAY_CITE = re.compile(r"(?:assage|ontext|ocument|ource|ASSAGE)S?s? ?#?\d")
+_MAY_CITE = re.compile(r"(?:assage|[Ss]tep|ontext|ocument|ource|ASSAGE)S?s? ?#?\d")
 _LIST_MARK = re.compile(r"^[\s>*#\u2022\u30fb-]*(?:\(?\d{1,2}[.)\u3001]\s+|\(?[a-h]\)\s+|\d{1,2}\u3001)?[\s*_]*")
 
 
@@ -51,12 +51,14 @@ _LIST_MARK = re.compile(r"^[\s>*#\u2022\u30fb-]*(?:\(?\d{1,2}[.)\u3001]\s+|\(?[a
 class Statement:
     """One sentence or clause, ready for comparison.
 
+    words: every word in order, function words too; a Chinese character is one.
     terms: content words and bigrams in order; term_set: each once. exact: URLs, paths, identifiers, lower case. names:
     capitalised words that do not begin the sentence, lower case. lower: the normalised text, as it is reported. folded:
     the same, Chinese in simplified characters, position by position; terms and whatever is compared come from it.
     """
 
     text: str
+    words: tuple[str, ...]
     terms: tuple[str, ...]
     term_set: frozenset[str]
     numbers: tuple[Quantity, ...]
@@ -82,9 +84,11 @@ def _read(text: str) -> Statement:
     masked = _without_exact(lower, exact) if _DOTTED_OR_DIGIT.search(lower) else lower
     numbers, rest = quantities(masked)
     names = [] if clean == lower else _names(clean)
-    found = tuple(terms(words(rest)))
+    raw_words = words(rest)
+    found = tuple(terms(raw_words))
     return Statement(
         text=text.strip(),
+        words=tuple(raw_words) if rest.isascii() else tuple(single_words(raw_words)),
         terms=found,
         term_set=frozenset(found),
         numbers=tuple(numbers),

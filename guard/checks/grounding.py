@@ -33,7 +33,7 @@ CONTRADICTION_CHANCE = 0.8
 CONTRADICTION_MARGIN = 0.05
 """An answer with a contradiction scores at least this much over the threshold."""
 
-SHORT_TERMS, LONG_TERMS = 12, 28
+SHORT_TERMS, LONG_TERMS = 12, 20
 """Content terms up to which an answer is read as single claims, and from which as a long text."""
 
 NO_CLAIM_SUPPORT = 0.7
@@ -170,9 +170,13 @@ def answer_score(probabilities: Sequence[float], term_count: int, language: Lang
     return sigmoid(_logit(-math.expm1(-joint)) - share * language.length_shift)
 
 
+NEGATION_TERMS = 28
+"""Content terms of an answer up to which a negation decides alone."""
+
+
 def must_fail(support: Support, term_count: int) -> bool:
     """Whether a contradiction decides alone. In long texts negation is read wrongly too often for that."""
-    return any(term_count <= LONG_TERMS or not r.startswith("negation") for r in support.contradictions)
+    return any(term_count <= NEGATION_TERMS or not r.startswith("negation") for r in support.contradictions)
 
 
 def with_cosine(probability: float, cosine: float, language: Language) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -94,6 +95,15 @@ _COMMON_STEMS = frozenset(stem(w) for w in COMMON)
 def words(text: str) -> list[str]:
     """Raw words and CJK runs of normalised text, in order; digits and punctuation are left out."""
     return _WORD.findall(text)
+
+
+def single_words(raw_words: list[str]) -> Iterator[str]:
+    """Raw words with runs of Chinese, Japanese or Korean taken apart into characters."""
+    for word in raw_words:
+        if word[0] >= _CJK_FIRST and CJK_CHAR.match(word):
+            yield from word
+        else:
+            yield word
 
 
 def terms(raw_words: list[str]) -> list[str]:

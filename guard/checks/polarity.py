@@ -29,7 +29,7 @@ _NEGATION_FREE_EN = re.compile(
     r"|\bwhether or not\b|\bor not\b|\bif not\b|\bno\.\s*\d|\bnot necessarily\b"
 )
 _NEGATION_ZH = re.compile(
-    folded("(?:不|沒有|沒|無|未|非|勿|毋|禁止|拒絕|免於)[得可能應予會必須需再以有要被許准]*([\u4e00-\u9fff]{1,4})")
+    folded("(?:不|沒有|沒|無|未|非|勿|毋|禁止|拒絕|免於|停止)[得可能應予會必須需再以有要被許准]*([\u4e00-\u9fff]{1,4})")
 )
 _NEGATION_FREE_ZH = re.compile(folded("|".join(NEGATION_FREE)))
 

@@ -46,6 +46,7 @@ FEATURES = (
     "uncovered", "uncovered_best", "uncovered_best_two", "uncovered_pairs", "missing_numbers", "numbers_elsewhere",
     "missing_exact", "missing_names", "names_elsewhere", "negation_differs", "opposed", "log_terms", "missing_run",
     "missing_terms", "question_only", "contradicted", "first_person", "no_terms", *novelty.FEATURES,
+    "unknown_name", "log_words",
 )  # fmt: skip
 """Names of the features of one claim, all in about 0..1; a larger value means less support."""
 
@@ -129,6 +130,8 @@ def assess(claim: Statement, passages: Passages, question: Statement | None = No
         float(not _FIRST_PERSON.isdisjoint([w.strip(",.!") for w in claim.lower.split(maxsplit=6)[:6]])),
         float(not weights),
         *novelty.novelty(looked_up, len(passages.sentences), question),
+        float(len(known_names) < len(claim.names)),
+        math.log1p(len(claim.words)) / 4,
     )
     return Support(features, found, best.text if best else "", coverage, len(weights))
 

@@ -28,7 +28,7 @@ from guard.checks.training_rows import Row
 from slo.errors import ConfigError, DataError
 
 TREE_COUNT, LEAF_COUNT, LEARNING_RATE, LEAF_ROWS = 60, 8, 0.1, 40
-FREE = frozenset(("negation_differs", "log_terms", "question_only", "first_person", "no_terms"))
+FREE = frozenset(("negation_differs", "log_terms", "question_only", "first_person", "no_terms", "log_words"))
 """Features that may speak for a claim as well."""
 
 MIN_ROWS = 40
@@ -99,7 +99,7 @@ def fit(rows: Sequence[Row], lang: str, *, single_terms: int = SHORT_TERMS) -> L
     many = [r for r in mine if r.term_count >= LONG_TERMS and len(r.features) > 1]
     if sum(r.unsupported for r in many) >= MIN_ROWS:
         # Shift so that the best cut of long answers is the best cut of single claims: one threshold serves both.
-        cut = _best_threshold([(score_of(r, language), r.unsupported) for r in many], 0.999)
+        cut = _expected_threshold([(score_of(r, language), r.unsupported) for r in many])
         shift = float(np.log(cut / (1 - cut)) - np.log(limit / (1 - limit)))
         language = msgspec.structs.replace(language, length_shift=round(shift, 4))
     return msgspec.structs.replace(language, thresholds=_thresholds(mine, language, limit), band=_band(train, language))
@@ -161,6 +161,22 @@ def _band(rows: Sequence[Row], language: Language) -> tuple[float, float]:
     low = max((t for t in grid if (p <= t).sum() >= 20 and 1 - y[p <= t].mean() >= 0.9), default=0.05)
     high = min((t for t in grid if (p >= t).sum() >= 20 and y[p >= t].mean() >= 0.9), default=0.95)
     return round(float(min(low, 0.3)), 2), round(float(max(high, 0.6)), 2)
+
+
+def _expected_threshold(pairs: list[tuple[float, bool]]) -> float:
+    """Cut with the best F1 that a logistic curve through the scores leads to expect.
+
+    Few long answers are labelled: the best cut of a sample of 70 bad ones jumps, the curve through all does not.
+    """
+    np, sklearn = libraries()
+    scores = np.clip(np.array([p for p, _ in pairs]), 1e-9, 1 - 1e-9)
+    logits = np.log(scores / (1 - scores))
+    curve = sklearn.linear_model.LogisticRegression(C=10.0).fit(logits[:, None], np.array([y for _, y in pairs]))
+    order = np.argsort(-logits)
+    chances = curve.predict_proba(logits[order, None])[:, 1]
+    flagged = np.arange(1, len(order) + 1)
+    best = int(np.argmax(2 * np.cumsum(chances) / (flagged + chances.sum())))
+    return float(np.clip(scores[order[best]], 0.05, 0.999))
 
 
 def _best_threshold(pairs: list[tuple[float, bool]], largest: float = 0.85) -> float:

@@ -9,14 +9,20 @@ import pytest
 
 from guard.checks import grounding as module
 from guard.checks.calibration import load_calibration
-from guard.checks.grounding import check_grounding
+from guard.checks.context import read_context
+from guard.checks.grounding import check_grounding, read_claims
+from guard.checks.passages import Passages
 from guard.checks.selftest import GOLDEN, selftest
+from guard.checks.support import assess
 from slo.errors import DataError
 from slo.types import CheckResult, Finding
 
 LEAVE = "Employees receive 7 days of paid leave after six months. Requests go to https://hr.example/leave."
 TWINS_PATH = Path(__file__).parent.parent / "data" / "checks_near_miss.jsonl"
-TWINS = [json.loads(line) for line in TWINS_PATH.read_text(encoding="utf-8").splitlines()]
+SECOND_PATH = TWINS_PATH.with_name("checks_near_miss_second.jsonl")
+TWINS = [
+    json.loads(line) for path in (TWINS_PATH, SECOND_PATH) for line in path.read_text(encoding="utf-8").splitlines()
+]
 CALIBRATION = load_calibration()
 
 
@@ -105,9 +111,10 @@ def test_two_names_that_changed_places_are_noticed() -> None:
 
 
 @pytest.mark.parametrize(("half", "lang", "caught_ratio", "alarmed_ratio"), [
-    ("tuned", "en", 0.84, 0.08), ("tuned", "zh", 0.86, 0.08), ("held out", "en", 0.84, 0.30),
-    ("held out", "zh", 0.78, 0.10),
-], ids=["tuned-en", "tuned-zh", "held-en", "held-zh"])  # fmt: skip
+    ("tuned", "en", 0.82, 0.06), ("tuned", "zh", 0.88, 0.04), ("held out", "en", 0.80, 0.18),
+    ("held out", "zh", 0.82, 0.10), ("tuned 2", "en", 0.72, 0.26), ("tuned 2", "zh", 0.60, 0.14),
+    ("held out 2", "en", 0.76, 0.30), ("held out 2", "zh", 0.62, 0.20),
+], ids=["tuned-en", "tuned-zh", "held-en", "held-zh", "tuned2-en", "tuned2-zh", "held2-en", "held2-zh"])  # fmt: skip
 def test_near_misses_and_true_twins_are_told_apart_as_well_as_reported(
     half: str, lang: str, caught_ratio: float, alarmed_ratio: float
 ) -> None:
@@ -121,6 +128,36 @@ def test_near_misses_and_true_twins_are_told_apart_as_well_as_reported(
     caught_count, alarmed_count = map(sum, results)
     assert caught_count >= caught_ratio * len(twins)
     assert alarmed_count <= alarmed_ratio * len(twins)
+
+
+@pytest.mark.parametrize(
+    ("answer", "context", "kind"),
+    [
+        ("You can bring flowers to intensive care.", "Flowers are not allowed in intensive care.", "permission"),
+        ("加護病房可以帶花。", "加護病房禁止攜帶鮮花。", "permission"),
+        ("The southern route is closed in winter.", "The northern route is closed in winter.", "other"),
+        ("會議室的冷氣由資訊部控制。", "會議室冷氣由行政部控制。", "other"),
+    ],
+    ids=["en-permission", "zh-permission", "en-set", "zh-class"],
+)
+def test_what_is_said_the_other_way_round_is_named(answer: str, context: str, kind: str) -> None:
+    found = check(answer, context)
+    assert found.result is CheckResult.FAIL
+    assert found.reason.startswith(kind)
+
+
+@pytest.mark.parametrize(
+    ("answer", "context"),
+    [
+        ("None of the last eight passwords may be used again.", "The last eight passwords cannot be used again."),
+        ("更新韌體不會清除設定。", "更新韌體會保留設定；回復原廠值則會清除設定。"),
+        ("溫度至少要26度。", "溫度不得低於26度。"),
+    ],
+    ids=["both-deny", "each-clause-its-own", "no-less-than"],
+)
+def test_the_same_in_other_words_contradicts_nothing(answer: str, context: str) -> None:
+    passages = Passages([read_context(context)])
+    assert [assess(claim, passages).contradictions for claim in read_claims(answer)[0]] == [()]
 
 
 def test_the_threshold_of_the_spec_decides() -> None:
