@@ -210,7 +210,8 @@ async def register(
             lineage=replace(ready.lineage, parent=_parent(there)),
         )
     if ready.gate is not None:
-        await port.evaluate(model, version.version, GATE, ready.gate, actor=actor, key=f"{GATE}-{version.version}")
+        key = f"{GATE}-{model}-{version.version}"  # two models may have versions of one name
+        await port.evaluate(model, version.version, GATE, ready.gate, actor=actor, key=key)
     return {
         "model": model,
         "version": version.version,

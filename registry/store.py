@@ -18,6 +18,7 @@ from registry import aliases, migrating, tables
 from registry.database import Database
 from registry.errors import RegistryRefused
 from registry.model import (
+    MAX_EPOCH,
     AuditEntry,
     Control,
     Evaluation,
@@ -36,6 +37,8 @@ from registry.model import (
 )
 
 META_BYTES = 32 * 1024
+META_DEPTH = 32
+"""Nesting of `meta` and of results; deeper ones cannot be shown again by every reader of JSON."""
 TAG_COUNT = 32
 
 
@@ -182,13 +185,12 @@ class RegistryStore:
         if_production: what the caller believes to be in Production, "" for nothing; the loser of a race is refused.
         """
         check_name(model, "model")
+        if epoch is not None and epoch > MAX_EPOCH:
+            raise RegistryRefused("invalid", f"epoch: got {str(epoch)[:40]}; epochs end at {MAX_EPOCH}")
 
         def work(db: Connection) -> tuple[Move, ...]:
             fence = tables.lock_model(db, model)
-            if (
-                key
-                and db.execute(sa.select(tables.audit.c.entry_id).where(tables.audit.c.key == key)).first() is not None
-            ):
+            if tables.used_key(db, key, model, rollback_to or version):
                 return ()
             if epoch is not None and epoch < fence:
                 raise RegistryRefused(
@@ -268,7 +270,7 @@ class RegistryStore:
         def work(db: Connection) -> tuple[Evaluation, ...]:
             tables.lock_model(db, check_name(model, "model"))
             tables.require_version(db, model, version)
-            if not tables.used_key(db, key):
+            if not tables.used_key(db, key, model, version, evaluation=name):
                 row = {"model": model, "version": version, "name": name, "actor": actor[:200], "result": plain}
                 db.execute(tables.evaluations.insert().values(time_s=self._wall_s(), **row))
                 tables.note(db, self._wall_s(), "evaluate", actor, model, version, "", name, "", key or None)
@@ -338,14 +340,28 @@ class RegistryStore:
 
 
 def _checked_json(value: Mapping[str, object], place: str) -> dict[str, object]:
+    if _too_deep(value):
+        raise RegistryRefused("invalid", f"{place}: nested more than {META_DEPTH} deep; keep it flatter")
     try:
         text = json.dumps(dict(value), allow_nan=False)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character: kept, it could never be shown again
     except (TypeError, ValueError) as error:
         raise RegistryRefused("invalid", f"{place}: {error}; JSON values only") from error
     if len(text) > META_BYTES:
         raise RegistryRefused("too_large", f"{place}: {len(text)} bytes; at most {META_BYTES}")
     plain: dict[str, object] = json.loads(text)
     return plain
+
+
+def _too_deep(value: object) -> bool:
+    level: list[object] = [value]
+    for _ in range(META_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else ())
+        ]
+    return bool(level)
 
 
 def _checked_lineage(lineage: Lineage, actor: str) -> Lineage:

@@ -206,6 +206,22 @@ def note(
     )
 
 
-def used_key(db: Connection, key: str) -> bool:
-    """Whether a request with this key was carried out already."""
-    return bool(key) and db.execute(sa.select(audit.c.entry_id).where(audit.c.key == key)).first() is not None
+def used_key(db: Connection, key: str, model: str, version: str, *, evaluation: str = "") -> bool:
+    """Whether this request was carried out already. version: the one that the request moves last, or evaluates.
+
+    Raises:
+        RegistryRefused: `conflict`, the key belongs to another request; taken for a repetition, this one would be lost.
+    """
+    if not key:
+        return False
+    query = sa.select(audit.c.action, audit.c.model, audit.c.version, audit.c.to_value).where(audit.c.key == key)
+    there = db.execute(query).first()
+    if there is None:
+        return False
+    evaluated = there.to_value if there.action == "evaluate" else ""
+    if (there.model, there.version, evaluated) != (model, version, evaluation):
+        raise RegistryRefused(
+            "conflict",
+            f"key {key[:64]!r} was used for {there.action} of {there.version!r} of {there.model!r}; take a new key",
+        )
+    return True

@@ -125,3 +125,53 @@ async def test_a_path_is_decoded_once_and_leads_nowhere_else(call: Any, path: st
     status, answer, _ = await call("GET", path)
     assert status in (404, 422)
     assert answer["error"]["type"] in ("invalid", "no_route", "bad_name")
+
+
+DEEP = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize("value", [DEEP, '"\\ud800"', '{"\\udfff": 1}'], ids=["deep", "half-character", "half-name"])
+async def test_what_could_never_be_shown_again_is_refused_and_the_list_stays_readable(call: Any, value: str) -> None:
+    await call("POST", "/models", {"name": "kb"})
+    await call("POST", "/models/kb/versions", {"version": "v1"})
+    json = {"content_type": "application/json"}
+    bodies = {
+        "/models/kb/versions": f'{{"version": "v2", "meta": {{"a": {value}}}}}',
+        "/models/kb/versions/": f'{{"version": "v3", "lineage": {{"parameters": {{"a": {value}}}}}}}',
+        "/models/kb/versions/v1/evaluations": f'{{"name": "gate", "actor": "ann", "result": {{"a": {value}}}}}',
+    }
+    for path, body in bodies.items():
+        status, answer, _ = await call("POST", path.rstrip("/"), body, **json)
+        assert (status, answer["error"]["type"]) == (422, "invalid")
+    assert [v["version"] for v in (await call("GET", "/models/kb/versions"))[1]] == ["v1"]
+    assert (await call("GET", "/models/kb/versions/v1/evaluations"))[:2] == (200, [])
+
+
+async def test_an_epoch_that_is_no_count_is_refused_in_one_line(call: Any) -> None:
+    await call("POST", "/models", {"name": "kb"})
+    await call("POST", "/models/kb/versions", {"version": "v1"})
+    body = {"to_stage": "Staging", "actor": "ann", "epoch": 10**30}
+    status, answer, _ = await call("POST", "/models/kb/versions/v1/transition", body)
+    assert (status, answer["error"]["type"]) == (422, "invalid")
+
+
+async def test_a_key_of_another_request_is_a_conflict_and_never_a_silent_repetition(call: Any) -> None:
+    for model in ("kb", "adapter"):
+        await call("POST", "/models", {"name": model})
+        for version in ("v1", "v2"):
+            await call("POST", f"/models/{model}/versions", {"version": version})
+    staged = {"to_stage": "Staging", "actor": "ci", "key": "build-17"}
+    gate = {"name": "gate", "actor": "ci", "key": "build-17", "result": {"blocks": ["Production"]}}
+    assert (await call("POST", "/models/kb/versions/v1/transition", staged))[1]["repeated"] is False
+    assert (await call("POST", "/models/kb/versions/v1/transition", staged))[1]["repeated"] is True
+    for path, body in (
+        ("/models/adapter/versions/v1/transition", staged),
+        ("/models/kb/versions/v2/transition", staged),
+        ("/models/kb/versions/v1/evaluations", gate),
+    ):
+        status, answer, _ = await call("POST", path, body)
+        assert (status, answer["error"]["type"]) == (409, "conflict"), path
+        assert "build-17" in answer["error"]["message"]
+    later = gate | {"key": "build-18"}
+    assert len((await call("POST", "/models/kb/versions/v1/evaluations", later))[1]) == 1
+    assert (await call("POST", "/models/adapter/versions/v1/evaluations", later))[0] == 409
