@@ -14,6 +14,7 @@ from rag.kb import KnowledgeBase
 from rag.routing import Signals, signals
 from rag.search import NGRAMS
 from rag.text import language
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 Json = dict[str, object]
@@ -47,7 +48,7 @@ def read_questions(path: Path) -> list[tuple[str, bool]]:
         place = f"{path}:{number}"
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             raise DataError(f"{place}: not JSON ({error}); write one object a line") from error
         question = row.get("question") if isinstance(row, dict) else None
         if not isinstance(question, str) or not question.strip():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
+from rag.bearer import clean_key
 from slo.codec import NOT_JSON
 from slo.errors import UpstreamError
 
@@ -86,7 +87,8 @@ class OpenAiModel:
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
-        headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+        key = clean_key(config.api_key)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session = aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=config.timeout_s, connect=2.0, sock_read=config.idle_s),

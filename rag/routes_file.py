@@ -25,6 +25,7 @@ from rag.model_client import ModelConfig
 from rag.routing import PRACTICE, LineSet, Models, Slot, Thresholds
 from rag.sensitivity import SensitiveRule
 from rag.text import near_hash
+from slo.codec import NOT_JSON
 from slo.errors import ConfigError, DataError
 from slo.strict_yaml import load_yaml_file, validate_model
 
@@ -208,11 +209,13 @@ def read_thresholds(path: Path) -> LineSet:
         document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {cure}") from error
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise DataError(f"{path}: not a thresholds file ({error}); {cure}") from error
     file = validate_model(_ThresholdFile, document, path.name)
-    lines = {
-        lang: validate_model(_Line, dict(entry.get("line", {})), f"{path.name}: languages.{lang}.line").line()
-        for lang, entry in file.languages.items()
-    }
+    lines: dict[str, Thresholds] = {}
+    for lang, entry in file.languages.items():
+        place, given = f"{path.name}: languages.{lang}.line", entry.get("line", {})
+        if not isinstance(given, dict):
+            raise DataError(f"{place}: no thresholds but {type(given).__name__}; {cure}")
+        lines[lang] = validate_model(_Line, given, place).line()
     return LineSet(Thresholds(by="confidence"), lines, file.embedder)

@@ -87,6 +87,7 @@ class Searcher:
         self.reranker: Reranker | None = None
         self._covered: dict[int, bool] = {}
         self._has_roles = any(segment.has_roles for segment in segments)
+        self._roles = frozenset(role for segment in segments for role in segment.named_roles)
         self._vector_count = sum(segment.count for segment in segments if segment.index is not None)
         self._embed_query = lru_cache(maxsize=2048)(self._embed_query_now)
         self._view_of = lru_cache(maxsize=_VIEWS_CACHED)(self._view_now)
@@ -107,7 +108,8 @@ class Searcher:
         query = query[:QUERY_CHARS_MAX]
         if not query.strip():
             raise DataError(f"query: got {query[:20]!r}; write a question")
-        view = self._view_of(roles if self._has_roles else None)
+        # Roles that no document names change nothing; as part of the key they would make a view for every reader.
+        view = self._view_of(roles & self._roles if self._has_roles and roles is not None else None)
         if mode == "embedding":
             return self._by_vectors(query, k, view)
         if mode == "bm25":

@@ -67,6 +67,11 @@ class Segment:
         return self._role_sets[self._acl[row]]
 
     @property
+    def named_roles(self) -> frozenset[str]:
+        """All roles that its rows name."""
+        return frozenset(role for roles in self._role_sets for role in roles)
+
+    @property
     def has_roles(self) -> bool:
         """Whether any row is for some roles only."""
         return self._role_sets != [()]

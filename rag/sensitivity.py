@@ -19,7 +19,10 @@ MARK = "sensitive"
 
 @dataclass(frozen=True, slots=True)
 class SensitiveRule:
-    """words: whole Latin words, or Chinese ones anywhere. doc_ids: with `*`. always: everything is sensitive."""
+    """words: whole Latin words, or Chinese ones anywhere. doc_ids: with `*`; of a document, or of what it was cut from.
+
+    always: everything is sensitive.
+    """
 
     words: tuple[str, ...] = ()
     doc_ids: tuple[str, ...] = ()
@@ -32,7 +35,9 @@ class SensitiveRule:
         """
         if self.always or marked.strip().lower() not in ("", "normal"):
             return True
-        if any(fnmatchcase(hit.doc_id, pattern) for hit in hits for pattern in self.doc_ids):
+        # A document that was cut is found by its pieces; what is said of the whole holds for each.
+        names = {name for hit in hits for name in (hit.doc_id, hit.parent) if name}
+        if any(fnmatchcase(name, pattern) for name in names for pattern in self.doc_ids):
             return True
         padded = padded_letters(question)
         return any(holds(padded, word) for word in self.words)

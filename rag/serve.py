@@ -299,7 +299,8 @@ def _roles(request: Request, body: BaseModel) -> frozenset[str]:
     Who names none sees what is for everybody.
     """
     said: object = request.headers.get(ROLES_HEADER)
-    if said is None:
+    # Whoever sends one of the two headers knows the asker: what the asker writes into the body adds nothing then.
+    if said is None and TENANT_HEADER not in request.headers:
         metadata = (body.model_extra or {}).get("metadata")
         said = metadata.get("roles") if isinstance(metadata, dict) else None
     words = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else []
@@ -331,9 +332,9 @@ def _marked(request: Request, body: BaseModel) -> str:
     """What the sender says of the question's sensitivity: in a header, or in `metadata.sensitivity` of the body."""
     metadata = (body.model_extra or {}).get("metadata")
     said = metadata.get("sensitivity") if isinstance(metadata, dict) else None
-    in_header = request.headers.get(SENSITIVITY_HEADER, "")
-    # Of two words the stricter one counts; anything that is not "normal" is strict.
-    return in_header if in_header.strip().lower() not in ("", "normal") or said is None else str(said)
+    words = [*request.headers.getlist(SENSITIVITY_HEADER), *([] if said is None else [str(said)])]
+    # Of several words the strictest one counts; anything that is not "normal" is strict.
+    return next((word for word in words if word.strip().lower() not in ("", "normal")), "")
 
 
 def _headers(source: str, trace: RouteTrace) -> dict[str, str]:

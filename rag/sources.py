@@ -22,7 +22,7 @@ FILE_BYTES_MAX = 64 * 1024 * 1024
 """Largest text, Markdown, HTML or PDF file; a CSV or JSON lines file is read row by row."""
 PDF_INSTALL = "pip install 'sft-guard[kb]'"
 
-_HEADING = re.compile(r"(?P<marks>#{1,6})[ \t]+(?P<title>.+?)[ \t#]*$")
+_HEADING = re.compile(r"(?P<marks>#{1,6})[ \t]+")
 _FENCE = re.compile(r"[ ]{0,3}(```|~~~)")
 _SLUG = re.compile(r"[^\w]+")
 _HIDDEN = frozenset({"script", "style", "template", "noscript", "svg", "nav", "head"})
@@ -88,7 +88,6 @@ def read_pdf(path: Path) -> Iterator[RawRow]:
     if importlib.util.find_spec("pypdf") is None:
         raise DataError(f"{path}: reading PDF needs pypdf: {PDF_INSTALL}")
     import pypdf
-    from pypdf.errors import PyPdfError
 
     _check_size(path)
     number = 0
@@ -104,8 +103,8 @@ def read_pdf(path: Path) -> Iterator[RawRow]:
             yield RawRow(place, text, row, parent=path.stem)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # A damaged PDF makes its reader fail in many ways; pages before that are fine.
+    except Exception as error:
+        # A damaged or encrypted PDF makes its reader fail in too many ways to name; pages before that are fine.
         yield RawRow(f"{path.name}:page {number + 1}", "", error=f"not a readable PDF ({' '.join(str(error).split())})")
 
 
@@ -185,11 +184,13 @@ def _sections(text: str) -> Iterator[tuple[int, int, list[str], str]]:
                 front, begin, begin_line = False, position, number + 1
             continue
         fenced ^= _FENCE.match(line) is not None
-        match = None if fenced else _HEADING.match(line.rstrip("\n"))
-        if match:
+        match = None if fenced else _HEADING.match(line)
+        # Stripped and not matched: a line of a million marks would be tried from each of them.
+        title = line[match.end() :].rstrip("# \t\r\n") if match else ""
+        if match and title:
             yield from section(position - len(line))
             level = len(match["marks"])
-            titles = {known: title for known, title in titles.items() if known < level} | {level: match["title"]}
+            titles = {known: above for known, above in titles.items() if known < level} | {level: title}
             begin, begin_line = position, number + 1
     yield from section(len(text))
 

@@ -21,6 +21,7 @@ import msgspec
 from rag.retrieval import STATIC
 from rag.text import latin_ratio
 from rag.wordpiece import WordPiece
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _card(directory: Path) -> Card:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); make one with `sft-guard embedder distill`"
         ) from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except NOT_JSON as error:
         raise DataError(f"{path}: not the card of a static embedder ({error}); distil it again") from error
     if card.format != FORMAT:
         raise DataError(f"{path}: format {card.format}, this program reads {FORMAT}; distil it again")

@@ -345,6 +345,10 @@ def _install_errors(app: FastAPI) -> None:
     @app.middleware("http")
     async def cap(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         length = request.headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()) or int(length) > BODY_BYTES or "transfer-encoding" in request.headers:
+        if (
+            not (length.isascii() and length.isdigit())
+            or int(length) > BODY_BYTES
+            or "transfer-encoding" in request.headers
+        ):
             return _refusal(413, "too_large", f"body: at most {BODY_BYTES} bytes, with a Content-Length")
         return await go_on(request)

@@ -12,6 +12,7 @@ from typing import Any
 from guard.commands.common import emit, progress
 from guard.settings import environment_value
 from slo.clock import SystemClock
+from slo.codec import NOT_JSON
 from slo.errors import ConfigError, RefusedError
 
 PATIENT_S, WAITING_S = 1800.0, 30.0
@@ -136,7 +137,7 @@ def run_register(args: argparse.Namespace) -> int:
     if args.evaluation:
         try:
             evaluation = msgspec.json.decode(args.evaluation.read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (OSError, *NOT_JSON) as error:
             raise ConfigError(
                 "--evaluation", str(args.evaluation), f"name the output of `ft eval --json` ({error})"
             ) from error

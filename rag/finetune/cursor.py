@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from rag.types import Document
+from slo.codec import NOT_JSON
 from slo.errors import DataError
 
 NAME = "ft_cursor.json"
@@ -53,7 +54,7 @@ def read_cursor(path: Path) -> Cursor:
         return Cursor()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except NOT_JSON as error:
         raise DataError(
             f"{path}: not an export cursor ({error}); forget it with `sft-guard ft export --reset`"
         ) from error

@@ -16,6 +16,7 @@ from rag.finetune.traffic import Redact, TrafficFilter, examples_of_traffic, gro
 from rag.finetune.validation import check_file, leaks, tokens_max
 from rag.kb import KnowledgeBase
 from rag.types import Document
+from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 from slo.types import Exchange
 
@@ -162,7 +163,7 @@ def read_thumbs(path: Path) -> dict[str, str]:
         try:
             row = msgspec.json.decode(line, type=dict[str, Any])
             thumb, exchange_id = row["thumb"], row["exchange_id"]
-        except (msgspec.DecodeError, msgspec.ValidationError, KeyError) as error:
+        except (*NOT_JSON, KeyError) as error:
             raise DataError(f'{path}:{number}: no thumb ({error}); write {{"exchange_id", "thumb": "up"}}') from error
         if thumb not in ("up", "down"):
             raise DataError(f"{path}:{number}: thumb {thumb!r}; write up or down")

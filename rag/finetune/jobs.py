@@ -21,6 +21,7 @@ import msgspec
 
 from rag.finetune.api import Caller
 from rag.finetune.cursor import write_file
+from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 
 MARK = "sft_guard_run"
@@ -81,7 +82,7 @@ def read_state(path: Path) -> JobState | None:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except NOT_JSON as error:
         raise DataError(f"{path}: not the state of a fine-tune run ({error}); name another --state") from error
 
 

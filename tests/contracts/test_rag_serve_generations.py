@@ -91,7 +91,8 @@ async def test_readers_see_what_is_for_their_roles_and_the_tags_travel_with_the_
         _, tenant = await ask(base, QUESTION, {"x-guard-tenant": "Acme"})
         _, in_body = await ask(base, QUESTION, metadata={"roles": ["hr"]})
         _, both = await ask(base, QUESTION, {"x-guard-roles": ""}, metadata={"roles": ["hr"]})
-    assert (contexts(nobody), contexts(both)) == (["open"], ["open"])
+        _, claimed = await ask(base, QUESTION, {"x-guard-tenant": "other"}, metadata={"roles": ["hr", "tenant:acme"]})
+    assert (contexts(nobody), contexts(both), contexts(claimed)) == (["open"], ["open"], ["open"])
     assert sorted(contexts(header)) == sorted(contexts(in_body)) == ["hr", "open"]
     assert sorted(contexts(tenant)) == ["acme", "open"]
     tagged = {context["doc_id"]: context.get("acl") for context in header["contexts"]}

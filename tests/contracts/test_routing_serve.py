@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -82,6 +83,11 @@ async def test_each_kind_of_question_goes_its_way(kb: Path, tmp_path: Path, stre
                 "marked": await ask(base, FOREIGN, stream=stream, extra_headers={"x-guard-sensitivity": "sensitive"}),
                 "in body": await ask(base, FOREIGN, stream=stream, metadata={"sensitivity": "sensitive"}),
             }
+            twice = [("x-guard-sensitivity", "normal"), ("x-guard-sensitivity", "sensitive")]
+            body = {"messages": [{"role": "user", "content": FOREIGN}], "stream": stream}
+            url = f"{base}/v1/chat/completions"
+            async with aiohttp.ClientSession() as web, web.post(url, json=body, headers=twice) as response:
+                assert b"LOCAL_LORA" in await response.read()
     assert {name: answer["source"] for name, answer in asked.items()} == {
         "rule": "RULE", "known": "MODEL", "chinese": "MODEL", "foreign": "CLOUD_FT",
         "sensitive": "LOCAL_LORA", "marked": "LOCAL_LORA", "in body": "LOCAL_LORA",

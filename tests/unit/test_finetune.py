@@ -16,11 +16,14 @@ from guard.checks.pii import redact
 from guard.checks.spec import CheckSpec
 from guard.cli import main
 from guard.finetune_grading import grader
+from rag.endpoint import EndpointEmbedder
 from rag.finetune import counting
+from rag.finetune.api import make_client
 from rag.finetune.counting import TokenCounter, counter_for, epochs_for, estimate, training_usd_per_million
 from rag.finetune.cursor import Cursor, read_cursor, write_cursor
 from rag.finetune.evaluate import TRAINED, UNSEEN, Case, cases_of, evaluate, summary
-from rag.finetune.jobs import JobState
+from rag.finetune.export import read_thumbs
+from rag.finetune.jobs import JobState, read_state
 from rag.finetune.registering import register
 from rag.finetune.rows import Example, examples_of
 from rag.finetune.templates import load_templates
@@ -389,3 +392,22 @@ def test_export_from_a_log_leaves_personal_data_and_bad_answers_out(
     assert b"amy@" not in out.read_bytes()
     assert main(["ft", "export", "--log", str(tmp_path / "log.jsonl"), "--checks", "spelling"]) == 2
     assert "write names of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("read", [read_cursor, read_state, read_thumbs], ids=["cursor", "state", "thumbs"])
+def test_bytes_that_are_not_utf_8_are_one_line_and_no_traceback(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    (tmp_path / "x.json").write_bytes(b'{"exchange_id": "\xff", "run_id": "\xff", "updated": "\xff"}')
+    with pytest.raises(DataError, match=r"x\.json"):
+        read(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET\nx", "sk-SECRET\u2026"], ids=["line break", "ellipsis"])
+def test_a_key_that_no_header_carries_is_refused_without_being_shown(key: str) -> None:
+    for make in (
+        lambda: make_client("http://127.0.0.1:9/v1", key),
+        lambda: EndpointEmbedder("http://127.0.0.1:9/v1", "m", api_key=key),
+    ):
+        with pytest.raises(ConfigError, match="not shown") as caught:
+            make()
+        assert "SECRET" not in str(caught.value)
+    assert make_client("http://127.0.0.1:9/v1", "sk-SECRET\n").api_key == "sk-SECRET"

@@ -137,6 +137,14 @@ def test_a_document_for_a_role_does_not_exist_for_others_not_even_in_the_scores(
     assert kb.content_id != fresh.content_id
 
 
+def test_roles_that_no_document_names_cost_no_view_of_their_own(kb: KnowledgeBase) -> None:
+    kb.add([{"doc_id": "s", "text": "salary board", "acl": ["hr"]}, {"doc_id": "o", "text": "salary office"}])
+    for number in range(20):
+        assert [hit.doc_id for hit in kb.search("salary", roles=[f"user:{number}"]).hits] == ["o"]
+        assert len(kb.search("salary", roles=[f"user:{number}", "hr"]).hits) == 2
+    assert kb._searcher._view_of.cache_info().currsize == 2
+
+
 @pytest.mark.parametrize("acl", [[], "hr", ["a b"], [1], [""], {}])
 def test_roles_that_cannot_be_read_are_set_aside_and_never_let_in_for_everybody(kb: KnowledgeBase, acl: object) -> None:
     assert kb.add([{"text": "secret", "acl": acl}]).quarantined == 1

@@ -140,3 +140,24 @@ def test_roles_of_the_command_are_for_rows_that_name_none(tmp_path: Path) -> Non
         {"text": "x", "acl": ["hr"]},
         {"text": "y", "acl": ["it"]},
     ]
+
+
+def test_a_heading_line_of_a_million_marks_is_read_at_once(tmp_path: Path) -> None:
+    # Matched from each mark in turn this would take hours.
+    marks = "# a" + " #" * 500_000
+    found = list(read_file(write(tmp_path / "x.md", f"{marks} b\nText.\n{marks}\nMore.\n")))
+    assert [row.value["text"] for row in found] == ["Text.", "More."]
+    assert found[1].value["title"] == "a"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pypdf") is None, reason="needs pypdf: pip install 'sft-guard[kb]'")
+def test_a_pdf_that_its_reader_cannot_decipher_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pypdf
+    from pypdf.errors import DependencyError
+
+    def needs_a_cipher(*_: object, **__: object) -> str:
+        raise DependencyError("cryptography>=3.1 is required for AES algorithm")
+
+    (tmp_path / "x.pdf").write_bytes(pdf("Annual leave is 14 days"))
+    monkeypatch.setattr(pypdf.PageObject, "extract_text", needs_a_cipher)
+    assert ["AES" in row.error for row in read_file(tmp_path / "x.pdf")] == [True]

@@ -10,7 +10,7 @@ import pytest
 from rag.fixed_answers import FixedAnswer, FixedAnswers
 from rag.quick_checks import doubt
 from rag.reachability import Circuit
-from rag.routes_file import load_routes
+from rag.routes_file import load_routes, read_thresholds
 from rag.routing import LineSet, Models, Slot, Thresholds, is_confident, plan, signals
 from rag.sensitivity import SensitiveRule
 from rag.types import Hit
@@ -176,6 +176,8 @@ def test_what_keeps_a_question_inside() -> None:
     assert rule.applies("Hello?", [other], "senstive")  # a typing error does not let go
     assert not rule.applies("Hello?", [other], "normal")
     assert SensitiveRule(always=True).applies("Hello?", [])
+    piece = Hit("hr/pay#2", "x", 0.5, 0.5, parent="hr/pay")
+    assert SensitiveRule(doc_ids=("hr/pay",)).applies("How much do I get?", [piece])  # cut when it was added
 
 
 FILE = """\
@@ -234,3 +236,10 @@ def test_thresholds_that_are_missing_or_foreign_are_named(tmp_path: Path) -> Non
     (tmp_path / "lines.json").write_text("[1]")
     with pytest.raises(DataError, match="not a thresholds file"):
         load_routes(tmp_path / "routes.yaml", {}.get)
+
+
+@pytest.mark.parametrize("content", [b'{"version": 1, "languages": {"en": {"line": 5}}}', b'{"a": "\xff"}'])
+def test_a_thresholds_file_of_another_kind_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.json"):
+        read_thresholds(tmp_path / "t.json")
