@@ -113,6 +113,7 @@ class AnswerPath:
         self.model_config = model_config
         self._model, self._k, self._mode, self._refuse_under = model, k, mode, refuse_under
         self._clock = clock or SystemClock()
+        self._offered: Embedder | None = None  # loaded; whether it fits the vectors is seen with each generation
         self._embedder: Embedder | None = None
         # Those that wait for an embedding wait together and are embedded as one batch.
         self._pool = ThreadPoolExecutor(max_workers=_SEARCHES_AT_ONCE, thread_name_prefix="rag")
@@ -130,6 +131,7 @@ class AnswerPath:
         if embedder is None:
             self.embedder_note = shared.note
             return
+        self._offered = embedder
         try:
             self.kb.attach(embedder)
         except DataError as error:
@@ -147,10 +149,21 @@ class AnswerPath:
             if current in (kb.generation.manifest_hash, failed):
                 continue
             try:
-                self.kb = await asyncio.to_thread(kb.reopened)
+                self._take(await asyncio.to_thread(kb.reopened))
                 self.kb_note = failed = ""
             except DataError as error:
                 self.kb_note, failed = f"kb_invalid: {error}", current
+
+    def _take(self, kb: KnowledgeBase) -> None:
+        """Answer from `kb` from now on, also by meaning if the embedder, perhaps loaded only meanwhile, fits it."""
+        if self._offered is not None:
+            try:
+                kb.attach(self._offered)
+                self._embedder, self.embedder_note = self._offered, ""
+            except DataError:
+                if self._embedder is not None:  # the one that is served has meaning: it stays
+                    raise
+        self.kb = kb
 
     async def follow_rules(self, every_s: float = _FOLLOW_S) -> None:
         """Go over to each changed rule file that can be used, and to the documents of a new generation."""

@@ -131,8 +131,18 @@ class KnowledgeBase:
         raise RefusedError("conflict", f"{directory}: was written to at every look; try again")
 
     def reopened(self) -> KnowledgeBase:
-        """The current generation, with the same embedder, reranker and key; this one stays as it is."""
+        """The current generation, with the same embedder, reranker and key; this one stays as it is.
+
+        Raises:
+            DataError: damaged; with a key also an older one, whose signed pointer somebody has put back.
+        """
         kb = KnowledgeBase.open(self.directory, embedder=self._embedder, key=self._key)
+        served, found = self._generation, kb.generation
+        if self._key and found.number <= served.number and found.manifest_hash != served.manifest_hash:
+            raise DataError(
+                f"{self.directory}: generation {found.number} is current, and {served.number} was seen already: "
+                "an old pointer was put back; if that was meant, start again"
+            )
         kb.use_reranker(self._reranker)
         return kb
 

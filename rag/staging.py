@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from slo.codec import NOT_JSON
 from slo.errors import DataError, RefusedError
 
 CANDIDATE, STAGED, INCOMING = "candidate", "staged.json", "incoming.json"
+_LOCK = ".candidate.lock"
 DECISION, REPORT = "gate.json", "gate.md"
 _CURE = "sft-guard kb gate --kb {0} decides on it, with --discard it is thrown away"
 
@@ -78,6 +79,39 @@ def stage(
         RefusedError: `staged`, there is a candidate already; `locked`.
         DataError: nothing was added.
     """
+    # Held to the end: until `staged.json` is there, another staging would take this one for an interrupted one.
+    with _candidate_lock(directory):
+        return _stage(
+            directory,
+            rows,
+            how,
+            chunk_name,
+            embedder,
+            key,
+            allow_bad=allow_bad,
+            dedupe=dedupe,
+            update=update,
+            near=near,
+        )
+
+
+def _candidate_lock(directory: Path) -> AbstractContextManager[None]:
+    return storage.writer_lock(directory, _LOCK)
+
+
+def _stage(
+    directory: Path,
+    rows: Iterable[RawRow],
+    how: Chunking,
+    chunk_name: str,
+    embedder: Embedder | None,
+    key: bytes | None,
+    *,
+    allow_bad: bool,
+    dedupe: bool,
+    update: bool,
+    near: str,
+) -> AddReport:
     target = directory / CANDIDATE
     with storage.writer_lock(directory):
         if (target / STAGED).exists():
@@ -151,11 +185,11 @@ def promote(directory: Path, *, key: bytes | None = None) -> int:
 
     Raises:
         RefusedError: `no_candidate`, `locked`; `conflict`, the current generation is not the one it was made on.
-        DataError: the disk refuses; the old generation is still the current one.
+        DataError: the disk refuses, or the candidate is damaged; the old generation is still the current one.
     """
     target = candidate_of(directory)
     staged, _ = staged_of(target)
-    with storage.writer_lock(directory):
+    with _candidate_lock(directory), storage.writer_lock(directory):
         new = storage.read(target, key=key)
         if storage.pointer_hash(directory) == new.manifest_hash:  # interrupted behind the pointer
             with suppress(OSError):
@@ -166,6 +200,9 @@ def promote(directory: Path, *, key: bytes | None = None) -> int:
             raise RefusedError(
                 "conflict", f"{directory}: was changed since the candidate was staged; throw it away and stage again"
             )
+        for name in new.manifest.files:
+            if name not in base.manifest.files:  # damaged since it was staged, it would be current and unreadable
+                storage.map_file(target, new, name)
         try:
             storage.clean(directory, base, storage.KEEP_COUNT)  # what an interrupted promotion has left
             made = _link(target, directory, new)
@@ -183,7 +220,7 @@ def promote(directory: Path, *, key: bytes | None = None) -> int:
 
 def discard(directory: Path) -> None:
     """Throw the candidate away. Raises RefusedError `no_candidate`, `locked`."""
-    with storage.writer_lock(directory):
+    with _candidate_lock(directory), storage.writer_lock(directory):
         if not (directory / CANDIDATE).exists():
             candidate_of(directory)
         try:

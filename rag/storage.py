@@ -81,15 +81,15 @@ def exists(directory: Path) -> bool:
 
 
 @contextmanager
-def writer_lock(directory: Path) -> Iterator[None]:
-    """Hold the directory for one writer.
+def writer_lock(directory: Path, name: str = _LOCK) -> Iterator[None]:
+    """Hold the directory for one writer. name: of the file, where something else is to be held than all of it.
 
     Raises:
         RefusedError: `locked`, somebody else is writing.
         DataError: the directory cannot be written to.
     """
     try:
-        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise DataError(f"{directory}: cannot be written ({error.strerror}); check path and permissions") from error
     try:

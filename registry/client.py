@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
+from registry.answers import read_whole, why
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.local import LocalRegistry
 from registry.model import (
@@ -182,11 +183,10 @@ class RegistryClient:
             async with self._session.request(
                 method, self._base + path, json=body, headers=headers, allow_redirects=False
             ) as response:
-                raw = await response.content.read(ANSWER_BYTES)
+                raw = await read_whole(response, ANSWER_BYTES, place)
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            what = str(error) or type(error).__name__
-            raise RegistryUnreachable(f"{place}: {what.splitlines()[0]}; is `sft-guard registry serve` up?") from error
+            raise RegistryUnreachable(f"{place}: {why(error)}; is `sft-guard registry serve` up?") from error
         if 200 <= status < 300:
             return _decoded(raw, kind, place)
         reason, message = _refusal(raw)

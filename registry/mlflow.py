@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from registry.answers import read_whole, why
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import (
     CHAMPION,
@@ -304,13 +305,14 @@ class MlflowRegistry:
             async with self._session.request(
                 method, f"{self._base}{API}{path}", allow_redirects=False, **options
             ) as response:
-                raw, status = await response.content.read(ANSWER_BYTES), response.status
+                raw, status = await read_whole(response, ANSWER_BYTES, place), response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            what = (str(error) or type(error).__name__).splitlines()[0]
-            raise RegistryUnreachable(f"{place}: {what}; is the MLflow server up?") from error
+            raise RegistryUnreachable(f"{place}: {why(error)}; is the MLflow server up?") from error
         try:
             answer: dict[str, Any] = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if 200 <= status < 300:  # taken for an empty one, it would say that nothing is registered
+                raise RegistryUnreachable(f"{place}: an answer of another kind ({error}); check the URL") from error
             answer = {}
         if 200 <= status < 300:
             return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rag.answer_path import AnswerPath
+from rag.answer_path import AnswerPath, SharedEmbedder
+from rag.hashed import HashedTfIdfEmbedder
 from rag.kb import KnowledgeBase
 from rag.servers import serve_many
 from rag.text import count_tokens
@@ -159,3 +161,51 @@ async def test_a_new_generation_is_taken_over_and_a_damaged_one_leaves_the_last_
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await path.close()
+
+
+async def test_an_embedder_that_is_loaded_while_a_generation_is_opened_is_used_with_it(tmp_path: Path) -> None:
+    embedder = HashedTfIdfEmbedder(64)
+    kb = KnowledgeBase.init(tmp_path / "kb", embedder=embedder)
+    kb.add([{"doc_id": "a", "text": "one"}])
+    clock, opening, go_on = Stepped(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    served_kb = KnowledgeBase.open(tmp_path / "kb")
+    reopened = served_kb.reopened
+
+    def slow() -> KnowledgeBase:
+        found = reopened()
+        loop.call_soon_threadsafe(opening.set)
+        assert go_on.wait(60)
+        return found
+
+    served_kb.reopened = slow  # type: ignore[method-assign]
+    path = AnswerPath(served_kb, clock=clock)  # type: ignore[arg-type]
+    following = asyncio.create_task(path.follow())
+    try:
+        await clock.waiting.wait()
+        kb.add([{"doc_id": "b", "text": "two"}])
+        clock.due.release()
+        await opening.wait()
+        await path.use_embedder(SharedEmbedder(loaded=embedder))
+        clock.waiting.clear()
+        go_on.set()
+        await clock.waiting.wait()
+        assert path.kb.meta.kb_version == 2
+        assert (await path.retrieve("two")).result.mode_used == "hybrid"
+    finally:
+        go_on.set()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await path.close()
+
+
+def test_a_signed_pointer_that_was_put_back_is_not_followed(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb", key=b"key")
+    kb.add([{"doc_id": "secret", "text": "to be removed"}, {"doc_id": "a", "text": "one"}])
+    old = (tmp_path / "kb" / "CURRENT").read_bytes()
+    kb.remove(["secret"])
+    served_kb = KnowledgeBase.open(tmp_path / "kb", key=b"key")
+    (tmp_path / "kb" / "CURRENT").write_bytes(old)
+    with pytest.raises(DataError, match="an old pointer was put back"):
+        served_kb.reopened()
+    assert [hit.doc_id for hit in served_kb.search("to be removed").hits] == []

@@ -230,3 +230,28 @@ def test_the_tables_and_the_lock_are_ready_for_postgresql() -> None:
     assert "SERIAL" in text
     lock = str(sa.select(tables.models.c.fence_epoch).with_for_update().compile(dialect=dialect))
     assert "FOR UPDATE" in lock
+
+
+@pytest.mark.anyio
+async def test_an_answer_of_many_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    store = RegistryStore(f"sqlite:///{tmp_path}/r.db")
+    store.create_model("faq-bot")
+    for number in range(60):
+        store.create_version("faq-bot", f"v{number}", meta={"note": "x" * 30_000})
+    served = Served(store, token=None)
+    client = RegistryClient(served.url)
+    try:
+        assert len(await client.versions("faq-bot")) == 60
+    finally:
+        await client.close()
+        served.stop()
+        store.close()
+
+
+@pytest.mark.anyio
+async def test_a_closed_port_is_said_in_plain_words() -> None:
+    client = RegistryClient("http://127.0.0.1:9")
+    with pytest.raises(RegistryUnreachable, match=r"cannot connect .*; is `sft-guard registry serve` up\?$") as caught:
+        await client.models()
+    await client.close()
+    assert "ssl" not in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ import pytest
 from rag import staging
 from rag.chunking import Chunking
 from rag.kb import KnowledgeBase
-from rag.rows import as_raw_rows
-from slo.errors import DataError
+from rag.rows import RawRow, as_raw_rows
+from slo.errors import DataError, RefusedError
 from tests.kb_disk import FailingDisk, Killed
 
 OLD = [{"doc_id": "a", "text": "old one"}, {"doc_id": "b", "text": "old two"}]
@@ -97,3 +97,36 @@ def test_a_staging_that_was_interrupted_is_begun_anew(tmp_path: Path, monkeypatc
         raise AssertionError("it never got through")
     assert staging.promote(kb) == 2
     assert seen(kb) == AFTER
+
+
+def test_one_staging_at_a_time_and_none_is_thrown_away_under_its_hands(tmp_path: Path) -> None:
+    KnowledgeBase.init(tmp_path).add(OLD)
+    seen_by_others: list[str] = []
+
+    def rows() -> Iterator[RawRow]:
+        for other in (
+            lambda: staging.stage(tmp_path, as_raw_rows([{"text": "another"}]), Chunking(), chunk_name="none"),
+            lambda: staging.discard(tmp_path),
+        ):
+            with pytest.raises(RefusedError) as caught:
+                other()
+            seen_by_others.append(caught.value.reason)
+        yield from as_raw_rows(NEW)
+
+    assert staging.stage(tmp_path, rows(), Chunking(), chunk_name="none").added == 1
+    assert seen_by_others == ["locked", "locked"]
+    staging.promote(tmp_path)
+    assert seen(tmp_path) == AFTER
+
+
+def test_a_candidate_that_was_damaged_after_it_was_staged_is_not_promoted(tmp_path: Path) -> None:
+    KnowledgeBase.init(tmp_path).add(OLD)
+    staging.stage(tmp_path, as_raw_rows(NEW), Chunking(), chunk_name="none")
+    fresh = set((tmp_path / "candidate" / "segments").iterdir()) - {
+        tmp_path / "candidate" / "segments" / place.name for place in (tmp_path / "segments").iterdir()
+    }
+    rows = fresh.pop() / "kb.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-2])
+    with pytest.raises(DataError, match="damaged"):
+        staging.promote(tmp_path)
+    assert seen(tmp_path) == BEFORE
