@@ -52,7 +52,7 @@ class LocalModel:
         try:
             self._tokenizer: Any = hf.AutoTokenizer.from_pretrained(base, padding_side="left")
             model = hf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if on_gpu else torch.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of a damaged file each library raises its own, tokenizers even plain Exception
             raise DataError(f"{base}: {' '.join(str(error).split())[:200]}; name a causal model or its path") from error
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token

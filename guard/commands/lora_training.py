@@ -92,6 +92,7 @@ def run_train(args: argparse.Namespace) -> int:
             progress(f"sft-guard: {notes[-1]}")
     plan = plan.resolved(len(rows["train"]))
     base = load_base(args.base, device, four_bit=plan.four_bit, offline=args.offline)
+    _check_context(base, encoded)
     model = with_adapter(base, plan)
     trained, parameters = parameter_counts(model)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
@@ -132,7 +133,7 @@ def _trained(
     )  # fmt: skip
     training = Training(
         model, encoded["train"], encoded["validation"], plan, pad_id=pad_id, report=report, out=args.out,
-        data_sha256=data["sha256"], compiled=args.compile, now_s=clock.now_s,
+        data_sha256=data["sha256"], base=_base_id(facts["base"]), compiled=args.compile, now_s=clock.now_s,
     )  # fmt: skip
     try:
         result = training.run()
@@ -193,6 +194,19 @@ def _data(directory: Path) -> tuple[dict[str, list[tuple[str, str]]], dict[str, 
     return rows, data
 
 
+def _check_context(base: Any, encoded: dict[str, Any]) -> None:
+    limit = int(getattr(base.config, "max_position_embeddings", 0) or 0)
+    longest = max(len(row.ids) for rows in encoded.values() for row in rows)
+    if limit and longest > limit:
+        cure = f"a row has {longest} tokens, the base model reads {limit}; write at most that"
+        raise ConfigError("--max-length", longest, cure)
+
+
+def _base_id(base: dict[str, Any]) -> str:
+    """What a base is known by on resuming: its weights; its path may change."""
+    return str(base.get("weights_sha256") or f"{base['name']} {base['commit']}".strip())
+
+
 def _check_out(args: argparse.Namespace) -> None:
     from lora.training.card import JSON
 
@@ -203,11 +217,15 @@ def _check_out(args: argparse.Namespace) -> None:
 def _keep_adapter(checkpoint: Path, adapter: Path) -> None:
     from lora.training.checkpoint import CONFIG, WEIGHTS
 
-    adapter.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, CONFIG):
-        beside = adapter / f".{name}"
-        shutil.copyfile(checkpoint / name, beside)
-        beside.replace(adapter / name)
+    try:
+        adapter.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, CONFIG):
+            beside = adapter / f".{name}"
+            shutil.copyfile(checkpoint / name, beside)
+            beside.replace(adapter / name)
+    except OSError as error:
+        cure = "make room, then go on by --resume"
+        raise DataError(f"{adapter}: cannot be written ({error.strerror}); {cure}") from error
 
 
 def _plots(out: Path) -> list[str]:

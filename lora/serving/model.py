@@ -46,7 +46,7 @@ class Model:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
             model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if on_gpu else torch.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of a damaged file each library raises its own, tokenizers even plain Exception
             raise DataError(f"{base}: {_short(error)}; name a causal model or its path") from error
         self._decoder = copy.deepcopy(self.tokenizer)  # of the model's thread; the other reads prompts meanwhile
         self._model = self._plain = model.to("cuda" if on_gpu else "cpu").eval()

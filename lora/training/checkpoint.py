@@ -41,6 +41,8 @@ def write(out: Path, model: Any, state: dict[str, Any]) -> Path:
     """
     final = path_of(out, int(state["step"]))
     beside = final.with_name(f".{final.name}.{os.getpid()}")
+    from safetensors import SafetensorError
+
     try:
         if final.exists():
             return final
@@ -53,7 +55,8 @@ def write(out: Path, model: Any, state: dict[str, Any]) -> Path:
                 os.fsync(file.fileno())
         beside.rename(final)
         _sync_directory(final.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each library's own error
+        shutil.rmtree(beside, ignore_errors=True)
         raise DataError(f"{final}: cannot be written ({error}); make room or name another --out") from error
     return final
 
@@ -65,8 +68,8 @@ def path_of(out: Path, step: int) -> Path:
 
 def steps_in(out: Path) -> list[int]:
     """Steps of the whole checkpoints, newest first."""
-    found = (out / DIRECTORY).glob("step-*/" + STATE)
-    return sorted((int(path.parent.name.removeprefix("step-")) for path in found), reverse=True)
+    names = (path.parent.name.removeprefix("step-") for path in (out / DIRECTORY).glob("step-*/" + STATE))
+    return sorted((int(name) for name in names if name.isdecimal() and len(name) == 8), reverse=True)
 
 
 def read_newest(out: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[str]] | None:

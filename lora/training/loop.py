@@ -21,7 +21,7 @@ from lora.training.model import can_pack, dtype_on, takes_keep
 from lora.training.plan import TrainPlan, differences
 from lora.training.stopping import Progress
 from slo.clock import SystemClock
-from slo.errors import RefusedError
+from slo.errors import ConfigError, RefusedError
 
 FLUSH_GPU, FLUSH_CPU = 10, 1
 """Steps between two looks at the losses: each look waits for the GPU."""
@@ -72,7 +72,7 @@ class Result:
 class Training:
     """One run. `run()` trains to the end, from the newest checkpoint of `out` where there is one.
 
-    out: where checkpoints go; None keeps none. data_sha256: what a run may only be resumed with. plan: resolved.
+    out: where checkpoints go; None keeps none. data_sha256, base: what a run may only be resumed with. plan: resolved.
     graphs: capture CUDA graphs on a GPU. compiled: put the layers through torch.compile, which costs a minute first.
     """
 
@@ -87,6 +87,7 @@ class Training:
         report: Report,
         out: Path | None = None,
         data_sha256: str = "",
+        base: str = "",
         graphs: bool = True,
         compiled: bool = False,
         now_s: Callable[[], float] | None = None,
@@ -94,8 +95,12 @@ class Training:
         self.model, self.plan, self._report, self._out = model, plan, report, out
         self._now_s = now_s or SystemClock().now_s
         self._train, self._evaluate, self._pad_id, self._data = train, evaluate, pad_id, data_sha256
+        self._base = base
         self._device = next(model.parameters()).device
         gpu = self._device.type == "cuda"
+        if plan.layout == "packed" and not can_pack(model):
+            cure = "rows of this model's attention would see each other; leave the option out, or write padded"
+            raise ConfigError("--layout", plan.layout, cure)
         packs = can_pack(model) if plan.layout == "auto" else plan.layout == "packed"
         self.layout = "packed" if packs and (gpu or plan.layout == "packed") else "padded"
         self._keeps = takes_keep(model)
@@ -156,30 +161,30 @@ class Training:
             self._graphs.prepare(batches, self._device)
         self._restore_chance()
         self._report.began(first, self._total, self._note())
-        ended, step, evaluated = "finished", first, first
+        # A run that was killed after its last evaluation had ended already.
+        ended = "early" if self._progress.stops(self.plan.patience) else "finished"
+        step, evaluated = first, first
         self.model.train()
         self._flushed_s = self._now_s()
-        while step < self._total:
+        while step < self._total and ended == "finished":
             epoch, within = divmod(step, self._per_epoch)
             if within == 0 or step == first:
                 steps = self._steps(epoch)
             self._step(step, steps[within])
             step += 1
-            if step % self._flush == 0 and not self._flush_log():
+            at_end = step % self._per_epoch == 0 or step == self._total
+            saves = at_end or (self.plan.save_every > 0 and step % self.plan.save_every == 0)
+            # Nothing is saved before the losses were looked at: a checkpoint of no numbers could only be resumed to fail.
+            if (saves or step % self._flush == 0) and not self._flush_log():
                 ended = "diverged"
                 break
-            at_end = step % self._per_epoch == 0 or step == self._total
             if at_end:
-                if not self._flush_log():
-                    ended = "diverged"
-                    break
                 self._evaluated(step)
                 evaluated = step
-            if at_end or (self.plan.save_every and step % self.plan.save_every == 0):
+            if saves:
                 self._save(step)
             if at_end and self._progress.stops(self.plan.patience):
                 ended = "early"
-                break
         if ended != "diverged" and evaluated != step:
             self._evaluated(step)
         return self._result(ended, step, first, began_s)
@@ -273,12 +278,12 @@ class Training:
     def _save(self, step: int) -> None:
         if self._out is None:
             return
-        self._flush_log()
         cuda = torch.cuda.get_rng_state() if self._device.type == "cuda" else None
         state = {
             "step": step, "progress": asdict(self._progress), "optimiser": self._optimiser.state_dict(),
             "chance": torch.get_rng_state(), "chance_cuda": cuda, "log": self._log, "window": self._window,
             "tokens": self._tokens, "train_s": self._train_s, "plan": self.plan.as_dict(), "data_sha256": self._data,
+            "base": self._base,
         }  # fmt: skip
         checkpoint.write(self._out, self.model, state)
         checkpoint.prune(self._out, self._progress.best_step)
@@ -294,6 +299,8 @@ class Training:
         other = differences(state["plan"], self.plan.as_dict())
         if state["data_sha256"] != self._data:
             other.append("the data set")
+        if state.get("base", self._base) != self._base:
+            other.append("the base model")
         if other:
             raise RefusedError("other_run", f"{self._out} was begun otherwise: {', '.join(other)}; name a new --out")
         checkpoint.load_weights(self.model, weights)

@@ -70,6 +70,8 @@ class TrainPlan:
         for name in ("dropout", "min_improvement"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(_option(name), getattr(self, name), "write a share from 0 to below 1")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError("--seed", self.seed, "write a whole number of at most 18 digits")
         if self.schedule not in SCHEDULES:
             raise ConfigError("--schedule", self.schedule, f"there are {', '.join(SCHEDULES)}")
         if self.layout not in LAYOUTS:

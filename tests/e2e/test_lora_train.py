@@ -136,6 +136,12 @@ def test_mistakes_are_one_line(place: Path, tmp_path: Path, capsys: pytest.Captu
     assert "this model has" in line("--targets", "qkv")
     assert "--4bit needs a GPU" in line("--4bit", "--device", "cpu")
     assert "files that end in .prom" in line("--textfile", str(tmp_path / "x.txt"))
+    long = tmp_path / "long"
+    long.mkdir()
+    row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "leave " * 400}]}
+    for name in ("train", "validation"):
+        (long / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert "the base model reads 256" in line("--max-length", "4000", data=long)
     with held(tmp_path / "out"):
         assert "another process trains in" in line()
     changed = tmp_path / "changed"

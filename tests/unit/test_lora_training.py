@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 pytest.importorskip("peft", reason="needs the lora extra: pip install 'sft-guard[lora]'")
 
 import torch
+from safetensors import SafetensorError
 
 from lora.training.batches import by_length, epoch_steps, padded_tokens
 from lora.training.checkpoint import path_of, prune, read_newest, steps_in
@@ -82,6 +85,7 @@ class TestPlan:
             ({"batch": 0}, "--batch: got 0"), ({"dropout": 1.0}, "below 1"), ({"targets": ()}, "--targets"),
             ({"epochs": float("nan")}, "--epochs: got nan"), ({"max_length": 4}, "--max-"), ({"rank": 0}, "--rank"),
             ({"warmup_steps": -1}, "--warmup: got -1"), ({"layout": "heap"}, "padded"), ({"patience": -1}, "--p"),
+            ({"seed": 2**64}, "--seed: got"),
         ],
         ids=str,
     )  # fmt: skip
@@ -277,6 +281,64 @@ class TestLoop:
         with pytest.raises(DataError, match="no checkpoint can be read"):
             read_newest(tmp_path)
 
+    def test_a_run_does_not_go_on_over_another_base_of_the_same_shape(
+        self, base: Path, tokenizer: Any, tmp_path: Path
+    ) -> None:
+        def run(of: str) -> None:
+            training = short_run(base, tokenizer, tmp_path, Told(), epochs=1)
+            training._base = of
+            training.run()
+
+        run("one")
+        run("one")
+        with pytest.raises(RefusedError, match=r"begun otherwise: the base model"):
+            run("two")
+
+    def test_a_run_that_had_stopped_early_is_not_trained_further_by_resuming(
+        self, base: Path, tokenizer: Any, tmp_path: Path
+    ) -> None:
+        plan = {"epochs": 9, "learning_rate": 1e-9, "patience": 2, "dropout": 0.0}
+        first = short_run(base, tokenizer, tmp_path, Told(), **plan).run()
+        again = short_run(base, tokenizer, tmp_path, Told(), **plan).run()
+        assert (again.ended, again.steps, again.eval_loss) == ("early", first.steps, first.eval_loss)
+
+    def test_no_checkpoint_is_saved_whose_losses_were_not_looked_at(
+        self, base: Path, tokenizer: Any, tmp_path: Path
+    ) -> None:
+        told = Told()
+        plan = {"learning_rate": 1e9, "max_grad_norm": 1e9, "warmup_steps": 0, "save_every": 1, "accumulate": 1}
+        training = short_run(base, tokenizer, tmp_path, told, **plan)
+        training._flush = 100  # as on a GPU, where a look is dear
+        assert training.run().ended == "diverged"
+        lost = next(row["step"] for row in told.rows if not math.isfinite(row["loss"]))
+        assert max(steps_in(tmp_path), default=0) < lost
+        assert [row["step"] for row in told.rows] == sorted({row["step"] for row in told.rows})
+
+    def test_packing_by_hand_is_refused_where_rows_would_see_each_other(self, base: Path, tokenizer: Any) -> None:
+        made = TrainPlan(layout="packed").resolved(1)
+        model = load_base(str(base), torch.device("cpu"))
+        model.set_attn_implementation("eager")
+        row = encode_chat(tokenizer, QUESTION, ANSWER, 192)
+        with pytest.raises(ConfigError, match="see each other"):
+            Training(with_adapter(model, made), [row], [row], made, pad_id=0, report=Told())
+
+    def test_a_directory_that_is_no_checkpoint_is_let_be(self, tmp_path: Path) -> None:
+        for name in ("step-00000010", "step-old", "step-00000010 (copy)"):
+            (tmp_path / "checkpoints" / name).mkdir(parents=True)
+            (tmp_path / "checkpoints" / name / "state.pt").touch()
+        assert steps_in(tmp_path) == [10]
+
+    def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(
+        self, base: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(model: Any, directory: Path) -> None:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("lora.training.checkpoint.save_adapter", full)
+        with pytest.raises(DataError, match=r"cannot be written .*No space left"):
+            short_run(base, tokenizer, tmp_path, Told(), epochs=1).run()
+        assert not list((tmp_path / "checkpoints").iterdir())
+
     def test_what_a_killed_run_left_half_written_is_swept_and_the_best_is_kept(self, tmp_path: Path) -> None:
         for step in (10, 20, 30, 40):
             path_of(tmp_path, step).mkdir(parents=True)
@@ -310,6 +372,12 @@ def test_what_cannot_be_trained_is_one_line(base: Path, tmp_path: Path) -> None:
         load_base(str(base), cpu, four_bit=True)
     with pytest.raises(DataError, match="no model to load"):
         load_base(str(tmp_path), cpu, offline=True)
+    for name, cut in (("model.safetensors", 1000), ("config.json", 40)):
+        damaged = tmp_path / name.partition(".")[0]
+        shutil.copytree(base, damaged)
+        (damaged / name).write_bytes((damaged / name).read_bytes()[:cut])
+        with pytest.raises(DataError, match="no model to load"):
+            load_base(str(damaged), cpu)
     with pytest.raises(ConfigError, match=r"got 'c_attn'; this model has .*q_proj"):
         with_adapter(load_base(str(base), cpu), TrainPlan(targets=("c_attn",)).resolved(9))
 
