@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -109,6 +110,10 @@ def load_access(path: Path | None) -> Access:
     if path is None:
         return Access()
     try:
+        if (mode := path.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+            raise RefusedError(
+                "open_access", f"{path}: others may write it (mode {mode & 0o777:o}) and name themselves; chmod go-w"
+            )
         return Access(msgspec.json.decode(path.read_bytes(), type=_File).users)
     except OSError as error:
         raise ConfigError(str(path), error.strerror, "make it with sft-guard lora token --access FILE") from error

@@ -63,10 +63,14 @@ class LocalModel:
         self._model = self._model.to("cuda" if on_gpu else "cpu").eval()
 
     def _with(self, model: Any, adapter: Path) -> Any:
+        import warnings
+
         from peft import PeftModel
 
         try:
-            return PeftModel.from_pretrained(model, str(adapter))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+                return PeftModel.from_pretrained(model, str(adapter))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             why = " ".join(str(error).split())[:200]
             raise DataError(
@@ -109,7 +113,7 @@ class LocalModel:
         made: Any = transformers.GenerationConfig
         how = made(
             max_new_tokens=guards.max_new_tokens, do_sample=False,
-            eos_token_id=stop_ids(self._tokenizer) or None, pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=stop_ids(self._tokenizer, self._model) or None, pad_token_id=self._tokenizer.pad_token_id,
         )  # fmt: skip
         limits = processors(guards, width)
         if adapted or not self._adapted:

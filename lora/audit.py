@@ -76,7 +76,7 @@ class AuditLog:
                 entries = self.entries()
                 if head is None and not entries:  # there is always a head from now on, so a missing one tells
                     head = self._write_head(_Head(0, _FIRST, self._ring.current_id))
-                problem = self._problem(entries, head)
+                problem = self._problem(entries, head, known_keys=False)
                 if problem:
                     raise DataError(
                         f"{self._directory / LOG}: entry {problem.number}: {problem.what}; keep it and ask why"
@@ -127,12 +127,17 @@ class AuditLog:
         except FileNotFoundError:
             return 0
 
-    def _problem(self, entries: list[Entry], head: _Head | None) -> AuditProblem | None:
+    def _problem(self, entries: list[Entry], head: _Head | None, *, known_keys: bool = True) -> AuditProblem | None:
+        """known_keys: an entry whose key has left the ring is a problem; to go on it is none, as the head holds all."""
         previous = _FIRST
         for number, entry in enumerate(entries, 1):
             if entry.number != number or entry.previous != previous:
                 return AuditProblem(number, "an entry before it was taken out, added or moved")
-            if self._hash(entry) != entry.hash:
+            if entry.key_id not in self._ring.keys:
+                if known_keys or head is None or number > head.count:
+                    why = f"its key {entry.key_id[:32]} is not in the ring; look with a copy of a ring that has it"
+                    return AuditProblem(number, why)
+            elif self._hash(entry) != entry.hash:
                 return AuditProblem(number, "was changed")
             previous = entry.hash
         if head is None:

@@ -36,10 +36,34 @@ def prompt_of(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
     return f"{turns}{CHATML_START}assistant\n"
 
 
-def stop_ids(tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's own, and the end of a ChatML turn where it is one token."""
-    found = {tokenizer.eos_token_id, tokenizer.get_vocab().get(CHATML_END)}
+def stop_ids(tokenizer: Any, model: Any = None) -> list[int]:
+    """Tokens that end an answer: the tokenizer's own, the end of a ChatML turn where it is one token, and the model's.
+
+    Many models end a turn with another token than a text: their tokenizer names `<eos>`, they say `<end_of_turn>`. It
+    stands in the chat template and among the model's own settings of generation.
+    """
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = {tokenizer.eos_token_id, tokenizer.get_vocab().get(CHATML_END), turn_end(tokenizer)}
+    found |= set(own) if isinstance(own, list | tuple) else {own}
     return sorted(token for token in found if token is not None)
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The control token that the chat template writes after an answer; None where it writes none."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    answer = "the answer"
+    chat = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": answer}]
+    try:
+        _, found, after = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(answer)
+    except Exception:  # a template may refuse anything in its own words; who needs it to answer is told then
+        return None
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found and after.strip() else []
+    return int(ids[0]) if ids and ids[0] in tokenizer.all_special_ids + _added(tokenizer) else None
+
+
+def _added(tokenizer: Any) -> list[int]:
+    return [number for number, token in tokenizer.added_tokens_decoder.items() if token.special]
 
 
 def processors(guards: Guards, prompt_tokens: int) -> Any:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lora.artifact import WEIGHTS
+from lora.artifact import WEIGHTS, check_artifact
 from lora.evaluation import content_sha256
 from lora.runlog import CARD, EVALUATION, read_object
 from lora.vault import adapter_hash, read_directory
@@ -94,7 +94,8 @@ def prepare(
         files: of an adapter that was opened from the vault, with `sealed`; None reads the directory `adapter`.
 
     Raises:
-        DataError: something cannot be read. RefusedError: `other_adapter`, the evaluation is of another one.
+        DataError: something cannot be read. RefusedError: `other_adapter`, the evaluation is of another one or does not
+        say of which; `artifact_rejected`.
     """
     card = read_object(run / CARD) if (run / CARD).exists() else {}
     place = evaluation or run / EVALUATION
@@ -102,6 +103,7 @@ def prepare(
     if files is None:
         assert adapter is not None
         files = read_directory(adapter)
+    check_artifact(files)
     own = adapter_hash(files)
     judged = _object(found, "model").get("adapter_sha256")
     if judged and judged != own:
@@ -109,6 +111,9 @@ def prepare(
             "other_adapter",
             f"{place}: is of adapter {str(judged)[:12]}..., this one is {own[:12]}...; evaluate this one",
         )
+    if found and not judged:
+        cure = "evaluate this one with sft-guard lora eval --adapter DIR"
+        raise RefusedError("other_adapter", f"{place}: does not say which adapter it is of; {cure}")
     trained = _object(card, "adapter").get(WEIGHTS)
     if trained and trained != sha256(files.get(WEIGHTS, b"")).hexdigest():
         raise RefusedError("other_adapter", f"{run / CARD}: is of other weights than this adapter; name its own run")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,13 @@ def steps_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
     """
     found = []
     for row in rows:
+        step = _number(row.get("step")) or 0.0
         train, evaluated = _number(row.get("loss")), _number(row.get("eval_loss"))
-        if train is None and evaluated is None:
+        if (train is None and evaluated is None) or not isfinite(step):
             continue
         found.append(
             Step(
-                int(_number(row.get("step")) or 0), _number(row.get("epoch")) or 0.0, train, evaluated,
+                int(step), _number(row.get("epoch")) or 0.0, train, evaluated,
                 _number(row.get("learning_rate")), _number(row.get("grad_norm")), _number(row.get("tokens_per_s")),
             )
         )  # fmt: skip
@@ -137,11 +139,11 @@ def settings_of(card: Mapping[str, Any], state: Mapping[str, Any], steps: tuple[
     rate = _number(given.get("learning_rate"))
     return Settings(
         learning_rate=rate if rate is not None else max(rates, default=None),
-        warmup_steps=None if warmup is None else int(warmup),
+        warmup_steps=None if warmup is None or not isfinite(warmup) else int(warmup),
         schedule=str(schedule),
         epochs=epochs if epochs is not None else steps[-1].epoch,
-        row_count=None if rows is None else int(rows),
-        batch=None if batch is None else int(batch),
+        row_count=None if rows is None or not isfinite(rows) else int(rows),
+        batch=None if batch is None or not isfinite(batch) else int(batch),
     )
 
 
@@ -155,7 +157,8 @@ def outcome_of(evaluation: Mapping[str, Any]) -> Outcome:
 def _log_of(path: Path) -> Path:
     if path.is_file():
         return path
-    newest = sorted(path.glob("checkpoint-*/" + STATE), key=lambda p: int(p.parent.name.rpartition("-")[2] or 0))
+    numbered = [(p.parent.name.removeprefix("checkpoint-"), p) for p in path.glob("checkpoint-*/" + STATE)]
+    newest = [p for _, p in sorted((int(name), p) for name, p in numbered if name.isdecimal())]
     for candidate in (path / STATE, path / LOG, *reversed(newest)):
         if candidate.is_file():
             return candidate

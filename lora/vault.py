@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -117,13 +117,17 @@ class Vault:
             adapter = self._open(name, version)
             try:
                 target.mkdir(mode=0o700, parents=True)
+            except FileExistsError as error:
+                raise RefusedError("exists", f"{target} is there already; name a new directory") from error
+            except OSError as error:
+                raise DataError(f"{target}: cannot be made ({error.strerror}); check the path") from error
+            try:
                 for file, data in adapter.files.items():
                     descriptor = os.open(target / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                     with os.fdopen(descriptor, "wb") as out:
                         out.write(data)
-            except FileExistsError as error:
-                raise RefusedError("exists", f"{target} is there already; name a new directory") from error
             except OSError as error:
+                shutil.rmtree(target, ignore_errors=True)  # half a plaintext is of no use to anybody who may have it
                 raise DataError(f"{target}: cannot be written ({error.strerror}); check path and space") from error
             return adapter
 
@@ -158,14 +162,28 @@ class Vault:
             raise refused(self._person, Deed.AUDIT)
         problem = self._log.verify()
         try:
-            return self._log.entries(), problem
+            entries = self._log.entries()
         except DataError:
             return [], problem
+        return entries, problem or self._untold(entries)
 
     def record(self, deed: Deed, about: str, detail: str = "") -> None:
         """Record a deed that was done elsewhere (a new key, a new token). Raises RefusedError `forbidden`."""
         with self._recorded(deed, about, "-", detail):
             pass
+
+    def recorded(self, deed: Deed, about: str, detail: str = "") -> AbstractContextManager[None]:
+        """Record a deed that is done within, as it ends. Raises RefusedError `forbidden` before it begins."""
+        return self._recorded(deed, about, "-", detail)
+
+    def _untold(self, entries: list[Entry]) -> AuditProblem | None:
+        """A sealed version that no entry tells of: the log was taken away, head and all, and perhaps begun anew."""
+        told = {entry.object for entry in entries if entry.deed == Deed.SEAL.value}
+        for path in sorted(self._directory.glob(f"*/*/{MANIFEST}")):
+            name, version = path.parent.parent.name, path.parent.name
+            if NAME.fullmatch(name) and NAME.fullmatch(version) and f"{name} {version}" not in told:
+                return AuditProblem(len(entries) + 1, f"{name} {version} lies here, and no entry tells who sealed it")
+        return None
 
     @contextmanager
     def _recorded(self, deed: Deed, name: str, version: str, detail: str = "") -> Iterator[None]:

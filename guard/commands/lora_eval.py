@@ -32,7 +32,8 @@ def register(lora: Groups) -> None:
     parser.add_argument("--scenario", choices=SCENARIOS, default="internal-kb", help=f"{about}; default %(default)s")
     local = parser.add_argument_group("a local model")
     local.add_argument("--base", metavar="MODEL", help="causal model, by name or path")
-    local.add_argument("--adapter", type=Path, metavar="DIR", help="its adapter; the base alone is asked as well")
+    about = "its adapter; the base alone is asked as well. Of answers from elsewhere: the adapter that gave them"
+    local.add_argument("--adapter", type=Path, metavar="DIR", help=about)
     local.add_argument("--no-base", action="store_true", help="do not ask the base alone")
     local.add_argument("--batch", type=int, default=8, metavar="N", help="questions at a time, default %(default)s")
     local.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: the library's")
@@ -110,8 +111,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--model", "nothing", "name the model that the endpoint shall answer with")
     if args.rules and not args.kb:
         raise ConfigError("--rules", str(args.rules), "name the knowledge base of its texts with --kb")
-    if args.base is None and (args.adapter or args.old or args.general or args.previous):
-        raise ConfigError("--adapter, --old, --general, --previous", "no --base", "they are asked of a local model")
+    if args.base is None and (args.old or args.general or args.previous):
+        raise ConfigError("--old, --general, --previous", "no --base", "they are asked of a local model")
+    if args.out.exists() and not args.out.is_dir():  # told before minutes of answers
+        raise ConfigError("--out", str(args.out), "a file is in the way; name a directory")
     for option, value, low in (("--batch", args.batch, 1), ("--max-new-tokens", args.max_new_tokens, 1),
                                ("--no-repeat-ngram", args.no_repeat_ngram, 0), ("--limit", args.limit, 1),
                                ("--threads", args.threads, 1)):  # fmt: skip
@@ -163,9 +166,11 @@ def _answers(
     from lora.guards import Guards
 
     guards = Guards(args.max_new_tokens, args.repetition_penalty, args.no_repeat_ngram)
+    which = {} if args.base else _of_adapter(args.adapter)
     if args.answers:
         answers, base = read_answers(args.answers, questions)
-        return {ADAPTER: answers, **({BASE: base} if base else {})}, {"answers": _file_about(args.answers)}, {}
+        about = {"answers": _file_about(args.answers), **which}
+        return {ADAPTER: answers, **({BASE: base} if base else {})}, about, {}
     if args.base_url:
         from rag.model_client import ModelConfig
 
@@ -176,7 +181,7 @@ def _answers(
         said = asked_of(config, questions, guards, _told("answers", len(questions)), system=args.system)
         return (
             {ADAPTER: said},
-            {"base_url": args.base_url, "model": args.model, "max_new_tokens": args.max_new_tokens},
+            {"base_url": args.base_url, "model": args.model, "max_new_tokens": args.max_new_tokens, **which},
             {},
         )
     return _local(args, questions, guards)
@@ -189,7 +194,6 @@ def _local(
 
     from lora.answering import LocalModel
     from lora.evaluation import ADAPTER, BASE
-    from lora.vault import adapter_hash, read_directory
 
     model = LocalModel(args.base, args.adapter, threads=args.threads)
 
@@ -202,9 +206,16 @@ def _local(
         answers[BASE] = ask(questions, "answers of the base", adapted=False)
     about: dict[str, object] = {
         "base": args.base, "adapter": str(args.adapter or ""), "generation": {**asdict(guards), "greedy": True},
-        "adapter_sha256": adapter_hash(read_directory(args.adapter)) if args.adapter else "",
+        **_of_adapter(args.adapter),
     }  # fmt: skip
     return answers, about, _kept(args, ask)
+
+
+def _of_adapter(adapter: Path | None) -> dict[str, object]:
+    """Which adapter an evaluation is of; the registry takes none that does not say."""
+    from lora.vault import adapter_hash, read_directory
+
+    return {"adapter_sha256": adapter_hash(read_directory(adapter)) if adapter else ""}
 
 
 def _kept(args: argparse.Namespace, ask: Callable[..., list[str]]) -> dict[str, float]:
@@ -226,7 +237,8 @@ def _kept(args: argparse.Namespace, ask: Callable[..., list[str]]) -> dict[str, 
         if args.previous:
             earlier = LocalModel(args.base, args.previous, threads=args.threads)
             guards = Guards(args.max_new_tokens, args.repetition_penalty, args.no_repeat_ngram)
-            before = earlier.answers(texts, guards, _told(f"{name} set, before", len(texts)), batch=args.batch)
+            tell = _told(f"{name} set, before", len(texts))
+            before = earlier.answers(texts, guards, tell, batch=args.batch, system=args.system)
         else:
             before = ask(texts, f"{name} set, before", adapted=False)
         sides = Scorer(rows, {}, args.embedder or default_embedder()).sides({BASE: before, ADAPTER: after}, None)

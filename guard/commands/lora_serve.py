@@ -122,8 +122,9 @@ def _config(args: argparse.Namespace) -> ServeConfig:
         ("--temperature", args.temperature, 0),
         ("--no-repeat-ngram", args.no_repeat_ngram, 0),
         ("--repetition-penalty", args.repetition_penalty, 1),
+        ("--threads", 1 if args.threads is None else args.threads, 1),
     ):
-        if not value >= least:
+        if not value >= least or value == float("inf"):
             raise ConfigError(flag, value, f"give a number from {least:g}")
     adapters: dict[str, str] = {}
     for said in args.adapter:

@@ -40,8 +40,9 @@ def register(lora: Groups) -> None:
     verify.add_argument("label", metavar="NAME@VERSION", help="the sealed adapter")
     audit = add_command(vault, "audit", run_audit, "who did what; exit 1 when the log was changed",
                         "sft-guard lora vault audit --vault vault --keys keys.json")  # fmt: skip
-    for parser in (key, seal, unseal, listing, verify, audit):
-        parser.add_argument("--keys", type=Path, required=True, metavar="FILE", help="key ring, mode 600")
+    for parser in (key, token, seal, unseal, listing, verify, audit):
+        needed = parser is not token
+        parser.add_argument("--keys", type=Path, required=needed, metavar="FILE", help="key ring, mode 600")
     for parser in (key, token, seal, unseal, listing, verify, audit):
         about = "users, roles and hashes of tokens; without it whoever reads the keys is the key holder"
         parser.add_argument("--access", type=Path, metavar="FILE", required=parser is token, help=about)
@@ -100,12 +101,20 @@ def run_key(args: argparse.Namespace) -> int:
 def run_token(args: argparse.Namespace) -> int:
     """Give a person a token; from the second on a key holder has to ask."""
     from lora.access import Deed, Role, issue_token, load_access
+    from lora.keys import load_ring
+    from lora.vault import Vault
 
-    if args.access.exists():
-        person = load_access(args.access).person(_token(args), login())
-        if not person.may(Deed.TOKEN):
-            raise _refused(person, Deed.TOKEN)
-    token = issue_token(args.access, args.user, Role(args.role))
+    if (args.vault is None) != (args.keys is None):
+        raise ConfigError("--vault, --keys", "one of them", "give both, and the vault's audit log tells of the token")
+    person = load_access(args.access if args.access.exists() else None).person(_token(args), login())
+    if args.vault is not None:
+        vault = Vault(args.vault, load_ring(args.keys), person, SystemClock().wall_s)
+        with vault.recorded(Deed.TOKEN, args.user, args.role):
+            token = issue_token(args.access, args.user, Role(args.role))
+    elif person.may(Deed.TOKEN):
+        token = issue_token(args.access, args.user, Role(args.role))
+    else:
+        raise _refused(person, Deed.TOKEN)
     emit(args, {"user": args.user, "role": args.role, "token": token}, f"{args.user} is {args.role}; token: {token}")
     return 0
 

@@ -62,7 +62,7 @@ class Sources:
                 "bad_name", "this server takes adapters at run time from its vault only; --adapter-root DIR"
             )
         root = self.root.resolve()
-        place = (root / source).resolve()
+        place = root if "\0" in source else (root / source).resolve()
         if not place.is_relative_to(root) or place == root:
             raise RefusedError("bad_name", f"lora_path: {source[:80]!r} is not under the adapters of this server")
         return place

@@ -11,6 +11,9 @@ from typing import Any
 
 from lora.serving.types import Row
 
+GREEDY_BELOW = 1e-5
+"""Temperature: a smaller one says the same as 0, and does not fit into a float of 32 bits."""
+
 
 class NotFiniteError(Exception):
     """The model gave no usable numbers for this answer."""
@@ -50,12 +53,14 @@ def choose(logits: Any, row: Row) -> int:
     if 0 < len(banned) < scores.shape[-1]:
         scores = scores.clone()
         scores[torch.tensor(sorted(banned), device=scores.device)] = float("-inf")
-    if how.temperature <= 0.0:
+    if how.temperature < GREEDY_BELOW:
         return int(scores.argmax())
     # The largest is 0 before it is divided, so that a small temperature cannot overflow.
     chances = torch.softmax((scores - scores.max()) / how.temperature, dim=-1)
     if how.top_p < 1.0:
         ordered, places = chances.sort(descending=True)
-        ordered[(ordered.cumsum(-1) - ordered) >= how.top_p] = 0.0
+        out = (ordered.cumsum(-1) - ordered) >= how.top_p
+        out[0] = False  # a share too small for a float of 32 bits is none
+        ordered[out] = 0.0
         return int(places[torch.multinomial(ordered, 1, generator=row.chance)])
     return int(torch.multinomial(chances, 1, generator=row.chance))

@@ -51,7 +51,7 @@ class Model:
         self._decoder = copy.deepcopy(self.tokenizer)  # of the model's thread; the other reads prompts meanwhile
         self._model = self._plain = model.to("cuda" if on_gpu else "cpu").eval()
         self.device = self._model.device
-        self.stop_ids = frozenset(stop_ids(self.tokenizer))
+        self.stop_ids = frozenset(stop_ids(self.tokenizer, model))
         self.context_tokens = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
         self._specials = sorted(
             {str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special}

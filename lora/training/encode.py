@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lora.guards import turn_end
 from slo.errors import DataError
 
 IGNORED = -100
@@ -92,15 +93,16 @@ def _by_prefix(tokenizer: Any, chat: list[dict[str, str]]) -> tuple[list[int], l
     # Cut where generation begins, so that the answer is learnt in the very tokens it will be generated in.
     first = list(tokenizer(before, add_special_tokens=False)["input_ids"])
     rest = list(tokenizer(whole[len(before) :], add_special_tokens=False)["input_ids"])
-    ends = [n for n, token in enumerate(rest) if token in _end_tokens(tokenizer)]
+    stops = _end_tokens(tokenizer)
+    ends = [n for n, token in enumerate(rest) if token in stops]
     if ends:
         rest = rest[: ends[-1] + 1]
     return first + rest, [0] * len(first) + [1] * len(rest)
 
 
 def _end_tokens(tokenizer: Any) -> set[int]:
-    """What may end an answer: the tokenizer's end token, and <|im_end|> where the template writes it."""
-    found = {tokenizer.eos_token_id}
+    """What may end an answer: the tokenizer's end token, and what the template writes after one."""
+    found = {tokenizer.eos_token_id, turn_end(tokenizer)}
     if "<|im_end|>" in str(tokenizer.chat_template):
         found.add(tokenizer.convert_tokens_to_ids("<|im_end|>"))
     return found - {None}

@@ -174,7 +174,7 @@ class Training:
             step += 1
             at_end = step % self._per_epoch == 0 or step == self._total
             saves = at_end or (self.plan.save_every > 0 and step % self.plan.save_every == 0)
-            # Nothing is saved before the losses were looked at: a checkpoint of no numbers could only be resumed to fail.
+            # Nothing is saved before its losses were looked at: who resumed from no numbers could only fail again.
             if (saves or step % self._flush == 0) and not self._flush_log():
                 ended = "diverged"
                 break

@@ -300,7 +300,7 @@ async def test_only_the_token_loads_and_only_from_where_it_is_allowed(tmp_path: 
     (tmp_path / "root" / "link").symlink_to(tmp_path / "outside")
     load = {"lora_name": "hr", "lora_path": "v1"}
     async with running(Sources(root=tmp_path / "root")) as server:
-        for path in ("../outside/v1", str(tmp_path / "outside" / "v1"), "link/v1", ".", ""):
+        for path in ("../outside/v1", str(tmp_path / "outside" / "v1"), "link/v1", ".", "", "a\0b"):
             status, body = await server.post("/v1/load_lora_adapter", {**load, "lora_path": path})
             assert (status, body["error"]["code"]) == (400, "bad_name"), path
         assert (await server.post("/v1/load_lora_adapter", {**load, "lora_name": "a b"}))[0] == 400

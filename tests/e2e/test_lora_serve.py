@@ -96,12 +96,14 @@ def test_roles_decide_and_a_stream_outlives_the_signal(place: Path) -> None:
         (["--base", "{place}/base", "--vault", "vault"], "give --keys or --keys-env"),
         (["--base", "{place}/base", "--batch", "0"], "--batch: got 0; give a number from 1"),
         (["--base", "{place}/base", "--temperature", "nan"], "--temperature"),
+        (["--base", "{place}/base", "--temperature", "inf"], "--temperature"),
+        (["--base", "{place}/base", "--threads", "-1"], "--threads: got -1"),
         (["--base", "{place}/base", "--admin-token-env", "SHORT"], "use at least 16"),
         (["--base", "{place}/base", "--api-key-env", "MISSING"], "set that environment variable"),
         (["--base", "{place}/base", "--port", "99999"], "choose a free port"),
     ],
     ids=["base", "adapter-form", "adapter-missing", "adapter-other", "no-vault", "name-taken", "keys-alone",
-         "vault-alone", "batch", "temperature", "short-token", "no-key", "port"],
+         "vault-alone", "batch", "temperature", "hot", "threads", "short-token", "no-key", "port"],
 )  # fmt: skip
 def test_a_mistake_is_one_line(
     place: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora.diagnose import diagnose
-from lora.runlog import Outcome, Run, Settings, Step, read_run
+from lora.runlog import Outcome, Run, Settings, Step, read_run, steps_of
 from slo.errors import DataError
 
 OVERFIT = {1: (12.12, 12.25), 10: (10.69, 10.67), 20: (10.24, 10.25), 30: (9.50, 9.55), 40: (8.20, 8.35),
@@ -196,3 +196,15 @@ def test_a_log_that_cannot_be_read_says_where(tmp_path: Path, name: str, content
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words):
         read_run(tmp_path)
+
+
+def test_steps_and_directories_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    assert [s.step for s in steps_of([{"step": float("nan"), "loss": 1.0}, {"step": 2, "loss": float("nan")}])] == [2]
+    for name in ("checkpoint-old", "checkpoint-20"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text('{"log_history": [{"step": 1, "loss": 1.0}]}')
+    (tmp_path / "run_card.json").write_text('{"settings": {"warmup_steps": NaN, "row_count": Infinity}}')
+    run = read_run(tmp_path)
+    assert (run.place, run.settings.warmup_steps, run.settings.row_count) == (
+        str(tmp_path / "checkpoint-20" / "trainer_state.json"), None, None,
+    )  # fmt: skip

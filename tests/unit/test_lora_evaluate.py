@@ -15,9 +15,11 @@ from lora.dataset_files import encode
 from lora.evaluate import REFUSAL, Graded, belonging_of, echoes, grade_answer, repeats, scored_form
 from lora.figures import SCENARIOS, decide, figures, per_rule
 from lora.runlog import read_run
+from lora.vault import adapter_hash
 from rag.finetune.evaluate import Grade
 from rag.kb import KnowledgeBase
 from rag.rows import RawRow
+from tests.lora_kit import adapter_directory, adapter_files
 
 RULES = {
     "vpn": "Staff reach internal systems through the Lakegate VPN client, version 6.2. A session ends after 9 hours.",
@@ -166,6 +168,12 @@ def test_the_command_writes_what_diagnose_and_rules_read(place: Path, capsys: py
     assert "FAULT   confusion: 33% of the answers belong to another rule" in capsys.readouterr().out
 
 
+def test_answers_from_elsewhere_are_of_the_adapter_that_is_named(place: Path) -> None:
+    assert evaluated(place, "--adapter", str(adapter_directory(place / "adapter"))) == 1
+    said = json.loads((place / "run" / "evaluation.json").read_text("utf-8"))["model"]
+    assert said["adapter_sha256"] == adapter_hash(adapter_files())
+
+
 def test_after_the_rules_the_right_document_is_given(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rules = "topics:\n  - {name: mfa, question: ['second factor'], answer: [pinewood], kb_id: mfa}\n"
     (place / "rules.yaml").write_text(rules)
@@ -182,7 +190,8 @@ MISTAKES = {
     "missing set": (["--data", "nothing.jsonl"], "cannot be read"),
     "share": (["--min-refused", "90"], "write a share of 0 to 1"),
     "penalty": (["--repetition-penalty", "0"], "usual are 1.1 to 1.5"),
-    "adapter without base": (["--adapter", "x"], "they are asked of a local model"),
+    "file as directory": (["--out", __file__], "a file is in the way"),
+    "old set without base": (["--old", "x"], "they are asked of a local model"),
 }
 
 

@@ -114,6 +114,10 @@ def test_an_evaluation_of_another_adapter_or_a_changed_one_is_refused(run: Path)
     with pytest.raises(RefusedError) as caught:
         prepare(run, None, adapter=run / "adapter")
     assert caught.value.reason == "other_adapter"
+    for model in ({"base": "tiny", "adapter": "", "adapter_sha256": ""}, {"answers": {"file": "good.jsonl"}}):
+        written(run, evaluation(model=model))  # of the base alone, or of answers from anywhere
+        with pytest.raises(RefusedError, match="does not say which adapter it is of"):
+            prepare(run, None, adapter=run / "adapter")
     (run / "run_card.json").write_text(json.dumps({**CARD, "adapter": {"adapter_model.safetensors": "0" * 64}}))
     written(run, evaluation())
     with pytest.raises(RefusedError, match="is of other weights"):
@@ -176,3 +180,13 @@ def test_similarities_of_two_embedders_are_no_one_scale(run: Path) -> None:
     written(run, evaluation(embedder="all-MiniLM-L6-v2"))
     with pytest.raises(RefusedError, match="evaluate with --embedder static"):
         with_current(made, prepare(run, None, adapter=run / "adapter"), WALL_S)
+
+
+def test_what_is_no_adapter_is_not_registered(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "evaluation.json").unlink()
+    (run / "empty").mkdir()
+    assert registered(run, "--adapter", str(run / "empty")) == 2
+    assert "adapter_model.safetensors' is missing" in capsys.readouterr().err
+    (run / "adapter" / "evil.py").write_text("import os")
+    assert registered(run) == 2
+    assert "may not be in an adapter" in capsys.readouterr().err

@@ -18,6 +18,7 @@ pytest.importorskip("peft", reason="needs the lora extra: pip install 'sft-guard
 import torch
 from safetensors import SafetensorError
 
+from lora.guards import stop_ids
 from lora.training.batches import by_length, epoch_steps, padded_tokens
 from lora.training.checkpoint import path_of, prune, read_newest, steps_in
 from lora.training.encode import IGNORED, Encoded, cut_words, encode_chat
@@ -147,6 +148,26 @@ class TestLabels:
         finally:
             tokenizer.chat_template = TEMPLATE
         assert row.labels[-1] == tokenizer.eos_token_id
+
+    def test_a_turn_that_ends_with_another_token_than_a_text_is_learnt_and_stops(self, tokenizer: Any) -> None:
+        """As Gemma, Phi and others: the tokenizer names the end of a text, the template writes the end of a turn."""
+        eos, end = tokenizer.eos_token, tokenizer.convert_tokens_to_ids("<|im_start|>")
+        tokenizer.eos_token = "<|endoftext|>"
+        marked = TEMPLATE.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_start|>")
+        plain = marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+        try:
+            for template in (marked, plain):
+                tokenizer.chat_template = template.replace("<|im_end|>", "")
+                row = encode_chat(tokenizer, QUESTION, ANSWER, 192)
+                assert row.labels[-1] == end
+                assert set(stop_ids(tokenizer)) >= {end, tokenizer.eos_token_id}
+        finally:
+            tokenizer.chat_template, tokenizer.eos_token = TEMPLATE, eos
+
+    def test_what_the_model_itself_stops_at_counts(self, base: Path, tokenizer: Any) -> None:
+        model = load_base(str(base), torch.device("cpu"))
+        model.generation_config.eos_token_id = [2, 77]
+        assert 77 in stop_ids(tokenizer, model)
 
     def test_a_cut_row_is_told_with_the_length_it_needs(self, tokenizer: Any) -> None:
         whole = encode_chat(tokenizer, QUESTION, ANSWER, 192)

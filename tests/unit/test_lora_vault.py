@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from guard.cli import main
 from lora.access import Deed, Person, Role, issue_token, load_access
 from lora.audit import HEAD, LOG
-from lora.keys import load_ring, make_ring
+from lora.keys import KeyRing, load_ring, make_ring
 from lora.vault import MANIFEST, SUFFIX
 from slo.errors import ConfigError, DataError, RefusedError
 from tests.lora_kit import (
@@ -278,3 +281,69 @@ def test_tokens_are_kept_as_hashes_and_the_first_user_holds_the_keys(tmp_path: P
     path.write_text('{"users": {"ada": {"role": "king", "token_sha256": ""}}}')
     with pytest.raises(ConfigError, match=r"king"):
         load_access(path)
+
+
+def test_the_vault_goes_on_without_an_old_key_and_says_which_entries_cannot_be_checked(sealed: Path) -> None:
+    make_ring(sealed / "keys.json")
+    whole = load_ring(sealed / "keys.json")
+    vault_of(sealed, whole).open("hr-rules", "v1")
+    new = KeyRing(whole.current_id, {whole.current_id: whole.current})
+    vault = vault_of(sealed, new)
+    vault.seal(sealed / "adapter", "hr-rules", "v2")
+    assert vault.open("hr-rules", "v2").files
+    problem = vault.audit()[1]
+    assert problem is not None
+    assert (problem.number, "is not in the ring" in problem.what) == (1, True)
+    assert vault_of(sealed, whole).audit()[1] is None
+    # An entry beyond the head is a crash only when its key is known.
+    log = sealed / "vault" / LOG
+    last = json.loads(log.read_bytes().splitlines()[-1])
+    forged = {**last, "number": last["number"] + 1, "previous": last["hash"], "key_id": "f" * 16}
+    log.write_bytes(log.read_bytes() + json.dumps(forged, separators=(",", ":")).encode() + b"\n")
+    with pytest.raises(DataError, match="is not in the ring"):
+        vault.open("hr-rules", "v2")
+
+
+def test_a_log_that_was_taken_away_with_its_head_is_missed(sealed: Path) -> None:
+    vault = vault_of(sealed, load_ring(sealed / "keys.json"))
+    for name in (LOG, HEAD):
+        (sealed / "vault" / name).unlink()
+    problem = vault.audit()[1]
+    assert problem is not None
+    assert "hr-rules v1 lies here" in problem.what
+    vault.open("hr-rules", "v1")
+    assert vault.audit()[1] is not None
+
+
+def test_half_a_plaintext_does_not_stay(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault, real, count = vault_of(sealed, load_ring(sealed / "keys.json")), os.open, iter(range(99))
+
+    def full(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if Path(path).parent.name == "out" and next(count):
+            raise OSError(28, "No space left on device")
+        return real(path, flags, mode, **more)
+
+    monkeypatch.setattr("lora.vault.os.open", full)
+    with pytest.raises(DataError, match="No space left"):
+        vault.unseal("hr-rules", "v1", sealed / "out")
+    assert not (sealed / "out").exists()
+
+
+def test_an_access_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    issue_token(path, "ada", Role.KEYHOLDER)
+    path.chmod(0o644)
+    assert load_access(path)
+    path.chmod(0o664)
+    with pytest.raises(RefusedError, match="others may write it"):
+        load_access(path)
+
+
+def test_tokens_are_told_to_the_audit_log(sealed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["lora", "token", "--access", str(sealed / "access.json"), "--user", "ada", "--role", "keyholder"]
+    assert main([*command, "--vault", str(sealed / "vault")]) == 2
+    assert "give both" in capsys.readouterr().err
+    keys = ["--keys", str(sealed / "keys.json")]
+    assert main([*command, "--vault", str(sealed / "vault"), *keys]) == 0
+    entry = vault_of(sealed, load_ring(sealed / "keys.json")).audit()[0][-1]
+    assert (entry.deed, entry.object, entry.result, entry.detail) == ("token", "ada", "ok", "keyholder")

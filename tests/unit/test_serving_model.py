@@ -6,6 +6,7 @@ import builtins
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 pytest.importorskip("peft", reason="needs the extra `lora`: pip install 'sft-guard[lora]'")
 
+from lora.answering import LocalModel
 from lora.guards import Guards, processors
 from lora.serving.catalog import Sources
+from lora.serving.choosing import choose
 from lora.serving.engine import Engine
 from lora.serving.model import Model
 from lora.serving.service import Service
@@ -280,3 +283,21 @@ async def test_a_sealed_adapter_is_served_and_its_plaintext_is_on_no_disk(
     entries, problem = vault_of(tmp_path, ring).audit()
     assert problem is None
     assert [(e.user, e.result) for e in entries if e.deed == "open"] == [("ada", "ok"), ("eve", "refused")]
+
+
+@pytest.mark.parametrize("how", [{"temperature": 1e-300}, {"temperature": 1.0, "top_p": 1e-300}], ids=str)
+def test_numbers_too_small_for_the_model_choose_the_likeliest(how: dict[str, float]) -> None:
+    import torch
+
+    logits = torch.arange(9.0)
+    row = Row(1, (1,), Sampling(**how), None, chance=torch.Generator().manual_seed(0))
+    assert choose(logits, row) == 8
+
+
+def test_a_damaged_base_is_one_line(kit: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(kit[0], tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for load in (Model, LocalModel):
+        with pytest.raises(DataError, match="name a causal model"):
+            load(str(tmp_path / "base"))
