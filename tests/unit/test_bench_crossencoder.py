@@ -17,7 +17,7 @@ pytest.importorskip("sklearn", reason="needs the `train` extra")
 
 from bench.crossencoder import pairs as made_pairs  # noqa: E402
 from bench.crossencoder.edits import names_of, near_miss, shorter  # noqa: E402
-from bench.crossencoder.pairs import CLAIM, EDIT, Pair, claim_of, encode, speaking_of  # noqa: E402
+from bench.crossencoder.pairs import CLAIM, EDIT, Pair, claim_of, encode, near_misses, speaking_of  # noqa: E402
 from guard.checks.facts import statement  # noqa: E402
 
 TEXT = (
@@ -148,3 +148,9 @@ def test_area_under_the_curve_by_hand() -> None:
     train = importlib.import_module("bench.crossencoder.train")
     # of 2 x 2 pairs: 0.9 beats both, 0.5 ties with one and beats the other
     assert train.auroc(np.array([1, 1, 0, 0]), np.array([0.9, 0.5, 0.5, 0.1])) == 0.875
+
+
+def test_our_own_near_misses_become_pairs_of_both_labels() -> None:
+    found = list(near_misses(lambda text: len(text.split())))
+    assert len(found) == 200
+    assert sum(pair.bad for pair in found) == 100
