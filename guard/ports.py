@@ -98,12 +98,14 @@ class Target:
     """Where a release is served: its version, its endpoints, and headers the guard sets for it.
 
     set_headers replace what the client sent (an API key from the environment, say).
+    drop_headers: names, lower case, that clients may not send: other versions are told apart by them.
     """
 
     version: Version
     endpoints: tuple[Endpoint, ...]
     set_headers: tuple[tuple[str, str], ...] = ()
     rename_model: str = ""  # replaces `model` in the request body when set
+    drop_headers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,8 @@ class TargetPlan:
         }
         self.mark = target_mark(target)
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in target.set_headers]
-        self.set_names = frozenset(name.lower() for name, _ in headers)
+        dropped = (name.encode("ascii") for name in target.drop_headers)
+        self.set_names = frozenset((*(name.lower() for name, _ in headers), *dropped))
         self.set_lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         if b"\n" in self.set_lines.replace(b"\r\n", b"") or b"\r" in self.set_lines.replace(b"\r\n", b""):
             raise ConfigError(

@@ -34,6 +34,9 @@ def add_command(groups: Groups, name: str, run: Run, help_text: str, example: st
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    group = getattr(groups, "of_group", None)
+    if group is not None and group.epilog is None:  # the first of its commands stands for it
+        group.epilog = parser.epilog
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
     parser.set_defaults(run=run)
     return parser
@@ -41,8 +44,12 @@ def add_command(groups: Groups, name: str, run: Run, help_text: str, example: st
 
 def add_group(groups: Groups, name: str, help_text: str) -> Groups:
     """A command that only holds subcommands."""
-    parser = groups.add_parser(name, help=help_text, description=help_text)
-    return parser.add_subparsers(dest=f"{name}_command", metavar="COMMAND", required=True)
+    parser = groups.add_parser(
+        name, help=help_text, description=help_text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands: Groups = parser.add_subparsers(dest=f"{name}_command", metavar="COMMAND", required=True)
+    commands.of_group = parser
+    return commands
 
 
 def needs_extra(extra: str, run: Run) -> Run:

@@ -50,6 +50,8 @@ def run_grade(args: argparse.Namespace) -> int:
         raise ConfigError("--threshold", args.threshold, "write a hallucination score between 0 and 1")
     spec = CheckSpec(embedder=args.embedder, grounding_threshold=args.threshold)
     bad_count = 0
+    if args.file and not args.file.exists():
+        raise ConfigError("FILE", str(args.file), "name a file of JSON lines that is there, or write to standard input")
     source = args.file.open(encoding="utf-8") if args.file else sys.stdin
     with source:
         for row in grade(source, spec):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from guard.commands.common import Groups, add_command, emit
 from guard.settings import load_settings
+from slo.errors import ConfigError
 
 
 def register(groups: Groups) -> None:
@@ -22,9 +23,12 @@ def register(groups: Groups) -> None:
     demo.add_argument("--rate", type=float, default=20.0, help="requests per second of the simulated users")
     demo.add_argument("--max-seconds", type=float, default=240.0, help="give up after this long")
     demo.add_argument("--keep", type=Path, help="keep state, logs and configuration in this directory")
-    demo.add_argument("--data-port", type=int, default=8800, help="data listener of the playground")
-    demo.add_argument("--admin-port", type=int, default=8801, help="admin listener of the playground")
-    demo.add_argument("--answer-port", type=int, default=8810, help="answer path of the playground")
+    demo.add_argument("--data-port", type=int, help="data listener of the playground; default 8800")
+    demo.add_argument("--admin-port", type=int, help="admin listener of the playground; default 8801")
+    demo.add_argument("--answer-port", type=int, help="answer path of the playground; default 8810")
+
+
+_PORTS = {"data_port": 8800, "admin_port": 8801, "answer_port": 8810}
 
 
 def run_serve(args: argparse.Namespace) -> int:
@@ -39,12 +43,16 @@ def run_demo(args: argparse.Namespace) -> int:
     """The playground, or one scripted-by-nobody incident."""
     from guard import demo
 
+    ports = {"data_port": args.data_port, "admin_port": args.admin_port, "answer_port": args.answer_port}
     if not (args.incident or args.no_incident):
         from guard.demo.stage import run_playground
 
-        return run_playground(
-            data_port=args.data_port, admin_port=args.admin_port, answer_port=args.answer_port, keep=args.keep
-        )
+        chosen = {name: default if ports[name] is None else ports[name] for name, default in _PORTS.items()}
+        return run_playground(**chosen, keep=args.keep)
+    for name, port in ports.items():
+        if port is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(flag, port, "leave it out: a run with or without an incident takes ports that are free")
     result = demo.run(seed=args.seed, incident=args.incident, rate=args.rate, max_s=args.max_seconds, keep=args.keep)
     emit(args, result.to_json(), result.summary())
     return 0 if result.as_expected else 1

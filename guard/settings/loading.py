@@ -17,6 +17,9 @@ from slo.codec import text_hash
 from slo.errors import ConfigError
 from slo.strict_yaml import load_yaml_file, validate_model
 
+_OF_THE_CALLER = frozenset({"authorization", "cookie", "x-api-key", "api-key"})
+"""Headers that one version may set and another takes from the client."""
+
 
 class Settings:
     """A checked guard.yaml with its paths made absolute and its secrets read."""
@@ -26,7 +29,8 @@ class Settings:
         self.base_dir = path.parent
         self._environment = environment
         self.routes = tuple(route_of(r) for r in file.routes)
-        self.targets = {name: self._target(name, v) for name, v in file.versions.items()}
+        own = frozenset(name.lower() for v in file.versions.values() for name in v.headers) - _OF_THE_CALLER
+        self.targets = {name: self._target(name, v, own) for name, v in file.versions.items()}
         self.admin_token = self._admin_token()
         self.webhook_secrets = {w.name: self._secrets(i, w) for i, w in enumerate(file.webhooks) if w.secret_env}
         self.webhook_urls = {w.name: self._webhook_url(i, w) for i, w in enumerate(file.webhooks)}
@@ -64,13 +68,15 @@ class Settings:
             )
         return value
 
-    def _target(self, name: str, version: VersionSettings) -> Target:
+    def _target(self, name: str, version: VersionSettings, own: frozenset[str]) -> Target:
         headers = tuple((k.lower(), v) for k, v in version.headers.items())
         key = self._env(f"versions.{name}.api_key_env", version.api_key_env)
         if key:
             headers = (*(h for h in headers if h[0] != "authorization"), ("authorization", f"Bearer {key}"))
         endpoints = tuple(parse_origin(origin) for origin in version.upstreams)
-        return Target(version_of(name, version), endpoints, headers, version.rename_model)
+        # A client that sends what chooses another version would be answered by that one and counted for this one.
+        dropped = own - {header for header, _ in headers}
+        return Target(version_of(name, version), endpoints, headers, version.rename_model, dropped)
 
     def _admin_token(self) -> str | None:
         admin = self.file.admin

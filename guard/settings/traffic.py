@@ -85,7 +85,9 @@ class VersionSettings(Model):
     answer_rules: Path | None = Field(
         None, description="Rule file of its answer path (`kb serve --rules`): its hash becomes part of the release."
     )
-    headers: dict[str, str] = Field(default_factory=dict, description="Headers set on every request to it.")
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="Set on every request to it; clients cannot send one that any version sets."
+    )
     api_key_env: EnvName | None = Field(None, description="Environment variable with the upstream's API key.")
     rename_model: str = Field("", description="Replaces `model` in the request.")
     details: dict[str, str] = Field(

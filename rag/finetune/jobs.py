@@ -98,6 +98,7 @@ class JobRun:
         self, client: Any, caller: Caller, state_path: Path, say: Callable[[str], None], sleep: Callable[[float], None]
     ) -> None:
         self._client, self._caller, self._path, self._say, self._sleep = client, caller, state_path, say, sleep
+        self._interrupted = False
 
     def run(self, plan: JobPlan, *, again: bool = False, poll_s: float = 10.0) -> JobState:
         """Bring the plan to its end, from wherever it is.
@@ -171,6 +172,7 @@ class JobRun:
                     else f", or go on with that one: its job is {known.job_id or 'not made'}"
                 ),
             )
+        self._interrupted = not known.job_id
         if known.job_id and known.status not in ENDED:
             self._say(f"going on with job {known.job_id} ({known.status})")
         return known
@@ -206,7 +208,8 @@ class JobRun:
             for number, job in enumerate(self._client.fine_tuning.jobs.list(limit=100)):
                 if (job.metadata or {}).get(MARK) == state.run_id:
                     return job
-                if number >= _JOBS_SEARCHED:
+                # Of an interrupted run the job may be any number of others ago; a new one is among the newest.
+                if number >= _JOBS_SEARCHED and not self._interrupted:
                     break
             return None
 

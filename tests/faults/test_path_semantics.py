@@ -77,6 +77,15 @@ async def test_set_headers_replace_the_clients_and_the_model_is_renamed():
     assert upstream.requests[0].json() == {**chat(seed=7), "model": "m-2"}
 
 
+async def test_a_client_cannot_send_what_chooses_another_version():
+    async with Upstream(lambda _: Script(OK)) as upstream:
+        to = target(upstream.port, drop_headers=frozenset({"x-kb-generation"}))
+        async with running(to) as guard:
+            await ask(guard.port, chat(), "X-KB-Generation: canary\r\nx-own: 1")
+    assert upstream.requests[0].header(b"x-kb-generation") is None
+    assert upstream.requests[0].header(b"x-own") == b"1"
+
+
 async def test_a_request_may_come_in_pieces_of_any_size():
     raw = post(chat())
     async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port)) as guard:

@@ -203,3 +203,35 @@ def test_a_question_that_is_not_utf8_is_one_line(tmp_path: Path, capsys: pytest.
         capsys.readouterr().err
         == "sft-guard: query: got 'q\\udcff'; this is not UTF-8; check the terminal's encoding\n"
     )
+
+
+@pytest.mark.parametrize("group", ["kb", "registry", "ft", "route", "baseline", "lora", "release"])
+def test_every_group_has_help_with_an_example(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args([group, "--help"])
+    assert stop.value.code == 0
+    assert f"example:\n  sft-guard {group} " in capsys.readouterr().out
+
+
+def test_ports_of_the_playground_are_not_dropped_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--incident", "--admin-port", "9901"]) == 2
+    assert capsys.readouterr().err.startswith("sft-guard: --admin-port: got 9901; leave it out")
+
+
+def test_a_file_to_grade_that_is_not_there_is_named_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", "/nonexistent"]) == 2
+    assert "name a file of JSON lines" in capsys.readouterr().err
+
+
+def test_an_embedder_that_cannot_be_had_is_told_also_when_nothing_is_new(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.commands.embedder_status", lambda name: (False, "torch is not installed"))
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n')
+    add = ["kb", "add", "--kb", str(tmp_path / "kb"), "--jsonl", str(tmp_path / "rows.jsonl"), "--json"]
+    assert main(["kb", "init", "--kb", str(tmp_path / "kb")]) == 0
+    assert main(add) == 0
+    capsys.readouterr()
+    assert main([*add, "--embedder", "all-MiniLM-L6-v2"]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["added"], said["notes"]) == (0, ["torch is not installed"])

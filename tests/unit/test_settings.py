@@ -98,6 +98,14 @@ def test_a_secret_is_named_in_the_file_and_read_from_the_environment(tmp_path: P
     assert settings.targets["v1.0.0"].set_headers == (("authorization", "Bearer sk-1"),)
 
 
+def test_headers_that_choose_a_version_are_taken_from_no_client(tmp_path: Path) -> None:
+    headers = "headers: {X-KB-Generation: canary, authorization: 'Bearer a'}"
+    other = f'  v2: {{upstreams: ["http://127.0.0.1:1"], model: m2, {headers}}}\nrelease:'
+    settings = load(tmp_path, SMALL.replace("release:", other))
+    assert settings.targets["v1.0.0"].drop_headers == {"x-kb-generation"}  # its own key a client may bring
+    assert settings.targets["v2"].drop_headers == frozenset()
+
+
 def test_a_webhook_secret_of_another_kind_is_refused_without_showing_it(tmp_path: Path) -> None:
     text = SMALL + "webhooks: [{name: bot, url: 'http://127.0.0.1:1/hook', secret_env: HOOK}]\n"
     with pytest.raises(ConfigError) as caught:
