@@ -6,17 +6,18 @@ the cache never reaches the worker: it was asked again when its session was give
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from guard.checks.tiers import deciding_tier
 from guard.following.intents_file import Intent
 from guard.quality_rows import IntentRow, UserRow, intent_row
+from guard.stamps import Stamps
 from slo.indicators import KEY_INTENT, REOPEN
 from slo.sources.memory import MemorySource
 from slo.types import CacheStatus, CheckResult, Exchange, Finding
 
-GIVEN_COUNT = 50_000
+GIVEN_COUNT = 2**17
 WITHIN_S = 86_400.0
 RETRY_S = 10.0
 RELEASES_COUNT = 8
@@ -40,7 +41,7 @@ class QualityRecorder:
         self.minimums = {intent.name: intent.minimum for intent in intents}
         self._intents: dict[str, Counter[tuple[str, str]]] = {}
         self._users: dict[str, Counter[str]] = {}
-        self._given: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._given = Stamps(GIVEN_COUNT)
 
     def served(self, exchange: Exchange) -> None:
         """Remember which stored answer a session was given; the same one again is a question asked again."""
@@ -50,12 +51,7 @@ class QualityRecorder:
         source = self.source_of(exchange.exchange_id) if hit else exchange.exchange_id
         if source is None:
             return
-        key = (exchange.session, source)
-        before_s = self._given.get(key)
-        self._given[key] = exchange.wall_s
-        self._given.move_to_end(key)
-        while len(self._given) > GIVEN_COUNT:
-            self._given.popitem(last=False)
+        before_s = self._given.seen((exchange.session, source), exchange.wall_s)
         if hit:
             again = before_s is not None and RETRY_S <= exchange.wall_s - before_s <= WITHIN_S
             self._asked(exchange.release, exchange.release if again else None)

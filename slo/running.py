@@ -9,7 +9,7 @@ Entries are replaced, never changed: any thread may ask, and two that ask at onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,16 @@ RENEW_AFTER = 256
 MAX_SPANS = 24
 
 
+class Binned(Protocol):
+    """Bin keys and their counts."""
+
+    def __len__(self) -> int: ...
+
+    def items(self) -> Iterable[tuple[int, float]]:
+        """All of them."""
+        ...
+
+
 class Counted(Protocol):
     """A bucket; `bins` where quantiles are kept."""
 
@@ -26,7 +36,11 @@ class Counted(Protocol):
     bad: float
     total: float
     squares: float
-    bins: dict[int, float] | None
+
+    @property
+    def bins(self) -> Binned | None:
+        """None: no quantiles are kept."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from guard.cache.savings import Savings
 from guard.cache.service import AnswerCache
 from guard.cache.types import CacheKey, CacheRequest, Entry, Removed
 from guard.cache.warmer import SpaceStats, Warmer
+from guard.lately import Lately
 from guard.passage import Passage
 from guard.ports import Assignment, Capture, Reason
 from guard.wire.dialects import DIALECTS
@@ -86,7 +87,7 @@ class CacheCare:
         self.near: NearCache | None = None
         self.ratios, self.savings = ratios or HitRatios(), savings or Savings()
         self._unproved: OrderedDict[bytes, float | None] = OrderedDict()
-        self._keys: OrderedDict[str, CacheKey] = OrderedDict()
+        self._keys = Lately[bytes, CacheKey](KEYS_COUNT)
         self._quiet_ids: OrderedDict[str, None] = OrderedDict()
         self._collapsed: dict[str, Collapse] = {}
         self._previous_stable = self._stable = ""
@@ -208,22 +209,18 @@ class CacheCare:
             self.warmer.costed(request, entry.cost_usd)
 
     def _met(self, key: CacheKey) -> None:
-        self._keys[key.text] = key
-        if len(self._keys) > KEYS_COUNT:
-            self._keys.popitem(last=False)
+        self._keys[key.digest] = key
 
     def key_of(self, text: str) -> CacheKey | None:
         """The key whose hex digits begin so, among those met lately; None when there is none, or more than one."""
-        if text in self._keys:
-            return self._keys[text]
-        found = [key for name, key in self._keys.items() if name.startswith(text)]
+        found = [key for digest, key in self._keys.items() if digest.hex().startswith(text)]
         return found[0] if len(found) == 1 else None
 
     def removed(self, key: CacheKey, reason: Removed) -> None:
         """A warmed answer that goes unseen has avoided nothing."""
         if reason is not Removed.REPLACED:
             self._unproved.pop(key.digest, None)
-            self._keys.pop(key.text, None)
+            self._keys.discard(key.digest)
 
     # As a recorder of exchanges --------------------------------------------------------------------------------------
 
