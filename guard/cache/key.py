@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any, NoReturn
 from unicodedata import is_normalized, normalize
@@ -157,9 +158,15 @@ def request_key(
     except (UnicodeEncodeError, RecursionError):
         return Bypass.UNREADABLE  # a lone surrogate: no two programs agree on what it is
     tenant = tenant_scope(head.notes, head.fields, pepper)
-    key: CacheKey = key_in(Namespace(release, epoch, tenant, route.name, mark), fingerprint)
+    key: CacheKey = key_in(_namespace(release, epoch, tenant, route.name, mark), fingerprint)
     personal = any(name in _CREDENTIALS for name, _ in headers)
     return CacheRequest(key, route, head.target, body, stream, personal, tuple(headers))
+
+
+@lru_cache(maxsize=1024)
+def _namespace(release: str, epoch: int, tenant: str, route: str, mark: str) -> Namespace:
+    """One object for all keys of it: many thousands of them are remembered."""
+    return Namespace(release, epoch, tenant, route, mark)
 
 
 def _cache_wish(fields: Iterable[Any]) -> bool:

@@ -117,6 +117,16 @@ def test_memory_is_bounded_by_sessions_and_questions() -> None:
     assert sum(session == "busy" for session, _ in reopens.rows()) == 8
 
 
+def test_vectors_of_questions_are_bounded_in_bytes() -> None:
+    """20,000 sessions of eight questions were 328 MB of the worker, a day after its start."""
+    space, reopens = Space(), Reopens(vector_bytes=100_000)
+    for number in range(300):
+        reopens.take(f"s{number // 3}", asked(space, WORDS[number % 41], float(number)))
+        assert reopens.vector_bytes == sum(kept.vector.nbytes for _, kept in reopens.rows()) <= 100_000
+    assert 20 < len(reopens) < 50
+    assert reopens.take("s99", asked(space, WORDS[299 % 41], 400.0)) is not None
+
+
 def test_the_same_stored_answer_again_counts_for_its_session_alone() -> None:
     counted: list[tuple[str, object]] = []
     memory = MemorySource((), SystemClock())
