@@ -45,7 +45,10 @@ def unpack(data: bytes | memoryview, place: str) -> tuple[dict[str, memoryview],
         DataError: not made by `pack`.
     """
     view = memoryview(data)
-    line = bytes(view[: 1 << 20]).partition(b"\n")[0]
+    size = 1 << 20
+    while b"\n" not in (head_bytes := bytes(view[:size])) and size < len(view):
+        size *= 4  # the roles of a large segment stand in it
+    line = head_bytes.partition(b"\n")[0]
     try:
         head = msgspec.json.decode(line)
         position = len(line) + 1

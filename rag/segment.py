@@ -174,7 +174,8 @@ def write_segment(
     del lines
     write(storage.MAPPINGS, msgspec.json.encode({"rowid_to_doc_id": [document.doc_id for document in documents]}))
     role_sets: dict[tuple[str, ...], int] = {}
-    acl = array("H", (role_sets.setdefault(document.acl, len(role_sets)) for document in documents))
+    places = [role_sets.setdefault(document.acl, len(role_sets)) for document in documents]
+    acl = array("H" if len(role_sets) <= 1 << 16 else "I", places)
     arrays = {"starts": starts, "acl": acl}
     numbered = list(enumerate(documents))
     arrays |= _sorted("text", ((_text_key(document.text_hash), row) for row, document in numbered))

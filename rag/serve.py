@@ -47,6 +47,9 @@ ROLES_HEADER, TENANT_HEADER = "x-guard-roles", "x-guard-tenant"
 SENSITIVITY_HEADER = "x-guard-sensitivity"
 SOURCE_HEADER, ESCALATED_HEADER, RULES_HEADER = "x-answer-source", "x-answer-escalated", "x-answer-rules"
 
+QUESTION_CHARS_MAX = 32_000
+"""Its tokens are counted and its language found between the requests of others, who would wait for a longer one."""
+
 _LOADING_NOTE = "answers by words until the embedder is loaded"
 
 _MODEL_OPTIONS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "user")
@@ -313,6 +316,9 @@ def _roles(request: Request, body: BaseModel) -> frozenset[str]:
 async def _retrieve(path: AnswerPath, question: str, roles: frozenset[str]) -> Retrieval:
     if not question.strip():
         raise BadRequest("the question is empty", "messages")
+    if len(question) > QUESTION_CHARS_MAX:
+        message = f"the question has {len(question)} characters, at most {QUESTION_CHARS_MAX}; send the question alone"
+        raise BadRequest(message, "messages")
     try:
         return await path.retrieve(question, roles)
     except DataError as error:

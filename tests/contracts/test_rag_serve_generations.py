@@ -209,3 +209,12 @@ def test_a_signed_pointer_that_was_put_back_is_not_followed(tmp_path: Path) -> N
     with pytest.raises(DataError, match="an old pointer was put back"):
         served_kb.reopened()
     assert [hit.doc_id for hit in served_kb.search("to be removed").hits] == []
+
+
+async def test_a_question_that_would_hold_everybody_up_is_refused_in_one_line(tmp_path: Path) -> None:
+    KnowledgeBase.init(tmp_path / "kb").add([{"doc_id": "a", "text": VPN}])
+    async with served(tmp_path / "kb") as base:
+        status, _ = await ask(base, QUESTION + " a" * 15_000)
+        too_long, said = await ask(base, QUESTION + " a" * 300_000)
+    assert (status, too_long) == (200, 400)
+    assert "at most 32000" in said["error"]["message"]

@@ -8,10 +8,14 @@ from random import Random
 import pytest
 
 from rag import storage
+from rag.arrays import unpack
 from rag.embedding import HashedNgramEmbedder
 from rag.index import EXACT_UP_TO, faiss_available, read_index, similarities, write_index
 from rag.kb import KnowledgeBase
 from rag.rows import RawRow
+from rag.segment import words_of, write_segment
+from rag.text import text_hash
+from rag.types import Document
 from slo.errors import ConfigError, DataError, RefusedError
 
 Rows = list[dict[str, object]]
@@ -135,6 +139,20 @@ def test_a_document_for_a_role_does_not_exist_for_others_not_even_in_the_scores(
     assert kb.search("salary board", roles=["hr"]).hits[0].doc_id == "s"
     assert kb.search("salary board").hits[0].acl == ("hr",)
     assert kb.content_id != fresh.content_id
+
+
+def test_many_long_lists_of_roles_can_be_read_again(kb: KnowledgeBase) -> None:
+    people = [f"user:{number:050d}" for number in range(40)]
+    kb.add([{"doc_id": str(n), "text": f"note {n}", "acl": [*people, f"one:{n}"]} for n in range(700)])
+    again = KnowledgeBase.open(kb.directory)
+    assert [hit.doc_id for hit in again.search("note 5", roles=["one:5"]).hits] == ["5"]
+
+
+def test_more_lists_of_roles_than_two_bytes_can_count(tmp_path: Path) -> None:
+    documents = [Document(str(n), "x", text_hash("x"), acl=(f"u{n}",)) for n in range((1 << 16) + 2)]
+    write_segment(tmp_path, documents, None, words_of(documents[:1]), [])
+    arrays, extra = unpack((tmp_path / "keys.bin").read_bytes(), "here")
+    assert extra["acl"][arrays["acl"][len(documents) - 1]] == [f"u{(1 << 16) + 1}"]
 
 
 def test_roles_that_no_document_names_cost_no_view_of_their_own(kb: KnowledgeBase) -> None:
