@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
-from guard.commands import (
-    alerts,
-    cache,
-    combiner,
-    common,
-    cost,
-    dashboards,
-    embedder,
-    finetune,
-    knowledge,
-    lora,
-    measure,
-    registry,
-    release,
-    report,
-    routing,
-    serving,
-    setup,
-)
+from guard.commands import common
 from slo.errors import ConfigError, GuardError
 
 EPILOG = """\
@@ -35,6 +18,25 @@ examples:
   sft-guard demo --incident                        watch a bad release being found and rolled back
 """
 
+_GROUPS = (
+    "setup",
+    "serving",
+    "measure",
+    "alerts",
+    "release",
+    "knowledge",
+    "registry",
+    "finetune",
+    "routing",
+    "cost",
+    "dashboards",
+    "cache",
+    "report",
+    "lora",
+    "embedder",
+    "combiner",
+)
+"""Modules of `guard.commands`, in the order of the help."""
 
 _CURES = (
     (FileNotFoundError, "check the path; its directory must exist"),
@@ -45,8 +47,11 @@ _CURES = (
 """What helps against mistakes with paths that no command has words of its own for."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each group registers its own commands."""
+def build_parser(only_serve: bool = False) -> argparse.ArgumentParser:
+    """The whole command line; each group registers its own commands.
+
+    only_serve: the sidecar runs for weeks and needs nothing of the other commands, which are 2 MB.
+    """
     parser = argparse.ArgumentParser(
         prog="sft-guard",
         description="Observability and SLO guard sidecar for question-answering bots.",
@@ -55,25 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sft-guard {common.program_version()}")
     groups = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (
-        setup,
-        serving,
-        measure,
-        alerts,
-        release,
-        knowledge,
-        registry,
-        finetune,
-        routing,
-        cost,
-        dashboards,
-        cache,
-        report,
-        lora,
-        embedder,
-        combiner,
-    ):
-        module.register(groups)
+    for name in ("serving",) if only_serve else _GROUPS:
+        importlib.import_module(f"guard.commands.{name}").register(groups)
     return parser
 
 
@@ -93,8 +81,9 @@ def _readable(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Expected errors are one line on standard error, never a traceback."""
-    parser = build_parser()
-    args, unknown = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(only_serve=list(words[:1]) == ["serve"])
+    args, unknown = parser.parse_known_args(words)
     if unknown:
         # argparse would name neither the command nor a cure, and print the usage of the whole program.
         command = " ".join(filter(None, [args.command, getattr(args, f"{args.command}_command", None)]))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from guard.settings import Settings
 from slo.clock import Clock
 from slo.comparison import Span
 from slo.errors import SourceError
 from slo.sources.memory import MemorySource
-from slo.sources.prometheus_http import PrometheusClient, PrometheusWindows
 from slo.sources.trial import TrialSetup
 from slo.sources.window_queries import newest_sample
 from slo.types import Reading, Slo
+
+if TYPE_CHECKING:
+    from slo.sources.prometheus_http import PrometheusClient, PrometheusWindows
 
 
 class FleetSource:
@@ -68,6 +71,8 @@ def fleet_source(
     windows = settings.file.windows
     if windows.source != "prometheus" or windows.url is None:
         return None
+    from slo.sources.prometheus_http import PrometheusClient, PrometheusWindows  # its HTTP client is 9 MB
+
     client = PrometheusClient(windows.url, token=settings.prometheus_token, timeout_s=windows.timeout)
     fleet = PrometheusWindows(
         slos,
@@ -88,6 +93,8 @@ async def examine_prometheus(settings: Settings) -> tuple[str, str, str]:
     """Ask for the newest sample of this service. Returns state (ok | warn | fault), what was found, and the cure."""
     windows = settings.file.windows
     assert windows.url is not None
+    from slo.sources.prometheus_http import PrometheusClient
+
     client = PrometheusClient(windows.url, token=settings.prometheus_token, timeout_s=windows.timeout)
     labels = {"service": settings.file.service, **windows.labels}
     try:

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from exporters.exchange_log import ExchangeLog
 from exporters.fanout import Fanout
@@ -62,14 +60,18 @@ from guard.slower_tiers import detector_spec, judge_spec
 from guard.split import WeightedSplit
 from guard.state_files import AlertStore, load_windows, save_windows
 from guard.tracing import onward_of, tracing_of
-from registry.client import LocalRegistry, RegistryClient, RegistryPort
-from registry.store import RegistryStore
+from registry.port import RegistryPort
 from slo.actions import reason_code
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError, DataError
 from slo.sources.memory import MemorySource
 from slo.thresholds import latency_bounds_s
 from slo.types import Version
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from registry.store import RegistryStore
 
 log = logging.getLogger("sft-guard")
 
@@ -415,8 +417,7 @@ class Guard:
 
     def _controller(self) -> Controller:
         file = self.settings.file
-        self._session = aiohttp.ClientSession()
-        senders = {w.name: self._sender(w.name, w.format, self._session) for w in file.webhooks}
+        senders = self._senders()
         self.outbox = Outbox(
             self.journal,
             senders,
@@ -455,6 +456,16 @@ class Guard:
             hooks=hooks,
         )
 
+    def _senders(self) -> dict[str, Sender]:
+        """Webhooks by name; the HTTP client is loaded only where something is posted (9 MB)."""
+        file = self.settings.file
+        if not file.webhooks and file.alertmanager is None:
+            return {}
+        import aiohttp
+
+        self._session = session = aiohttp.ClientSession()
+        return {w.name: self._sender(w.name, w.format, session) for w in file.webhooks}
+
     def _sender(self, name: str, kind: str, session: aiohttp.ClientSession) -> Sender:
         url = self.settings.webhook_urls[name]
         if kind == "slack":
@@ -462,9 +473,15 @@ class Guard:
         return WebhookSender(name, url, self.settings.webhook_secrets[name], session, self.clock)
 
     def _registry_port(self) -> RegistryPort:
+        # One of the two is loaded: a client of 9 MB, or a database of 14.
         url = self.settings.file.registry.url
         if url is not None:
+            from registry.client import RegistryClient
+
             return RegistryClient(url, token=self.settings.registry_token)
+        from registry.local import LocalRegistry
+        from registry.store import RegistryStore
+
         with translated():
             self._store = RegistryStore(f"sqlite:///{self.settings.state_dir / 'registry.sqlite'}")
         return LocalRegistry(self._store)

@@ -11,9 +11,10 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
 
 Error = sqlite3.Error
 """What the driver raises where SQLAlchemy is not in between."""
@@ -85,6 +86,8 @@ def prepare(engine: Engine) -> None:
     The driver's own implicit BEGIN comes too late to make read-then-write atomic across processes, so it is said
     here: IMMEDIATE takes the write lock before the first read; readers (`execution_options(reader=True)`) take none.
     """
+
+    from sqlalchemy import event  # the journal uses this file without it: 10 MB
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from guard.release.incident import Incident, IncidentKind
 from slo.clock import Clock
 from slo.errors import ConfigError, UpstreamError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 REPOST_S = 60.0
 END_AFTER_S = 300.0  # At least; five missed posts: then Alertmanager may resolve what we no longer vouch for.
@@ -135,6 +136,8 @@ class AlertmanagerPoster:
         return taken
 
     async def _post(self, url: str, alerts: list[dict[str, Any]]) -> None:
+        import aiohttp  # only where something is posted: 9 MB
+
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         try:
             async with self._session.post(url, json=alerts, allow_redirects=False, timeout=timeout) as response:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from guard.release.records import OutboxItem
 from guard.release.webhook import TIMEOUT_S, Delivery, Sent, judge_status
 from slo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 TEXT_CHARS = 2900  # a section of Slack holds 3,000
 _TITLES = {
@@ -67,7 +69,10 @@ class ChatSender:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
             raise ConfigError(f"webhooks.{name}.url", "...", "write http(s)://host[:port]/path, without a user name")
         self._name, self._url, self._session = name, url, session
+        import aiohttp  # only where something is posted: 9 MB
+
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._failures = (aiohttp.ClientError, OSError, ValueError)
 
     @property
     def identity(self) -> str:
@@ -83,7 +88,7 @@ class ChatSender:
                 return judge_status(response.status)
         except TimeoutError:
             return Sent(Delivery.TIMEOUT, f"no answer within {self._timeout.total:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except self._failures as error:
             return Sent(Delivery.CONNECT_ERROR, type(error).__name__)
 
 

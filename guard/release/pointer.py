@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.client import RegistryPort
 from registry.errors import RegistryRefused, RegistryUnreachable
 from registry.model import Control, Stage
+from registry.port import RegistryPort
 from slo.errors import RefusedError, UpstreamError
 from slo.types import Version
 

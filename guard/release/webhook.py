@@ -19,14 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from guard.release.records import OutboxItem
 from slo.clock import Clock
 from slo.errors import ConfigError, RefusedError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PREFIX = "whsec_"
 TIMEOUT_S = 15.0
@@ -156,7 +157,10 @@ class WebhookSender:
             )
         self._keys = [decode_secret(secret, f"webhooks.{name}.secrets[{n}]") for n, secret in enumerate(secrets)]
         self._name, self._url, self._session, self._clock = name, url, session, clock
+        import aiohttp  # only where something is posted: 9 MB
+
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._failures = (aiohttp.ClientError, OSError, ValueError)
 
     @property
     def identity(self) -> str:
@@ -173,7 +177,7 @@ class WebhookSender:
                 return judge_status(response.status)
         except TimeoutError:
             return Sent(Delivery.TIMEOUT, f"no answer within {self._timeout.total:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except self._failures as error:
             return Sent(Delivery.CONNECT_ERROR, type(error).__name__)
 
 
