@@ -59,7 +59,7 @@ class Fits:
 
     def other_numbers(self, part: Statement) -> list[Quantity]:
         """Numbers of the clause that the claim does not state."""
-        return self._compared(part)[1]
+        return self._compared(part)[1] if part.numbers else []
 
     def _compared(self, part: Statement) -> tuple[list[bool], list[Quantity]]:
         known = self._numbers.get(id(part))
@@ -78,14 +78,26 @@ class Fits:
 
 
 def _words(weights: dict[str, float], sentence: Statement, part: Statement) -> float:
-    """Weight of the words that a clause has."""
+    """Weight of the words that a clause has.
+
+    Everything is added in the order of the claim, so that each form below gives the same sum to the last bit.
+    """
     own, whole = part.term_set, sentence.term_set
+    characters = "" if part.folded.isascii() else part.folded
+    if not characters and own is whole:
+        return sum([says for term, says in weights.items() if term in own], 0.0)
+    if not characters:
+        half = ELSEWHERE_CREDIT
+        return sum([
+            says if term in own else half * says
+            for term, says in weights.items() if term in own or term in whole
+        ], 0.0)  # fmt: skip
     got = 0.0
     for term, says in weights.items():
         if term in own:
             got += says
         elif term in whole or (
-            len(term) == 2 and not term.isascii() and term[0] in part.folded and term[1] in part.folded
+            len(term) == 2 and not term.isascii() and term[0] in characters and term[1] in characters
         ):
             got += ELSEWHERE_CREDIT * says  # Two characters apart: the same word in another compound, as often as not.
     return got
