@@ -18,6 +18,8 @@ from tests.lora_kit import adapter_directory
 
 pytestmark = pytest.mark.slow
 NOT_RUN = {
+    "python -m bench": "benches run for minutes, most of them on evaluation sets that are not part of the project",
+    "python bench/": "as above",
     "make": "the targets are what CI and the benches run",
     "docker compose": "needs a container engine; tests/deploy runs the same commands outside of one",
     "kubectl create": "needs a cluster; tests/deploy builds and checks what would be applied",
@@ -34,7 +36,11 @@ NOT_RUN = {
     "redis-cli": "needs the Redis of the cache; tests/faults runs a real one",
 }
 """Beginning of a command -> why it is not run here."""
-NOT_RUN_PAGES = {"deploy/vllm/README.md": "needs vLLM, a GPU and a model of gigabytes; tests/deploy holds what can be"}
+NOT_RUN_PAGES = {
+    "deploy/vllm/README.md": "needs vLLM, a GPU and a model of gigabytes; tests/deploy holds what can be",
+    "docs/lora.md": "trains a model; tests/e2e/test_lora_path.py runs the whole path on a small one",
+    "docs/lora-serving.md": "loads a model; tests/e2e/test_lora_serve.py serves a small one",
+}
 
 
 def _why_not(line: str) -> str:
