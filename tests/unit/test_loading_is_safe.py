@@ -19,6 +19,13 @@ SAFE_LOADERS = {"_StrictLoader"}
 YAML_LOADERS = {"load", "load_all", "full_load", "unsafe_load", "unsafe_load_all"}
 
 
+ALLOWED = {
+    ("slo/drafts.py", "exec"): "writes a constructor from the names of its own dataclass fields",
+    ("lora/training/checkpoint.py", "pickle"): "names the exception that torch.load raises when it refuses one",
+}
+"""File and what it does -> why that loads nothing from outside."""
+
+
 def mistakes(tree: ast.AST) -> list[str]:
     found = []
     for node in ast.walk(tree):
@@ -53,9 +60,12 @@ def test_our_loader_is_safe() -> None:
 def test_no_code_loads_what_can_run_code(package: str) -> None:
     found = {}
     for path in sorted((ROOT / package).rglob("*.py")):
-        wrong = mistakes(ast.parse(path.read_text(encoding="utf-8")))
+        name = str(path.relative_to(ROOT))
+        wrong = [
+            w for w in mistakes(ast.parse(path.read_text(encoding="utf-8"))) if (name, w.split()[0]) not in ALLOWED
+        ]
         if wrong:
-            found[str(path.relative_to(ROOT))] = wrong
+            found[name] = wrong
     assert found == {}
 
 
