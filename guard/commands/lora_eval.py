@@ -194,8 +194,13 @@ def _local(
 
     from lora.answering import LocalModel
     from lora.evaluation import ADAPTER, BASE
+    from lora.other_base import other_base, weights_sha256
+    from lora.vault import read_directory
 
     model = LocalModel(args.base, args.adapter, threads=args.threads)
+    note = other_base(read_directory(args.adapter), args.base, weights_sha256(args.base)) if args.adapter else ""
+    if note:
+        progress(f"sft-guard: {note}")
 
     def ask(texts: Sequence[str], what: str, *, adapted: bool) -> list[str]:
         tell = _told(what, len(texts))
@@ -206,7 +211,7 @@ def _local(
         answers[BASE] = ask(questions, "answers of the base", adapted=False)
     about: dict[str, object] = {
         "base": args.base, "adapter": str(args.adapter or ""), "generation": {**asdict(guards), "greedy": True},
-        **_of_adapter(args.adapter),
+        **_of_adapter(args.adapter), **({"note": note} if note else {}),
     }  # fmt: skip
     return answers, about, _kept(args, ask)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +95,11 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.host not in ("127.0.0.1", "::1", "localhost") and not args.api_key_env:
         progress(f"listening on {args.host} without --api-key-env: whoever reaches the port may ask")
     around = Surroundings(
-        Sources(_opener(args), args.adapter_root), may_ask, may_load, metrics_of(args.service), progress
+        Sources(_opener(args), args.adapter_root, _look_for(args.base)),
+        may_ask,
+        may_load,
+        metrics_of(args.service),
+        progress,
     )
 
     def ready(url: str, service: Any) -> None:
@@ -172,6 +178,19 @@ def _opener(args: argparse.Namespace) -> OpenSealed | None:
         return Vault(args.vault, ring, person, SystemClock().wall_s).open(name, version)
 
     return open_sealed
+
+
+def _look_for(base: str) -> Callable[[str, Mapping[str, bytes]], None]:
+    """Tells of an adapter that was trained on another base. The base is hashed once, and only when there is an adapter."""
+    from lora.other_base import other_base, weights_sha256
+
+    known = cache(weights_sha256)
+
+    def look(source: str, files: Mapping[str, bytes]) -> None:
+        if note := other_base(files, base, known(base)):
+            progress(f"{source}: {note}")
+
+    return look
 
 
 def _secret(flag: str, name: str | None) -> str | None:

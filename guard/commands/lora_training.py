@@ -116,6 +116,7 @@ def _trained(
     sizes: tuple[int, int],
 ) -> int:
     """Train, with the card written before and after."""
+    from lora.training.checkpoint import CONFIG, WEIGHTS
     from lora.training.loop import Training, best_of
     from lora.training.record import ADAPTER, base_of, environment, hashes, write_card
 
@@ -125,7 +126,7 @@ def _trained(
         "settings": _settings(plan, len(encoded["train"])), "environment": environment(device), "notes": notes,
     }  # fmt: skip
     from guard.commands.lora_training_report import TrainingReport
-    from lora.training.card import STOPPED, run_card
+    from lora.training.card import JSON, STOPPED, run_card
 
     report = TrainingReport(
         args, clock, device_name=facts["environment"]["device"],
@@ -150,11 +151,13 @@ def _trained(
     kept = best_of(result, args.out)
     files: dict[str, str] = {}
     if kept is not None and result.ended != "diverged":
-        _keep_adapter(kept, args.out / ADAPTER)
-        files = hashes(args.out / ADAPTER)
+        _keep(kept, args.out / ADAPTER, (WEIGHTS, CONFIG))
+        files = {name: digest for name, digest in hashes(args.out / ADAPTER).items() if name != JSON}
     found = {**result.as_dict(), "trained_parameters": sizes[0], "parameters": sizes[1]}
     made = run_card(**facts, status=result.ended, ended_wall_s=clock.wall_s(), result=found, files=files)
     write_card(args.out, made)
+    if files:  # it goes with the adapter, wherever that goes: which base it was trained on is told from it
+        _keep(args.out, args.out / ADAPTER, (JSON,))
     plots = [] if args.no_plots else _plots(args.out)
     emit(args, {"out": str(args.out), "plots": plots, **made}, "\n".join(_lines(args.out, made, plots)))
     return 1 if result.ended == "diverged" else 0
@@ -214,14 +217,12 @@ def _check_out(args: argparse.Namespace) -> None:
         raise RefusedError("exists", f"{args.out} holds a run; go on with it by --resume, or name a new directory")
 
 
-def _keep_adapter(checkpoint: Path, adapter: Path) -> None:
-    from lora.training.checkpoint import CONFIG, WEIGHTS
-
+def _keep(source: Path, adapter: Path, names: tuple[str, ...]) -> None:
     try:
         adapter.mkdir(parents=True, exist_ok=True)
-        for name in (WEIGHTS, CONFIG):
+        for name in names:
             beside = adapter / f".{name}"
-            shutil.copyfile(checkpoint / name, beside)
+            shutil.copyfile(source / name, beside)
             beside.replace(adapter / name)
     except OSError as error:
         cure = "make room, then go on by --resume"

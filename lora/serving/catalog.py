@@ -34,10 +34,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where adapters may come from. root: directories named at run time lie under it; None allows none."""
+    """Where adapters may come from. root: directories named at run time lie under it; None allows none.
+
+    look: shown the source and files of each that is read.
+    """
 
     open_sealed: OpenSealed | None = None
     root: Path | None = None
+    look: Callable[[str, Mapping[str, bytes]], None] = lambda source, files: None
 
     def read(self, source: str, token: str | None, *, anywhere: bool = False) -> tuple[Mapping[str, bytes], str]:
         """Files and hash of `sealed:NAME@VERSION` or of a directory. anywhere: whoever started the server asks.
@@ -52,8 +56,10 @@ class Sources:
             if self.open_sealed is None:
                 raise ConfigError("lora_path", source[:200], "start the server with --vault and --keys")
             opened = self.open_sealed(name, version, token).files
+            self.look(source, opened)
             return opened, adapter_hash(opened)
         files = read_directory(Path(source) if anywhere else self._within(source))
+        self.look(source, files)
         return files, adapter_hash(files)
 
     def _within(self, source: str) -> Path:

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from lora.other_base import weights_sha256
 from lora.training import card
 from slo.errors import DataError, RefusedError
 
@@ -114,14 +115,8 @@ def base_of(base: str, model: Any) -> dict[str, Any]:
         "commit": getattr(model.config, "_commit_hash", None) or "",
         "model_type": model.config.model_type,
     }
-    weights = sorted(Path(base).glob("*.safetensors")) if Path(base).is_dir() else []
-    if weights:
-        digest = sha256()
-        for path in weights:
-            with path.open("rb") as file:
-                while piece := file.read(1 << 22):
-                    digest.update(piece)
-        found["weights_sha256"] = digest.hexdigest()
+    if digest := weights_sha256(base):
+        found["weights_sha256"] = digest
     return found
 
 
