@@ -181,7 +181,7 @@ def _opener(args: argparse.Namespace) -> OpenSealed | None:
 
 
 def _look_for(base: str) -> Callable[[str, Mapping[str, bytes]], None]:
-    """Tells of an adapter that was trained on another base. The base is hashed once, and only when there is an adapter."""
+    """Tells of an adapter that was trained on another base; the base is hashed once, when there is an adapter."""
     from lora.other_base import other_base, weights_sha256
 
     known = cache(weights_sha256)
