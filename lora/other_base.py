@@ -7,8 +7,7 @@ differ from machine to machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -17,17 +16,6 @@ from lora.artifact import CONFIG
 from slo.codec import NOT_JSON
 
 CARD = "run_card.json"
-
-
-def weights_sha256(base: str) -> str:
-    """SHA-256 over the weight files of a model's directory; "" for one of the hub, which is known by its commit."""
-    weights = sorted(Path(base).glob("*.safetensors")) if Path(base).is_dir() else []
-    digest = sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 22):
-                digest.update(piece)
-    return digest.hexdigest() if weights else ""
 
 
 def other_base(files: Mapping[str, bytes], base: str, base_sha256: str) -> str:

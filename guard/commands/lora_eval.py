@@ -194,8 +194,9 @@ def _local(
 
     from lora.answering import LocalModel
     from lora.evaluation import ADAPTER, BASE
-    from lora.other_base import other_base, weights_sha256
+    from lora.other_base import other_base
     from lora.vault import read_directory
+    from lora.weights import weights_sha256
 
     model = LocalModel(args.base, args.adapter, threads=args.threads)
     note = other_base(read_directory(args.adapter), args.base, weights_sha256(args.base)) if args.adapter else ""

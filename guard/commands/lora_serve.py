@@ -182,7 +182,8 @@ def _opener(args: argparse.Namespace) -> OpenSealed | None:
 
 def _look_for(base: str) -> Callable[[str, Mapping[str, bytes]], None]:
     """Tells of an adapter that was trained on another base; the base is hashed once, when there is an adapter."""
-    from lora.other_base import other_base, weights_sha256
+    from lora.other_base import other_base
+    from lora.weights import weights_sha256
 
     known = cache(weights_sha256)
 

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from lora.other_base import weights_sha256
 from lora.training import card
+from lora.weights import weights_sha256
 from slo.errors import DataError, RefusedError
 
 LOG, LOCK = "log.jsonl", ".lock"

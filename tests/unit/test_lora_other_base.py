@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lora.other_base import other_base, weights_sha256
+from lora.other_base import other_base
 from lora.serving.catalog import Sources
+from lora.weights import weights_sha256
 from tests.lora_kit import adapter_directory, adapter_files
 
 
