@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.model import AuditEntry, Control, Evaluation, Lineage, Model, ModelVersion, Move, Stage
-from registry.store import RegistryStore
+
+if TYPE_CHECKING:  # `registry.client` names this class too, and needs no database
+    from registry.store import RegistryStore
 
 T = TypeVar("T")
 
