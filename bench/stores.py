@@ -1,0 +1,104 @@
+"""What the bounded stores of a guard take when they are full: `python -m bench.stores`. Seed 1.
+
+Allocations as `tracemalloc` counts them, MiB. Tables that are plain dicts in the guard are filled as plain dicts here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from guard.cache.care import KEYS_COUNT
+from guard.cache.service import REMEMBERED_COUNT
+from guard.cache.types import CacheKey, Namespace, key_in
+from guard.human_labels import VERDICTS_COUNT
+from guard.lately import Lately
+from guard.quality import GIVEN_COUNT
+from guard.recent import RELEASE_OF_COUNT
+from guard.stamps import Stamps
+from slo.running import SPARE
+from slo.windows import RINGS, Bucket, Windows, bin_key
+
+PER_S = 50
+
+
+def mib(make: Callable[[], object]) -> float:
+    """Allocated by what `make` returns, while it lives."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    made = make()
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    del made
+    return taken / 2**20
+
+
+def hour(dice: random.Random, *, quantiles: bool) -> Windows:
+    windows = Windows(quantiles=quantiles)
+    for bucket in range(360):
+        for _ in range(10 * PER_S):
+            windows.add(10.0 * bucket, 0.0, 1.0, dice.lognormvariate(-3.0, 1.0))
+    return windows
+
+
+def buckets(dice: random.Random, events: int, *, packed: bool) -> list[Bucket]:
+    """Eight, so that what is allocated once weighs little."""
+    made = [Bucket({}) for _ in range(8)]
+    for bucket in made:
+        bins = bucket.bins
+        assert isinstance(bins, dict)
+        for _ in range(events):
+            key = bin_key(dice.lognormvariate(-3.0, 1.0))
+            bins[key] = bins.get(key, 0.0) + 1.0
+        if packed:
+            bucket.pack()
+    return made
+
+
+def month(dice: random.Random, *, packed: bool) -> float:
+    """Calculated: one bucket of each ring times as many as a ring holds."""
+    return sum(
+        mib(lambda w=width_s: buckets(dice, int(w) * PER_S, packed=packed)) / 8 * (longest_s / width_s + SPARE)  # type: ignore[misc]
+        for width_s, longest_s in RINGS
+    )
+
+
+def identity(dice: random.Random) -> str:
+    return f"{dice.getrandbits(128):032x}"
+
+
+def keys() -> Lately[bytes, CacheKey]:
+    met = Lately[bytes, CacheKey](KEYS_COUNT)
+    space = Namespace("r1", 1, "", "chat")
+    for number in range(KEYS_COUNT):
+        key = key_in(space, number.to_bytes(32, "big"))
+        met[key.digest] = key
+    return met
+
+
+def released(dice: random.Random) -> tuple[dict[str, str], deque[str]]:
+    ids = deque(identity(dice) for _ in range(RELEASE_OF_COUNT))
+    return dict.fromkeys(ids, "r1"), ids
+
+
+def main() -> None:
+    dice = random.Random(1)
+    found = {
+        "answers_given": mib(lambda: Stamps(GIVEN_COUNT)),
+        "latency_window_hour": mib(lambda: hour(dice, quantiles=True)),
+        "latency_window_month": month(dice, packed=True),
+        "latency_window_month_as_dicts": month(dice, packed=False),
+        "other_window_hour": mib(lambda: hour(dice, quantiles=False)),
+        "keys_met": mib(keys),
+        "sources": mib(lambda: OrderedDict((identity(dice), identity(dice)) for _ in range(REMEMBERED_COUNT))),
+        "verdicts": mib(lambda: OrderedDict((identity(dice), ("r1", not n)) for n in range(VERDICTS_COUNT))),
+        "releases_of_answers": mib(lambda: released(dice)),
+    }
+    print(json.dumps({name: round(size, 2) for name, size in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
