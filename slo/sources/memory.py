@@ -37,6 +37,8 @@ GAUGE_MIN_EVENTS = 20
 GAUGE_MIN_COVERAGE_RATIO = 0.5
 DUMP_VERSION = 1
 LIVES = 20
+FORMER_LIFE_S = 900.0
+"""An answer takes ten minutes at most, and its checks wait no longer than a few more."""
 
 _HIT, _OK = CacheStatus.HIT, Outcome.OK
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
@@ -66,6 +68,7 @@ class MemorySource:
         self._releases: dict[str, ReleaseBooks] = {}
         self.lives: dict[str, int] = {}  # release -> how often it began anew; after LIVES the count begins again
         self.trial: Trial | None = None
+        self._born: dict[str, tuple[float, float]] = {}  # release -> when it began anew: wall and monotonic seconds
         self.set_limits(limits or {})
 
     # Counting
@@ -73,6 +76,8 @@ class MemorySource:
     def served(self, exchange: Exchange) -> None:
         """Count an exchange at its end, its checks not yet known."""
         now_s = self._clock.now_s()
+        if self._of_former_life(exchange, now_s):
+            return
         release = self._release(exchange.release, now_s)
         share = release.share_served
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
@@ -82,9 +87,9 @@ class MemorySource:
     def checked(self, exchange: Exchange) -> None:
         """Count what the checks said; `exchange.findings` are filled in."""
         votes = checked_votes(exchange)
-        if not votes:
-            return
         now_s = self._clock.now_s()
+        if not votes or self._of_former_life(exchange, now_s):
+            return
         release = self._release(exchange.release, now_s)
         share = release.share_checked
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
@@ -99,6 +104,8 @@ class MemorySource:
         for exchange in exchanges:
             if exchange.outcome is not _OK or exchange.cache is _HIT:
                 continue  # as in `checked_votes`
+            if self._of_former_life(exchange, now_s):
+                continue
             if votes is None:
                 votes = checked_votes(with_findings(exchange, findings))
                 assert all(bad is None for _, bad, _ in votes)
@@ -181,11 +188,27 @@ class MemorySource:
 
     def forget(self, release: str) -> None:
         """Drop all that was counted of a release: a canary started again is not judged by its previous life."""
+        if release not in self._born and len(self._born) >= self._max_releases:
+            self._born.pop(next(iter(self._born)))
+        self._born[release] = (self._clock.wall_s(), self._clock.now_s())
         if self._releases.pop(release, None) is not None:
             # Whoever keeps our counters elsewhere cannot drop its windows: they go on under another name.
             self.lives[release] = self.lives.get(release, 0) % LIVES + 1
         if self.trial is not None and self.trial.arm_of(release) is not None:
             self.trial = None
+
+    def _of_former_life(self, exchange: Exchange, now_s: float) -> bool:
+        """Whether it began before its release did anew: an answer on its way then, or one whose checks come late.
+
+        Wall time tells, and only for as long as such an answer may take: a clock that is put back costs minutes.
+        """
+        born = self._born.get(exchange.release)
+        if born is None:
+            return False
+        if now_s - born[1] > FORMER_LIFE_S:
+            del self._born[exchange.release]
+            return False
+        return exchange.wall_s < born[0]
 
     def set_limits(self, limits: Mapping[str, float | None]) -> None:
         """Set the limits of latency objectives that come from a baseline, seconds by objective name.

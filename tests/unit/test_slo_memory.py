@@ -10,7 +10,7 @@ import pytest
 
 from slo.evaluation import evaluate
 from slo.indicators import LATENCY, checked_votes, served_votes
-from slo.sources.memory import MAX_RELEASES, MemorySource
+from slo.sources.memory import FORMER_LIFE_S, MAX_RELEASES, MemorySource
 from slo.spec import parse_slo, preset_text
 from slo.thresholds import limit_for
 from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo, State, Threshold
@@ -308,9 +308,42 @@ def test_a_forgotten_release_starts_again_from_nothing(clock: StepClock) -> None
     source.forget("never seen")
     assert source.releases() == ("r1",)
     assert source.reading(slo, "canary") == Reading(0, 0)
-    source.served(broken)  # no retry of what is forgotten
+    again = make_exchange(outcome=Outcome.SERVER_ERROR, session="s1", release="canary", wall_s=clock.wall_s())
+    source.served(again)  # no retry of what is forgotten
     assert source.reading(slo, "canary") == Reading(1, 1)
     assert source.reading(slo, "r1") == Reading(0, 1)
+
+
+def test_what_began_before_a_release_did_anew_is_not_counted_for_it(clock: StepClock) -> None:
+    slo = make_slo(HALLUCINATION)
+    source = source_of(clock, slo)
+    findings = (found("grounding", "fail"),)
+    before = make_exchange(release="canary", wall_s=clock.wall_s(), findings=findings)
+    unseen = (found("grounding", "skipped"),)
+    source.served(before)
+    clock.step(5.0)
+    source.forget("canary")
+    clock.step(1.0)
+    source.checked(before)  # its checks come late
+    source.served(before)  # or it ends now
+    source.given_up([before], unseen)
+    assert source.releases() == ()
+    after = make_exchange(release="canary", wall_s=clock.wall_s(), findings=findings)
+    source.checked(after)
+    source.checked(before)
+    assert source.reading(slo, "canary") == Reading(1, 1)
+
+
+def test_a_clock_that_is_put_back_costs_minutes_and_not_the_release(clock: StepClock) -> None:
+    slo = make_slo(AVAILABILITY)
+    source = source_of(clock, slo)
+    source.forget("canary")
+    put_back = make_exchange(release="canary", wall_s=clock.wall_s() - 3600.0)
+    source.served(put_back)
+    assert source.reading(slo, "canary") == Reading(0, 0)
+    clock.step(FORMER_LIFE_S + 1.0)
+    source.served(put_back)
+    assert source.reading(slo, "canary") == Reading(0, 1)
 
 
 def test_other_objectives_leave_what_was_counted_where_it_is(clock: StepClock, monkeypatch: pytest.MonkeyPatch) -> None:
