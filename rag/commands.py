@@ -88,7 +88,7 @@ def kb_add(
     }
     if update:
         result["replaced"] = report.replaced
-    notes = [*report.notes, *([note] if note and (report.added or embedder is not None) else [])]
+    notes = [*report.notes, *([note] if note and (report.added or embedder not in (None, "none")) else [])]
     if report.quarantined:
         notes.append(f"{report.quarantined} rows were set aside, with reasons: {Path(directory) / QUARANTINE}")
     if stage:
