@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from lora.runlog import Run, Step
+from lora.runlog import Outcome, Run, Step
 
 GAP_WARNING, GAP_FAULT = 0.8, 5.0
 """Eval loss minus train loss: below 0.5 healthy, above 0.8 stop, above 5 overfitted."""
+MIN_STEPS = 3
+"""Rows of the log below which silence is no health."""
 EVAL_RISE = 0.05
 """Share by which eval loss lies above its best while train loss went on falling."""
 GRAD_EXPLODING, GRAD_STUCK, GRAD_SHARE = 10.0, 0.1, 0.05
@@ -71,6 +73,8 @@ def diagnose(run: Run) -> tuple[Condition, ...]:
         *_answers(run),
         *_slowed(run.steps),
     ]
+    if not found:
+        found = [*_too_few(run)]
     unique: dict[str, Condition] = {}
     for condition in found:
         kept = unique.get(condition.name)
@@ -90,6 +94,15 @@ def epochs_of(steps: Sequence[Step]) -> tuple[Epoch, ...]:
             found.append(Epoch(step.epoch, fmean(since[len(since) // 2 :]) if since else None, step.eval_loss))
             since = []
     return tuple(found)
+
+
+def _too_few(run: Run) -> Iterator[Condition]:
+    """A log that shows no course, and no answers to judge: nothing found in it is no health."""
+    if len(run.steps) < MIN_STEPS and run.outcome == Outcome():
+        yield Condition(
+            "too_few_points", True, f"{len(run.steps)} points in the log and no evaluation of answers show no course",
+            "log at least every tenth of the run and evaluate each epoch, then train again",
+        )  # fmt: skip
 
 
 def _not_finite(steps: Sequence[Step]) -> Iterator[Condition]:

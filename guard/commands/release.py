@@ -6,6 +6,7 @@ import argparse
 import getpass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from guard.commands.admin_call import add_admin_options, call_admin
 from guard.commands.common import Groups, add_command, add_group, emit
@@ -142,14 +143,14 @@ def run_incidents(args: argparse.Namespace) -> int:
 
 def run_incident(args: argparse.Namespace) -> int:
     """Show one incident."""
-    incident = call_admin(args, "GET", f"/api/v1/incidents/{args.id}")
+    incident = call_admin(args, "GET", f"/api/v1/incidents/{quote(args.id, safe='')}")
     emit(args, incident, incident_text(incident))
     return 0
 
 
 def run_postmortem(args: argparse.Namespace) -> int:
     """Print the post-mortem of one incident, or write it with a picture per rule."""
-    result = call_admin(args, "GET", f"/api/v1/incidents/{args.id}/postmortem")
+    result = call_admin(args, "GET", f"/api/v1/incidents/{quote(args.id, safe='')}/postmortem")
     if args.out is None:
         emit(args, result, result["markdown"])
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from guard.settings import load_settings
 from slo.spec import parse_slo
-from tests.docs.pages import Block, all_blocks, blocks, commands
+from tests.docs.pages import ROOT, Block, all_blocks, blocks, commands
 from tests.docs.stage import Stage
 from tests.lora_kit import adapter_directory
 
@@ -76,12 +77,20 @@ CHAPTERS = {
 
 def test_every_page_with_commands_is_a_chapter() -> None:
     assert {b.page for b in all_blocks("sh") if runnable(b.page)} == CHAPTERS
-    assert {b.page for b in all_blocks("python")} <= CHAPTERS
+    assert {b.page for b in all_blocks("python")} == {"README.md", "README.zh-TW.md", "docs/lora.md"}
 
 
 def test_reasons_for_not_running_are_still_needed() -> None:
     lines = [line.replace(".venv/bin/", "") for b in all_blocks("sh") for line in commands(b.text)]
     assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
+
+
+def test_the_python_of_the_lora_page_runs() -> None:
+    code = next(b.text for b in blocks("docs/lora.md") if b.language == "python")
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert told.stdout.endswith(" ms\n")
 
 
 def test_the_chinese_readme_says_the_same() -> None:

@@ -36,6 +36,8 @@ class _Locked(BaseHTTPRequestHandler):
         self.send_header("content-length", "0")
         self.end_headers()
 
+    do_GET = do_POST
+
     def log_message(self, format: str, *args: object) -> None:
         """Silent."""
 
@@ -155,3 +157,14 @@ class TestReplay:
     ) -> None:
         error = said(capsys, [*command, "--incidents", str(tmp_path / "none.json")])
         assert "none.json: No such file or directory; name a JSON file or the guard's state directory" in error
+
+
+@pytest.mark.parametrize("command", ["show", "postmortem"])
+def test_an_id_of_any_form_is_asked_for_as_one_id(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Locked) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        error = said(
+            capsys, ["incident", command, "{'id': 'inc 1'}/..", "--admin", f"http://127.0.0.1:{server.server_port}"]
+        )
+        server.shutdown()
+    assert "needs a token" in error

@@ -208,3 +208,8 @@ def test_steps_and_directories_that_are_no_numbers_are_passed_over(tmp_path: Pat
     assert (run.place, run.settings.warmup_steps, run.settings.row_count) == (
         str(tmp_path / "checkpoint-20" / "trainer_state.json"), None, None,
     )  # fmt: skip
+
+
+def test_a_log_of_one_point_is_not_called_healthy() -> None:
+    assert names(Run((Step(1, 1.0, 0.9, 0.9),))) == ["too_few_points"]
+    assert names(Run(())) == ["too_few_points"]
