@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -199,4 +198,3 @@ def test_no_page_names_a_machine() -> None:
     """Paths of one machine, and where packages came from, are nobody's business."""
     lost = {page for page, text in pages().items() if re.search(r"(?<![\w.])/(work|root|home)/", text)}
     assert lost == set()
-    assert Path(ROOT / "README.md").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cache_kit import RedisCache, redis_cache, redis_server
+from tests.cache_kit import redis_cache, redis_server
 from tests.faults.path_kit import settled
 from tests.faults.rig import FaultProxy
-from tests.faults.test_cache_redis import ROOMY_S, guarded, made, right, stored
+from tests.faults.test_cache_redis import ROOMY_S, guarded, made, right, served, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -35,11 +35,7 @@ async def test_writes_that_a_failover_lost_are_misses_and_nothing_taken_back_ret
                 for cached in (one, other, other):
                     await cached.store.beat()
 
-                async def served(cached: RedisCache) -> list[bool]:
-                    found = [await cached.store.read(entry.key) for entry in entries]
-                    return [e is not None and cached.cache.revocations.forbids(e) is None for e in found]
-
-                assert await served(one) == await served(other) == [False, True, True, True]
+                assert await served(one, entries) == await served(other, entries) == [False, True, True, True]
                 primary.stop()
                 replica.tell("REPLICAOF", "NO", "ONE")
                 await settled(lambda: b"role:master" in replica.tell("INFO", "replication"), 20.0)
@@ -49,11 +45,11 @@ async def test_writes_that_a_failover_lost_are_misses_and_nothing_taken_back_ret
                 for cached in (one, other, one, other):
                     await cached.store.beat()
                 await settled(lambda: not (one.store.breaker.open or other.store.breaker.open), 20.0)
-                assert await served(one) == await served(other) == [False, True, True, False]
+                assert await served(one, entries) == await served(other, entries) == [False, True, True, False]
                 # A replica that starts only now hears what was taken back from those who remember it.
                 async with redis_cache(address.port, budget_s=ROOMY_S) as third:
                     await settled(lambda: not third.store.breaker.open, 20.0)
-                    assert await served(third) == [False, True, True, False]
+                    assert await served(third, entries) == [False, True, True, False]
         finally:
             await address.close()
             await link.close()

@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,12 @@ def mutated(value: bytes, dice: random.Random) -> bytes:
     return bytes(raw) if bytes(raw) != value else value + b"x"
 
 
+async def served(cached: RedisCache, entries: Sequence[Entry]) -> list[bool]:
+    """Which of the entries the cache would give out."""
+    found = [await cached.store.read(entry.key) for entry in entries]
+    return [e is not None and cached.cache.revocations.forbids(e) is None for e in found]
+
+
 async def test_corrupt_values_are_never_served_and_go(redis: RedisServer):
     dice = random.Random(1)
     async with redis_cache(redis.port, budget_s=ROOMY_S, write_budget_s=ROOMY_S) as cached:
@@ -317,22 +323,18 @@ async def test_what_one_replica_takes_back_no_replica_serves_not_even_from_an_ol
             await one.store.beat()
             await other.store.beat()
 
-            async def served(cached: RedisCache) -> list[bool]:
-                found = [await cached.store.read(entry.key) for entry in entries]
-                return [e is not None and cached.cache.revocations.forbids(e) is None for e in found]
-
-            assert await served(one) == await served(other) == [False, False, False, True]
+            assert await served(one, entries) == await served(other, entries) == [False, False, False, True]
             own.stop()
             (own.directory / "dump.rdb").write_bytes(saved)
             own.start()
             for cached in (one, other, one, other):
                 await cached.store.beat()
             await settled(lambda: not (one.store.breaker.open or other.store.breaker.open), 20.0)
-            assert await served(one) == await served(other) == [False, False, False, True]
+            assert await served(one, entries) == await served(other, entries) == [False, False, False, True]
             # A replica that starts only now hears it from the others, although the snapshot knew nothing of it.
             async with redis_cache(own.port, budget_s=ROOMY_S) as third:
                 await settled(lambda: not third.store.breaker.open, 20.0)
-                assert await served(third) == [False, False, False, True]
+                assert await served(third, entries) == [False, False, False, True]
 
 
 async def test_a_line_that_nobody_of_us_wrote_takes_nothing_back(redis: RedisServer):
