@@ -17,12 +17,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from exporters.background import stay_behind
 from exporters.segments import CLOSED_SUFFIX, PARQUET_SUFFIX, PART_SUFFIX, segment_start_s
 from slo.errors import GuardError
 
 log = logging.getLogger("sft_guard.exchange_log")
 
-NICE = 19
 LOCK = ".parquet.lock"
 _STOP_S = 5.0
 
@@ -123,7 +123,7 @@ def _closed(directory: Path) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Convert the segments of one directory; exit 1 when some stayed as they are."""
-    os.nice(NICE)
+    stay_behind()
     _, problems = convert_all(Path(arguments[0]))
     for problem in problems:
         sys.stderr.write(f"sft-guard: {problem}\n")

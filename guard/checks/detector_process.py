@@ -7,13 +7,13 @@ holds the words of users), runs at the lowest priority and ends when the other s
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import socket
 import sys
 from pathlib import Path
 from typing import Protocol
 
+from exporters.background import stay_behind
 from guard.checks.detector_link import (
     Ask,
     Begin,
@@ -30,7 +30,6 @@ from guard.checks.selftest import GOLDEN, GoldenPair, blind_languages, load_gold
 from slo.errors import GuardError
 
 log = logging.getLogger("guard.checks")
-NICE = 19
 
 
 class Model(Protocol):
@@ -107,7 +106,7 @@ class DetectorProcess:
 def main() -> int:
     """Entry point; the only argument is the number of an inherited socket."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(NICE)
+    stay_behind()
     with socket.socket(fileno=int(sys.argv[1])) as link:
         link.setblocking(True)
         try:

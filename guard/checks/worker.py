@@ -7,7 +7,6 @@ It runs at lower priority than the proxy, leaves no core dump (it holds the word
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import select
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from exporters.background import stay_behind
 from guard.checks.calibration import Calibration
 from guard.checks.detector_link import DetectorLink
 from guard.checks.frames import Beat, Done, DriftNews, FromWorker, Job, Ready, Splitter, decode_to_worker, frame
@@ -48,7 +48,6 @@ OWN_PREFIXES = ("quiet-", "probe-")
 
 BEAT_S = 2.0
 RETEST_S = 3600.0
-NICE = 19
 BUSY_COUNT = 4
 """Jobs waiting in this process from which nothing is embedded: falling behind costs more than it adds."""
 
@@ -312,7 +311,7 @@ def load_transformer(suite: CheckSuite, clock: Clock) -> str:
 def main() -> int:
     """Entry point of the process; the only argument is the number of an inherited socket."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(NICE)
+    stay_behind()
     with socket.socket(fileno=int(sys.argv[1])) as link:
         link.setblocking(True)
         try:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from exporters import parquet as converting
 from exporters.exchange_log import ExchangeLog
 from exporters.parquet import LOCK, ParquetConverter, convert_all
 from exporters.segments import open_segment, prune
@@ -176,4 +175,3 @@ def test_a_process_that_cannot_be_started_costs_the_conversion_only(tmp_path: Pa
         raise OSError("no more processes")
 
     ParquetConverter(tmp_path, start=start).closed()
-    assert converting.NICE == 19
