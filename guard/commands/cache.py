@@ -6,9 +6,8 @@ import argparse
 import getpass
 from typing import Any
 
-from guard.commands.admin_call import add_admin_options, call_admin
+from guard.commands.admin_call import add_admin_options, call_admin, which_guard
 from guard.commands.common import Groups, add_command, add_group, emit
-from guard.settings import environment_value
 from slo.errors import RefusedError
 
 KINDS = ("release", "document", "tenant", "key")
@@ -49,7 +48,7 @@ def run_stats(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Print one entry; exit 1 when there is none."""
-    with_words = bool(args.config or environment_value(args.token_env))
+    with_words = which_guard(args).token() is not None
     try:
         if with_words:
             entry = call_admin(args, "POST", "/api/v1/cache/inspect", {"key": args.key.lower()})

@@ -156,7 +156,7 @@ def run_postmortem(args: argparse.Namespace) -> int:
         return 0
     from guard.commands.incident_plots import write_postmortem
 
-    incident = call_admin(args, "GET", f"/api/v1/incidents/{args.id}")
+    incident = call_admin(args, "GET", f"/api/v1/incidents/{quote(args.id, safe='')}")
     written = [str(path) for path in write_postmortem(result["markdown"], incident, args.out)]
     emit(args, {**result, "written": written}, "\n".join(f"wrote {path}" for path in written))
     return 0

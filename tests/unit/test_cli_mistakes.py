@@ -27,7 +27,7 @@ def said(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
 
 def test_an_admin_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("foo", "127.0.0.1:8801", "ftp://127.0.0.1"):
-        assert f"--admin {address}: write http://host:port" in said(capsys, ["release", "status", "--admin", address])
+        assert f"--admin: got {address!r}; write http://host:port" in said(capsys, ["release", "status", "--admin", address])
 
 
 class _Locked(BaseHTTPRequestHandler):
