@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from guard.log_lines import LineHandler, log_to_stderr
+from guard.private_state import UMASK, tighten
 from guard.settings import Settings, load_settings
 from guard.wiring import Guard
 from slo.errors import ConfigError, GuardError
@@ -25,10 +27,22 @@ def serve(settings: Settings) -> int:
     # A core dump would hold prompts and keys.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _raise_descriptor_limit()
+    _private_state(settings)
     # Threads (rendering, evaluation) hand the interpreter back to the loop after 0.1 ms instead of 5. While one
     # of them computes, every wake-up of the loop waits this long: 1.15 ms with 1 ms, 0.25 ms with 0.1 ms, measured.
     sys.setswitchinterval(0.0001)
     return _run(lambda: _serve(settings, lines))
+
+
+def _private_state(settings: Settings) -> None:
+    """Nobody but our user reads what stands in the state directory, nor what is written from now on."""
+    os.umask(UMASK)
+    if settings.state_dir.is_dir():
+        changed, problem = tighten(settings.state_dir, settings.base_dir)
+        if changed:
+            log.info("%s: other users may not read it any more (%d entries)", settings.state_dir, changed)
+        if problem:
+            log.warning("%s", problem)
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:

@@ -20,6 +20,7 @@ from guard.admin.backend import (
     GateData,
     Health,
     History,
+    IncidentClosed,
     IncidentDetail,
     IncidentList,
     Part,
@@ -32,14 +33,23 @@ from guard.admin.backend import (
     VersionView,
     Words,
 )
-from guard.admin.views import course, exchange_row, incident_detail, incident_row, slo_row, version_view
+from guard.admin.views import (
+    course,
+    exchange_row,
+    incident_detail,
+    incident_row,
+    last_deed,
+    last_judged,
+    slo_row,
+    version_view,
+)
 from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
 from guard.coverage import check_coverage, corrected_row
 from guard.quality_views import drift_rows, quality_gauges, quality_report
 from guard.release.controller import Controller
-from guard.release.incident import postmortem
+from guard.release.incident import postmortem, utc
 from guard.release.plan import parse_plan
 from guard.rule_counters import guard_rows, objective_rows, state_rows
 from slo.actions import gate
@@ -220,6 +230,8 @@ class GuardBackend:
                 for version in map(self._guard.version_of, filter(None, (status.stable, status.canary)))
                 if version is not None
             ),
+            last_judged=last_judged(status, self._guard.clock.wall_s()),
+            last_deed=last_deed(status),
         )
 
     def exchanges(self, limit: int) -> ExchangeList:
@@ -343,21 +355,31 @@ class GuardBackend:
                 plan=parse_plan(body.plan, "plan") if body.plan else None,
                 advance=body.advance or "manual",
                 again=body.force,
+                reason=body.reason,
                 expected_epoch=epoch,
             )
         elif name == "promote":
             up = controller.promote if body.force else controller.advance
-            result = await up(actor=actor, expected_epoch=epoch)
+            result = await up(actor=actor, reason=body.reason, expected_epoch=epoch)
         elif name == "abort":
             result = await controller.abort(actor=actor, reason=body.reason, expected_epoch=epoch)
         elif name == "rollback":
             reason = body.reason or "asked for by a person"
             result = await controller.rollback(actor=actor, reason=reason, force=body.force, expected_epoch=epoch)
         elif name == "pause":
-            result = await controller.pause(actor=actor, expected_epoch=epoch)
+            result = await controller.pause(actor=actor, reason=body.reason, expected_epoch=epoch)
         else:
-            result = await controller.resume(actor=actor, expected_epoch=epoch)
+            result = await controller.resume(actor=actor, reason=body.reason, expected_epoch=epoch)
         return CommandResult(result.message, self.release_status(), result.incident_id)
+
+    async def close_incident(self, incident_id: str, reason: str, actor: str) -> IncidentClosed:
+        """A person has dealt with it."""
+        before = await asyncio.to_thread(self._guard.journal.incident, incident_id)
+        closed = await self._controller.close_incident(incident_id, actor=actor, reason=reason)
+        changed = before is None or before.closed_s is None
+        closed_s = closed.closed_s or self._guard.clock.wall_s()
+        words = "closed" if changed else f"was closed before, at {utc(closed_s)}"
+        return IncidentClosed(closed.incident_id, f"{closed.incident_id} {words}", closed_s, changed)
 
     async def alerts_in(self, batch: AlertBatch) -> AlertsStored:
         """Durable before it returns; then it is evidence for the rules that name it."""

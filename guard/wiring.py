@@ -101,7 +101,7 @@ class Guard:
         self.vitals = Vitals(self.clock)
         file = settings.file
         try:
-            settings.state_dir.mkdir(parents=True, exist_ok=True)
+            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             cure = f"choose a directory that can be written ({error.strerror})"
             raise ConfigError(f"{settings.path.name}: state_dir", str(settings.state_dir), cure) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,18 @@ from hashlib import sha256
 FAILURES_PER_WINDOW = 5
 WINDOW_S = 60.0
 ADDRESSES_COUNT = 10_000
+
+
+_NOT_A_NAME = re.compile(r"[^\w.@+ -]")
+
+
+def actor_of(said: str, token: str) -> str:
+    """Who asks, for the audit log: what they say of themselves, and the id of the token that vouches for it.
+
+    >>> actor_of("ann; drop", "3f2a"), actor_of("", "3f2a")
+    ('ann drop (token 3f2a)', 'admin (token 3f2a)')
+    """
+    return f"{_NOT_A_NAME.sub('', said).strip() or 'admin'} (token {token})"
 
 
 @dataclass(frozen=True, slots=True)

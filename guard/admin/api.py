@@ -7,7 +7,6 @@ method is `shield.py`; without a token the routes that change state do not exist
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from exporters.text import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
-from guard.admin.access import Refusal
+from guard.admin.access import Refusal, actor_of
 from guard.admin.alerts_in import read_delivery
 from guard.admin.backend import (
     AdminBackend,
@@ -44,6 +43,7 @@ from guard.admin.backend import (
 from guard.admin.cache_routes import CacheAdmin, add_cache_routes
 from guard.admin.console import add_console
 from guard.admin.hooks import add_flagger_hooks
+from guard.admin.incident_routes import add_incident_routes
 from guard.admin.pages import docs_page, status_page
 from guard.admin.reference import document_refusals
 from guard.admin.shield import Shield, error_body
@@ -56,8 +56,7 @@ COMMANDS = ("start", "promote", "abort", "rollback", "pause", "resume", "drill")
 PAGE_EXCHANGES = 20
 MAX_EXCHANGES = 1000
 
-_STATUS_OF_REASON = {"not_found": 404, "invalid": 400, "unavailable": 503}
-_ACTOR = re.compile(r"[^\w.@+ -]")
+_STATUS_OF_REASON = {"not_found": 404, "unknown_incident": 404, "invalid": 400, "unavailable": 503}
 _encode = msgspec.json.Encoder().encode
 # Says in the API reference that a token is needed; `Shield` is what looks at it.
 _TOKEN = [Depends(HTTPBearer(auto_error=False, scheme_name="bearer"))]
@@ -124,6 +123,7 @@ def create_admin_app(
         add_cache_routes(app, cache, writable=token is not None)
     if token is not None:
         _writing(app, backend)
+        add_incident_routes(app, backend)
     document_refusals(app, reads_need_token=protect_reads)
     return app
 
@@ -245,9 +245,8 @@ def _reading(app: FastAPI, backend: AdminBackend) -> None:
 def _writing(app: FastAPI, backend: AdminBackend) -> None:
     async def carry_out(name: str, request: Request, body: ReleaseBody | None) -> Response:
         body = body or ReleaseBody()
-        actor = _ACTOR.sub("", body.actor).strip() or "admin"
-        command = ReleaseCommand(**body.model_dump())
-        return _json(await backend.release_command(name, command, f"{actor} (token {request.scope['guard.token_id']})"))
+        actor = actor_of(body.actor, request.scope["guard.token_id"])
+        return _json(await backend.release_command(name, ReleaseCommand(**body.model_dump()), actor))
 
     def route(name: str) -> Callable[[Request, ReleaseBody | None], Awaitable[Response]]:
         async def endpoint(request: Request, body: Annotated[ReleaseBody | None, Body()] = None) -> Response:

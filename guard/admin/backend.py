@@ -120,6 +120,27 @@ class CorrectedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What the last evaluation came to. rule: the one that spoke, "" when none is in breach."""
+
+    wall_s: float
+    action: str  # hold | advance | shed | roll_back
+    verdict: str  # breach | unknown | ok, the gravest of all rules; "" when nothing was judged
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What changed the release last. actor: `guard`, or a person and the id of the token."""
+
+    wall_s: float
+    action: str  # start | advance | promote | abort | rollback | pause | resume | shed | hold
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseStatus:
     """Who answers, how far the canary is, and what is holding it."""
 
@@ -146,6 +167,8 @@ class ReleaseStatus:
     rollbacks_24h_count: int = 0
     shedding: bool = False
     hallucination: tuple[CorrectedRow, ...] = ()
+    last_judged: Judged | None = None
+    last_deed: Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +244,16 @@ class IncidentRow:
     opened_wall_s: float
     closed_wall_s: float | None
     automatic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentClosed:
+    """An incident is closed. changed: it was open before."""
+
+    id: str
+    message: str
+    closed_wall_s: float
+    changed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +467,10 @@ class AdminBackend(Protocol):
 
     async def incident(self, incident_id: str) -> IncidentDetail | None:
         """None: there is no such incident."""
+        ...
+
+    async def close_incident(self, incident_id: str, reason: str, actor: str) -> IncidentClosed:
+        """Raises RefusedError: `unknown_incident`, or `busy` while its rollback is not finished."""
         ...
 
     async def postmortem(self, incident_id: str) -> str | None:

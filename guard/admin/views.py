@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from guard.admin.backend import (
     ComparisonRow,
     Course,
+    Deed,
     ExchangeRow,
     FindingRow,
     IncidentDetail,
     IncidentRow,
+    Judged,
     SloRow,
     VersionView,
 )
 from guard.release.incident import Incident
+from guard.release.report import ReleaseStatus as Status
 from slo.evaluation import allowed_share
 from slo.history import Point, thinned
 from slo.metric_names import INDICATORS
@@ -100,6 +103,20 @@ def exchange_row(exchange: Exchange) -> ExchangeRow:
         cost_usd=exchange.cost_usd,
         findings=tuple(FindingRow(f.check, f.result.value, f.score, f.reason) for f in exchange.findings),
     )
+
+
+def last_judged(status: Status, wall_s: float) -> Judged | None:
+    """What the last evaluation came to; None before the first one."""
+    if status.last_judged_ago_s is None:
+        return None
+    when_s = wall_s - status.last_judged_ago_s
+    return Judged(when_s, status.last_action, status.last_verdict, status.last_rule, status.last_reason)
+
+
+def last_deed(status: Status) -> Deed | None:
+    """What changed the release last; None when nothing ever did."""
+    line = status.last_deed
+    return None if line is None else Deed(line.wall_s, line.action, line.actor, line.detail)
 
 
 def incident_title(incident: Incident) -> str:

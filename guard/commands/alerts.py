@@ -16,6 +16,12 @@ from slo.spec import load_slo_file, parse_duration_s
 from slo.thresholds import Known
 
 _URLS = ("guard_url", "pager_url", "ticket_url")
+_ADDRESSES = {
+    "pager_url": "pages go to",
+    "ticket_url": "tickets go to",
+    "guard_url": "alerts are told to the guard at",
+    "alertmanager": "Prometheus looks for Alertmanager at",
+}
 
 
 def register(groups: Groups) -> None:
@@ -35,18 +41,19 @@ def register(groups: Groups) -> None:
                       help="what stands before the name of a runbook page (default %(default)s)")  # fmt: skip
     made.add_argument("--scrape-interval", default="15s", help="of Prometheus, and of the rules (default 15s)")
     made.add_argument("--job", default=defaults.job, help="name of the scrape job (default %(default)s)")
-    made.add_argument("--guard-url", default=defaults.guard_url, help="admin listener (default %(default)s)")
+    made.add_argument("--guard-url", help=f"admin listener (example: {defaults.guard_url})")
     made.add_argument("--guard-token-file", default=defaults.token_file, metavar="FILE",
                       help="its bearer token, as Alertmanager sees it (default %(default)s)")  # fmt: skip
-    made.add_argument("--pager-url", default=defaults.pager_url, help="webhook that pages (default %(default)s)")
-    made.add_argument("--alertmanager", default=defaults.alertmanager, metavar="HOST:PORT",
-                      help="where Prometheus finds Alertmanager (default %(default)s)")  # fmt: skip
-    made.add_argument("--ticket-url", default=defaults.ticket_url, help="webhook for tickets (default %(default)s)")
+    made.add_argument("--pager-url", help=f"webhook that pages (example: {defaults.pager_url})")
+    made.add_argument("--alertmanager", metavar="HOST:PORT",
+                      help=f"where Prometheus finds Alertmanager (example: {defaults.alertmanager})")  # fmt: skip
+    made.add_argument("--ticket-url", help=f"webhook for tickets (example: {defaults.ticket_url})")
 
 
 def run_build(args: argparse.Namespace) -> int:
     """Write the files; objectives that are not covered are told on standard error and in the files."""
     slo_file = load_slo_file(args.slo)
+    examples = _with_examples(args)
     options = _options(args)
     known = Known(
         SystemClock().wall_s(),
@@ -68,11 +75,24 @@ def run_build(args: argparse.Namespace) -> int:
         "objectives": len(slo_file.objectives),
         "not_covered": [rule.slo.name for rule in missing],
         "removed": gone,
+        "examples": examples,
     }
+    for line in examples:
+        progress(f"sft-guard: {line}")
     covered = len(slo_file.objectives) - len(missing)
     text = f"wrote {len(files)} files to {args.out}; {covered} of {len(slo_file.objectives)} objectives covered"
     emit(args, result, text)
     return 0
+
+
+def _with_examples(args: argparse.Namespace) -> list[str]:
+    """Fill in the shipped example for every address that was not given; a line for each, as nobody is paged by one."""
+    said = []
+    for name, what in _ADDRESSES.items():
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(Options(), name))
+            said.append(f"{what} {getattr(args, name)}, an example; --{name.replace('_', '-')} names yours")
+    return said
 
 
 def _remove_old_pages(directory: Path, files: dict[str, str]) -> list[str]:

@@ -15,6 +15,8 @@ from slo.errors import ConfigError
 from slo.spec import load_slo_file, parse_duration_s
 from slo.thresholds import RELATIVE
 
+TOLD_INCIDENTS = 10
+
 
 def register(baseline: Groups) -> None:
     """Add the commands to the group `baseline`."""
@@ -174,9 +176,21 @@ def _config_hash(settings: Settings | None) -> str:
 def _incidents(state_dir: Path | None, now_wall_s: float) -> tuple[IncidentSpan, ...]:
     if state_dir is None:
         return ()
+    from guard.release.incident import utc
     from guard.release.recorded import recorded_incidents, unhealthy_spans
 
-    return tuple(unhealthy_spans(recorded_incidents(state_dir), now_wall_s))
+    incidents = {i.incident_id: i for i in recorded_incidents(state_dir)}
+    spans = tuple(unhealthy_spans(tuple(incidents.values()), now_wall_s))
+    for span in sorted(spans, key=lambda s: s.end_wall_s)[-TOLD_INCIDENTS:]:
+        incident = incidents[span.incident_id]
+        ended = f"to {utc(span.end_wall_s)}"
+        if incident.closed_s is None:
+            ended = f"on: it is open; if it is over, `sft-guard incident close {span.incident_id} --reason TEXT`"
+        what = f"{incident.kind}, {incident.rule} of {incident.bad.name}"
+        progress(f"sft-guard: {span.incident_id} ({what}) leaves out all traffic from {utc(span.start_wall_s)} {ended}")
+    if len(spans) > TOLD_INCIDENTS:
+        progress(f"sft-guard: and {len(spans) - TOLD_INCIDENTS} earlier incidents leave out their time")
+    return spans
 
 
 def _windows_of(settings: Settings | None) -> tuple[float, ...]:

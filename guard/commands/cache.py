@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from typing import Any
 
 from guard.commands.admin_call import add_admin_options, call_admin, which_guard
-from guard.commands.common import Groups, add_command, add_group, emit
+from guard.commands.common import Groups, add_command, add_group, emit, login
 from slo.errors import RefusedError
 
 KINDS = ("release", "document", "tenant", "key")
@@ -69,7 +68,7 @@ def run_purge(args: argparse.Namespace) -> int:
     for name in KINDS:
         if getattr(args, name) is not None:
             kind, value = name, getattr(args, name)
-    body = {"kind": kind, "value": value, "reason": args.reason, "actor": getpass.getuser()}
+    body = {"kind": kind, "value": value, "reason": args.reason, "actor": login()[:64]}
     result = call_admin(args, "POST", "/api/v1/cache/purge", body)
     emit(args, result, result["message"])
     return 0

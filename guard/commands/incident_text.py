@@ -44,6 +44,8 @@ def _lines(incident: dict[str, Any]) -> Iterator[str]:
     yield from _section("notes", list(incident["notes"]))
     yield ""
     yield f"next: sft-guard incident postmortem {incident['id']} --out DIR"
+    if closed_s is None and incident["kind"] in ("rollback", "no_target"):
+        yield f"dealt with? sft-guard incident close {incident['id']} --reason TEXT (baselines wait for it)"
 
 
 def _section(title: str, rows: list[str]) -> Iterator[str]:

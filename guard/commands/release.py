@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from guard.commands.admin_call import add_admin_options, call_admin
-from guard.commands.common import Groups, add_command, add_group, emit
+from guard.commands.common import Groups, add_command, add_group, emit, login
 from guard.commands.incident_text import incident_text
+from guard.release.incident import utc
+from slo.errors import ConfigError
 
 
 def register(groups: Groups) -> None:
@@ -40,9 +41,10 @@ def register(groups: Groups) -> None:
         if name == "promote":
             command.add_argument("--now", action="store_true", help="make it stable at once, whatever the stage")
         commands.append(command)
-    for parser in commands[2:]:
-        parser.add_argument("--reason", default="", help="a word for the audit log")
-    start.set_defaults(reason="")
+    for parser in commands[1:]:
+        if not parser.prog.endswith(" drill"):  # it touches nothing that the audit log tells of
+            parser.add_argument("--reason", default="", help="a word for the audit log")
+        parser.set_defaults(reason="")
 
     incident = add_group(groups, "incident", "what happened, with evidence")
     commands.append(add_command(incident, "list", run_incidents, "all incidents", "sft-guard incident list"))
@@ -56,6 +58,11 @@ def register(groups: Groups) -> None:
             about = "write postmortem.md there, with a picture of each rule over time"
             parser.add_argument("--out", type=Path, metavar="DIR", help=about)
         commands.append(parser)
+    close = add_command(incident, "close", run_close, "it is dealt with: alerts end, and baselines take traffic again",
+                        'sft-guard incident close ID --reason "wrong index; v1.2.2 has the right one"')  # fmt: skip
+    close.add_argument("id", help="id of the incident")
+    close.add_argument("--reason", required=True, help="why it is over, for its timeline and the audit log")
+    commands.append(close)
     for parser in commands:
         add_admin_options(parser)
 
@@ -69,7 +76,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_change(args: argparse.Namespace) -> int:
     """Carry out one release command."""
-    body: dict[str, Any] = {"reason": args.reason, "actor": getpass.getuser()}
+    body: dict[str, Any] = {"reason": args.reason, "actor": login()[:64]}
     if args.release_command == "start":
         body |= {"version": args.version, "advance": args.advance, "force": args.again}
         if args.plan:
@@ -107,12 +114,29 @@ def _status_text(status: dict[str, Any]) -> str:
         held = f"held {status['stage_held_s']:.0f} of {status['stage_hold_s']:.0f} s"
         events = f"{status['stage_events_count']} of {status['stage_min_events_count']} events"
         lines.append(f"stage        {status['stage_number']} of {status['stage_count']}: {held}, {events}")
-    for key in ("reason", "recommendation", "incident_id"):
+    lines += [f"last judged  {_judged_text(status['last_judged'])}", f"last deed    {_deed_text(status['last_deed'])}"]
+    for key in ("recommendation", "incident_id"):
         if status[key]:
             lines.append(f"{key:12} {status[key]}")
     lines += [f"condition    {condition}" for condition in status["conditions"]]
     lines += [f"labels       {corrected_text(row)}" for row in status.get("hallucination", ()) if row["label_count"]]
     return "\n".join(lines)
+
+
+def _judged_text(judged: dict[str, Any] | None) -> str:
+    """What the last evaluation came to."""
+    if judged is None:
+        return "not yet"
+    verdict = f", {judged['verdict']}" if judged["verdict"] else ""
+    rule = f", rule {judged['rule']}" if judged["rule"] else ""
+    return f"{utc(judged['wall_s'])} {judged['action']}{verdict}{rule}: {judged['reason']}"
+
+
+def _deed_text(deed: dict[str, Any] | None) -> str:
+    """What changed the release last, and who did it."""
+    if deed is None:
+        return "none: nothing was ever started here"
+    return f"{utc(deed['wall_s'])} {deed['action']} by {deed['actor']}{': ' if deed['reason'] else ''}{deed['reason']}"
 
 
 def corrected_text(row: dict[str, Any]) -> str:
@@ -137,14 +161,31 @@ def run_incidents(args: argparse.Namespace) -> int:
     """List incidents; exit 0 also when there is none."""
     incidents = call_admin(args, "GET", "/api/v1/incidents")
     rows = incidents.get("incidents", [])
-    emit(args, incidents, "\n".join(f"{r['id']}  {r['kind']:16} {r.get('title', '')}" for r in rows) or "no incident")
+    emit(args, incidents, "\n".join(map(_incident_line, rows)) or "no incident")
     return 0
+
+
+def _incident_line(row: dict[str, Any]) -> str:
+    """When, whether it still stands, what."""
+    state = "open" if row.get("closed_wall_s") is None else "closed"
+    opened = f"{utc(row['opened_wall_s'])}  " if "opened_wall_s" in row else ""
+    return f"{row['id']}  {opened}{state:6}  {row['kind']:16} {row.get('title', '')}"
 
 
 def run_incident(args: argparse.Namespace) -> int:
     """Show one incident."""
     incident = call_admin(args, "GET", f"/api/v1/incidents/{quote(args.id, safe='')}")
     emit(args, incident, incident_text(incident))
+    return 0
+
+
+def run_close(args: argparse.Namespace) -> int:
+    """Close one incident; exit 0 also when somebody did so before."""
+    if not args.reason.strip():
+        raise ConfigError("--reason", args.reason, "say in a few words why it is over")
+    body = {"reason": args.reason, "actor": login()[:64]}
+    result = call_admin(args, "POST", f"/api/v1/incidents/{quote(args.id, safe='')}/close", body)
+    emit(args, result, result["message"])
     return 0
 
 

@@ -16,11 +16,13 @@ from guard.release.incident import (
     diff_versions,
     evidence_of,
     note,
+    rule_of,
     stable_id,
 )
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox
 from guard.release.payload import event_kind, message_id, webhook_body
+from guard.release.records import AuditLine
 from guard.release.state import Condition, ReleaseState, RollbackOrder, can_tell, is_blind
 from slo.clock import Clock
 from slo.errors import GuardError, RefusedError
@@ -74,6 +76,7 @@ class Casebook:
             epoch=before.epoch + 1,
             automatic=order.automatic,
             actor=actor,
+            began_s=before.began_wall_s,
             evidence=tuple(evidence_of(v) for v in verdicts if v.state is State.BREACH)[:EVIDENCE_COUNT],
             differences=diff_versions(target, bad, self._facts.details(target.name), self._facts.details(bad.name))[
                 :DIFFERENCE_COUNT
@@ -170,15 +173,20 @@ class Casebook:
         self._outbox.add(items, saved=saved)
         self._on_incident(incident)
 
-    async def close(self, incident_id: str, actor: str) -> Incident:
-        """A person has dealt with it. Raises RefusedError `unknown_incident`, JournalError."""
+    async def close(self, incident_id: str, actor: str, reason: str = "") -> Incident:
+        """A person has dealt with it; one that is closed stays as it is. Raises RefusedError, JournalError."""
         async with self._writing:
             incident: Incident | None = await self._offload(lambda: self._journal.incident(incident_id))
             if incident is None:
                 raise RefusedError(
                     "unknown_incident", f"incident {incident_id[:80]!r} is not known; see `incident list`"
                 )
-            return incident if incident.closed_s is not None else await self._close(incident, f"closed by {actor}")
+            if incident.closed_s is not None:
+                return incident
+            why = f"closed by {actor}{': ' if reason else ''}{reason}"[:600]
+            audit = AuditLine(self._clock.wall_s(), "close_incident", actor[:200], "open", "closed",
+                              f"{incident.incident_id}: {reason}"[:1000])  # fmt: skip
+            return await self._close(incident, why, audit)
 
     async def close_rollbacks(self, why: str) -> None:
         """Close what an earlier rollout left open; a disk that refuses leaves it open. Standing incidents stand."""
@@ -201,10 +209,10 @@ class Casebook:
         found = {i.incident_id: i for i in (*standing, *recent) if i.closed_s is None or i.closed_s >= since_s}
         return tuple((self._unsaved | found | self._unclosed).values())
 
-    async def _close(self, incident: Incident, why: str) -> Incident:
+    async def _close(self, incident: Incident, why: str, audit: AuditLine | None = None) -> Incident:
         now_s = self._clock.wall_s()
         closed = replace(note(incident, now_s, why), closed_s=now_s)
-        await self._record(closed)
+        await self._offload(lambda: self._journal.record(incident=closed, audit=audit))
         self._unsaved.pop(closed.incident_id, None)
         if closed.incident_id in self._standing:
             self._standing[closed.incident_id] = closed
@@ -246,13 +254,6 @@ class Casebook:
         return next((v for v in arms if v.release_id == release_id), None) or next(
             (v for v in self._facts.versions.values() if v.release_id == release_id), self._facts.version(state.stable)
         )
-
-
-def rule_of(verdicts: tuple[Verdict, ...]) -> str:
-    """Name of the rule that spoke: the first that fires, else the first in breach, else `none`."""
-    breaches = [v for v in verdicts if v.state is State.BREACH]
-    firing = [v for v in breaches if v.firing]
-    return (firing or breaches)[0].slo.name if breaches else "none"
 
 
 def _over(incident: Incident, state: ReleaseState, action: Action, verdicts: tuple[Verdict, ...]) -> str:

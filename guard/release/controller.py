@@ -180,6 +180,7 @@ class Controller:
         plan: Plan | None = None,
         advance: str = "manual",
         again: bool = False,
+        reason: str = "",
         expected_epoch: int | None = None,
     ) -> CommandResult:
         """Begin a rollout. Raises RefusedError, UpstreamError."""
@@ -191,24 +192,24 @@ class Controller:
             self._may_go(expected_epoch)
             moved = rules.start(self.state, canary, plan or self._plan, self._clock.now_s(), advance=who, again=again)
             await self._enactor.register(canary)
-            await self._enactor.raise_exposure(moved, "start", actor)
+            await self._enactor.raise_exposure(moved, "start", actor, reason)
             await self._cases.close_rollbacks("a new rollout began")
             return self._result("start", f"{canary} takes {moved.canary_ratio:.0%} of the sessions")
 
-    async def promote(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
+    async def promote(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
         """Make the canary stable now. Raises RefusedError, UpstreamError."""
         async with self._turn:
             self._may_go(expected_epoch)
             moved = rules.promote(self.state, self._clock.now_s())
-            await self._enactor.raise_exposure(moved, "promote", actor)
+            await self._enactor.raise_exposure(moved, "promote", actor, reason)
             return self._result("promote", f"{moved.stable} is stable; {moved.previous} is kept to return to")
 
-    async def advance(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
+    async def advance(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
         """Raise the weight by one stage; past the last one this promotes. Raises RefusedError, UpstreamError."""
         async with self._turn:
             self._may_go(expected_epoch)
             moved = rules.advance(self.state, self._clock.now_s())
-            await self._enactor.raise_exposure(moved, "advance", actor)
+            await self._enactor.raise_exposure(moved, "advance", actor, reason)
             return self._result("advance", f"{moved.canary or moved.stable}: stage {moved.stage + 1}, {moved.phase}")
 
     async def abort(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
@@ -242,23 +243,31 @@ class Controller:
             message = f"{order.bad} takes no traffic; {self.state.stable} answers; {result.status}"
             return self._result("rollback", message, result.incident.incident_id)
 
-    async def pause(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
+    async def pause(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
         """Keep the weight and stop advancing. Raises RefusedError."""
         async with self._turn:
             self._may_go(expected_epoch)
-            await self._enactor.reduce_exposure(rules.pause(self.state), "pause", actor)
+            await self._enactor.reduce_exposure(rules.pause(self.state), "pause", actor, reason)
             return self._result("pause", f"held at {self.state.canary_ratio:.0%}")
 
-    async def resume(self, *, actor: str, expected_epoch: int | None = None) -> CommandResult:
+    async def resume(self, *, actor: str, reason: str = "", expected_epoch: int | None = None) -> CommandResult:
         """Go on in the current stage. Raises RefusedError, UpstreamError."""
         async with self._turn:
             self._may_go(expected_epoch)
-            await self._enactor.raise_exposure(rules.resume(self.state, self._clock.now_s()), "resume", actor)
+            moved = rules.resume(self.state, self._clock.now_s())
+            await self._enactor.raise_exposure(moved, "resume", actor, reason)
             return self._result("resume", f"{self.state.canary} at {self.state.canary_ratio:.0%}")
 
-    async def close_incident(self, incident_id: str, *, actor: str) -> Incident:
-        """A person has dealt with it; alerts stop being renewed. Raises RefusedError, JournalError."""
-        return await self._cases.close(incident_id, actor)
+    async def close_incident(self, incident_id: str, *, actor: str, reason: str = "") -> Incident:
+        """A person has dealt with it; alerts stop being renewed. Raises RefusedError, JournalError.
+
+        The incident of a rollback that is not finished stays open: what it still owes is told under it.
+        """
+        async with self._turn:
+            if self._enactor.unfinished == incident_id:
+                cure = "the registry or the disk did not take it yet; see `release status`, then close it"
+                raise RefusedError("busy", f"the rollback of {incident_id} is not finished: {cure}")
+            return await self._cases.close(incident_id, actor, reason)
 
     async def drill(self, *, actor: str, target_s: float = 300.0, expected_epoch: int | None = None) -> DrillResult:
         """Rehearse a rollback with real files, registry and receivers, and no user's traffic."""
@@ -310,6 +319,7 @@ class Controller:
             pending=self._enactor.owes,
             outbox_waiting_count=self._outbox.waiting_count,
             rollbacks_allowed=self._max_rollbacks_per_day,
+            last_deed=self._enactor.last_deed,
         )
 
     async def open_incidents(self) -> tuple[Incident, ...]:

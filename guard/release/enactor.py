@@ -29,6 +29,8 @@ from slo.types import Verdict
 PROGRESS_S = 60.0
 RETRY_FIRST_S, RETRY_LAST_S = 1.0, 300.0
 LATE_S = 30.0
+DEEDS = frozenset({"start", "advance", "promote", "abort", "rollback", "pause", "resume", "shed", "hold"})
+"""Actions of the audit that changed who answers; `hold`: a canary that nobody could judge was drained."""
 
 
 class Enactor:
@@ -64,6 +66,7 @@ class Enactor:
         self._saved_at_s = 0.0
         self._events_seen = 0
         self._life: tuple[str, int] | None = None
+        self.last_deed: AuditLine | None = None  # what changed the release last, whoever did it
         self._saga = Rollback(
             journal=journal,
             registry=registry,
@@ -81,6 +84,11 @@ class Enactor:
         return (
             "rollback" if self._owed else "control" if self._owes_control else "pointer" if self._owes_pointer else ""
         )
+
+    @property
+    def unfinished(self) -> str:
+        """Incident of the rollback that is owed, or nothing."""
+        return self._owed.saga_id if self._owed else ""
 
     # -- start --------------------------------------------------------------------------------------------------
 
@@ -101,6 +109,7 @@ class Enactor:
             self._owed = self._promise_of(state)
             if self._owed is None:
                 state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
+        self.last_deed = next((line for line in self._journal.audit() if line.action in DEEDS), None)
         now_s = self._clock.now_s()
         self._life = _life_of(state)  # what was counted of this rollout before the restart is still about it
         self._obey(
@@ -170,6 +179,7 @@ class Enactor:
         self.journal_word = "ok"
         moved = descended(before, moved)
         await self._commit(moved, actor, raising=True)
+        self.last_deed = line
         self._obey(confirmed(moved))
         await self.save_progress(force=True)
         self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
@@ -254,6 +264,8 @@ class Enactor:
     async def audit(self, action: str, actor: str, before: ReleaseState, after: ReleaseState, detail: str) -> None:
         """Write one audit line; a disk that refuses is counted by the journal."""
         line = self._line(action, actor, before, after, detail)
+        if action in DEEDS:
+            self.last_deed = line
         await self._quietly(lambda: self._journal.record(audit=line))
 
     async def save_progress(self, *, force: bool = False) -> None:
@@ -280,6 +292,7 @@ class Enactor:
         life = _life_of(state)
         if life is not None and life != self._life:
             self._life = life
+            state = replace(state, began_wall_s=self._clock.wall_s())
             self._hooks.on_new_life(state.canary)
         self.state = state
         self._apply(state)

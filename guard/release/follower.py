@@ -98,7 +98,10 @@ class Follower:
         for slo, limit in list(rules.values())[:RULE_COUNT]:
             for arm, version in (("bad", incident.bad), ("stable", incident.target)):
                 series.append(series_of(slo, limit, version.name, arm, self._facts.history(slo, version.name)))
-        return Aftermath(recovery, words, bad_since_s(series), tuple(series))
+        since_s, began_s = bad_since_s(series), incident.began_s
+        if since_s is not None and began_s is not None and since_s < began_s <= incident.opened_s:
+            since_s = began_s  # The points are spans: the first one began before the release did.
+        return Aftermath(recovery, words, since_s, tuple(series))
 
 
 def _sum(points: Iterable[Point]) -> Reading:

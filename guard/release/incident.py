@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from guard.release.aftermath import Aftermath, Recovery
 from slo.metric_names import INDICATORS
-from slo.types import Verdict, Version
+from slo.types import State, Verdict, Version
 
 
 class IncidentKind(StrEnum):
@@ -84,6 +84,7 @@ class Incident:
     """One incident. closed_s None: open.
 
     bad: the version that it is about. target: what was returned to; of a standing incident, the stable version.
+    began_s: of a rollback, when the rollout of `bad` took effect here; None while unknown.
     """
 
     incident_id: str
@@ -107,11 +108,19 @@ class Incident:
     exemplars: tuple[Exemplar, ...] = ()
     notes: tuple[str, ...] = field(default=())
     aftermath: Aftermath | None = None
+    began_s: float | None = None
 
     @property
     def drill(self) -> bool:
         """A rehearsal: no traffic was touched."""
         return self.kind is IncidentKind.DRILL
+
+
+def rule_of(verdicts: tuple[Verdict, ...]) -> str:
+    """Name of the rule that spoke: the first that fires, else the first in breach, else `none`."""
+    breaches = [v for v in verdicts if v.state is State.BREACH]
+    firing = [v for v in breaches if v.firing]
+    return (firing or breaches)[0].slo.name if breaches else "none"
 
 
 def stable_id(rule: str, version: str, epoch: int) -> str:

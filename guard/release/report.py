@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from guard.release.incident import Incident
+from guard.release.incident import Incident, rule_of
+from guard.release.records import AuditLine
 from guard.release.state import Condition, Phase, ReleaseState, recent_rollbacks
-from slo.types import Action, Verdict
+from slo.types import Action, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class ReleaseStatus:
     last_action: str
     last_reason: str
     last_judged_ago_s: float | None
+    last_rule: str
+    last_verdict: str
+    last_deed: AuditLine | None
     verdicts: tuple[Verdict, ...]
     registry: str
     journal: str
@@ -101,6 +105,12 @@ class Hooks:
     on_new_life: Callable[[str], None] = _nothing
 
 
+def worst_of(verdicts: tuple[Verdict, ...]) -> str:
+    """The gravest state among verdicts: breach, unknown, ok; "" without any."""
+    said = {verdict.state for verdict in verdicts}
+    return next((state.value for state in (State.BREACH, State.UNKNOWN, State.OK) if state in said), "")
+
+
 def status_of(
     state: ReleaseState,
     last: tuple[Action, tuple[Verdict, ...], float] | None,
@@ -112,11 +122,14 @@ def status_of(
     pending: str,
     outbox_waiting_count: int,
     rollbacks_allowed: int,
+    last_deed: AuditLine | None = None,
 ) -> ReleaseStatus:
     """Put the status together. last: what was decided last, on which verdicts, at which monotonic second."""
     stage = state.plan.stages[min(state.stage, len(state.plan.stages) - 1)]
     rolling = state.phase in (Phase.ROLLING_OUT, Phase.PAUSED)
     action, verdicts, judged_s = last or (None, (), None)
+    spoke = (action.verdicts if action else ()) or verdicts
+    rule = rule_of(spoke)
     return ReleaseStatus(
         service=state.service,
         mode=state.mode.value,
@@ -144,6 +157,9 @@ def status_of(
         last_action=action.kind.value if action else "",
         last_reason=action.reason if action else "",
         last_judged_ago_s=None if judged_s is None else now_s - judged_s,
+        last_rule="" if rule == "none" else rule,
+        last_verdict=worst_of(spoke),
+        last_deed=last_deed,
         verdicts=verdicts,
         registry=registry,
         journal=journal,

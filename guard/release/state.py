@@ -72,6 +72,7 @@ class ReleaseState:
     rollbacks_s: Unix seconds of automatic rollbacks of the last day. barred: versions that were rolled back.
     shedding: the lowest priority gets 503 + Retry-After because a rule asked to shed and there is no canary.
     shared_rules: rules that stable was found to breach too; stands with the condition `shared_upstream`.
+    began_wall_s: Unix seconds at which the rollout of `canary` took effect here; None while unknown.
     base_epoch, own_changes: the control document this state comes from, and digests of what was decided here since (see
     `control.may_replace`).
     """
@@ -100,6 +101,7 @@ class ReleaseState:
     shared_rules: tuple[str, ...] = ()
     base_epoch: int = 0
     own_changes: tuple[str, ...] = ()
+    began_wall_s: float | None = None
 
     @property
     def in_traffic(self) -> bool:

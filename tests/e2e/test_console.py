@@ -107,6 +107,28 @@ async def test_an_action_needs_the_token_and_the_typed_word() -> None:
         assert await page.run("JSON.stringify(localStorage).includes('a-token')") is False
 
 
+async def test_an_incident_is_closed_with_the_token_and_a_reason() -> None:
+    site = Site(clock=SystemClock())
+    async with serving(site) as handle, browser() as page:
+        await page.open(f"{handle.url}/", READY)
+        open_it = "document.querySelector('[data-incident]').click()"
+        press = "document.querySelector('[data-closes]').click()"
+        said = "document.getElementById('close-said').textContent"
+        await page.run(open_it)
+        await page.until("document.querySelector('[data-closes]') !== null")
+        await page.run(press)
+        assert await page.run(said) == "Enter the admin token first."
+        await page.run(f"document.getElementById('token').value = '{TOKEN}'")
+        await page.run(press)
+        assert await page.run(said) == "Say in a few words why it is over."
+        assert site.backend.closed == []
+        await page.run("document.getElementById('close-reason').value = ' wrong index '")
+        await page.run(press)
+        await page.until(f"{said} === 'fine'")
+    ((incident_id, reason, actor),) = site.backend.closed
+    assert (incident_id, reason, actor.split(" (")[0]) == ("inc1", "wrong index", "console")
+
+
 async def test_words_of_an_exchange_need_the_token() -> None:
     site = Site(words="e1", clock=SystemClock())
     async with serving(site) as handle, browser() as page:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from guard.cli import main
 from slo.metric_names import INDICATORS
 from slo.sources.exchange_log import LogReader
 
@@ -283,3 +284,37 @@ def test_two_guards_do_not_share_a_state_directory(sidecar: Sidecar) -> None:
     assert run.returncode == 2
     assert "uses this state directory" in run.stderr
     assert sidecar.ask()[0] == 200
+
+
+def test_an_incident_is_closed_by_command_and_the_state_directory_is_private(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SFT_GUARD_ADMIN", sidecar.admin)
+    monkeypatch.setenv("SFT_GUARD_TOKEN", TOKEN)
+    sidecar.ask()
+    assert main(["release", "start", "v2", "--reason", "try it"]) == 0
+    assert main(["release", "rollback", "--reason", "wrong index", "--json"]) == 0
+    incident_id = json.loads(capsys.readouterr().out.splitlines()[-1])["incident_id"]
+    monkeypatch.delenv("SFT_GUARD_TOKEN")  # reading needs none
+    assert main(["incident", "list"]) == 0
+    assert re.search(rf"{incident_id}  \S+ \S+Z  open    rollback", capsys.readouterr().out)
+    close = ["incident", "close", incident_id, "--reason", "v3 has the right one"]
+    assert main(close) == 2
+    assert "needs a token: export SFT_GUARD_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("SFT_GUARD_TOKEN", TOKEN)
+    assert main(close) == 0
+    assert main(close) == 0
+    assert f"{incident_id} closed\n{incident_id} was closed before, at " in capsys.readouterr().out
+    assert main(["incident", "show", incident_id]) == 0
+    assert ": v3 has the right one" in capsys.readouterr().out
+    assert main(["release", "status"]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"last judged  (not yet|\S+ \S+Z hold)", said.out)
+    assert re.search(r"last deed    \S+ \S+Z rollback by .*: wrong index", said.out)
+    assert f"asked {sidecar.admin} (SFT_GUARD_ADMIN)" in said.err
+    assert sidecar.stop() == 0
+    state = sidecar.directory / "state"
+    entries = [state, *state.rglob("*")]
+    assert {path.name for path in entries} > {"release.db", "windows.jsonl", "human_labels.json", "exchanges"}
+    open_to_others = [path.name for path in entries if path.stat().st_mode & 0o077]
+    assert open_to_others == []

@@ -52,15 +52,18 @@ def worlds() -> Iterator[list[World]]:
         world.close()
 
 
-async def rolled_back(tmp_path: Path, worlds: list[World], **course: int | bool) -> World:
+async def rolled_back(
+    tmp_path: Path, worlds: list[World], ago_s: float = 90.0, **course: int | bool
+) -> World:  # fmt: skip
     world = World(tmp_path, ScriptedJudge(ROLL_BACK, AFTER))
     worlds.append(world)
     facts = world.controller._facts
+    await world.up()
+    await world.controller.start(BAD.name, actor="ann")
+    await world.clock.sleep(ago_s)
     courses = Courses(world, **course)  # type: ignore[arg-type]
     for holder in (world.controller, world.controller._cases, world.controller._cases._follower):
         holder._facts = replace(facts, history=courses)  # type: ignore[attr-defined]
-    await world.up()
-    await world.controller.start(BAD.name, actor="ann")
     await world.controller.tick()
     return world
 
@@ -88,6 +91,40 @@ async def test_it_says_since_when_and_that_it_helped(tmp_path: Path, worlds: lis
     assert incident.aftermath.recovery is Recovery.RECOVERED
     assert any(e.what.startswith("verified, it helped") for e in incident.timeline)
     assert incident.closed_s is None  # a person, or the next rollout, closes it
+
+
+async def test_it_was_not_bad_before_it_began(tmp_path: Path, worlds: list[World]) -> None:
+    """The span that its first answers fall into began some seconds before."""
+    world = await rolled_back(tmp_path, worlds, ago_s=25.0)
+    incident = await incident_after(world, 5.0)
+    assert incident.aftermath is not None
+    assert incident.aftermath.since_s == incident.began_s == pytest.approx(incident.opened_s - 25.0, abs=0.1)
+    assert any(e.what.startswith("bad since") for e in incident.timeline)
+
+
+async def test_when_it_began_survives_a_restart(tmp_path: Path, worlds: list[World]) -> None:
+    world = World(tmp_path, ScriptedJudge(AFTER))
+    await world.up()
+    await world.controller.start(BAD.name, actor="ann", reason="try it")
+    began_s = world.clock.wall_s()
+    world.close()
+    await world.clock.sleep(40.0)
+    again = World(tmp_path, ScriptedJudge(ROLL_BACK), clock=world.clock)
+    worlds.append(again)
+    await again.up()
+    deed = again.controller.status().last_deed
+    assert deed is not None
+    assert (deed.action, deed.actor, deed.detail) == ("start", "ann", "try it")
+    await again.controller.tick()
+    incident = again.journal.incident(again.controller.state.incident_id)
+    assert incident is not None
+    assert incident.began_s == pytest.approx(began_s, abs=0.1)
+    status = again.controller.status()
+    assert (status.last_action, status.last_verdict, status.last_rule) == ("roll_back", "breach", "hallucination")
+    assert status.last_deed is not None
+    assert (status.last_deed.action, status.last_deed.actor) == ("rollback", "guard")
+    await again.controller.close_incident(incident.incident_id, actor="ann", reason="done")
+    assert again.controller.status().last_deed == status.last_deed
 
 
 async def test_it_says_when_it_did_not_help(tmp_path: Path, worlds: list[World]) -> None:

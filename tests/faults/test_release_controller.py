@@ -180,6 +180,10 @@ async def test_a_dead_registry_does_not_delay_the_end_of_exposure_or_the_message
     assert msgspec.json.decode(world.receivers["pager"].got[0].body)["data"]["pointer"] == "pending"
     with pytest.raises(RefusedError, match="being finished"):
         await world.controller.start("v1.3.0", actor="ann")
+    incident_id = world.controller.status().incident_id
+    with pytest.raises(RefusedError, match="not finished") as refused:
+        await world.controller.close_incident(incident_id, actor="ann", reason="enough")
+    assert refused.value.reason == "busy"
     task = asyncio.create_task(world.controller.run())
     await asyncio.sleep(3 * 3600)
     assert world.stages()["v1.2.1"] == "Production"  # nobody could move it
@@ -189,6 +193,7 @@ async def test_a_dead_registry_does_not_delay_the_end_of_exposure_or_the_message
     task.cancel()
     assert world.stages() == {"v1.2.0": "Production", "v1.2.1": "Staging"}
     assert world.controller.status().pending == ""
+    assert (await world.controller.close_incident(incident_id, actor="ann", reason="enough")).closed_s is not None
     assert len(world.pointer_moves()) == 1
     assert world.journal.read_intent() is None
 
@@ -391,8 +396,13 @@ async def test_commands_are_audited_with_their_actor(tmp_path: Path, worlds: lis
     incident = world.journal.incident(result.incident_id)
     assert incident is not None
     assert (incident.rule, incident.automatic, incident.actor) == ("manual", False, "dan")
-    closed = await world.controller.close_incident(result.incident_id, actor="dan")
+    closed = await world.controller.close_incident(result.incident_id, actor="dan", reason="wrong index")
     assert closed.closed_s is not None
+    last = world.journal.audit(1)[0]
+    assert (last.action, last.actor, last.detail) == ("close_incident", "dan", f"{result.incident_id}: wrong index")
+    assert closed.timeline[-1].what == "closed by dan: wrong index"
+    assert await world.controller.close_incident(result.incident_id, actor="eve", reason="me too") == closed
+    assert world.journal.audit(1)[0].actor == "dan"
     with pytest.raises(RefusedError, match="not known"):
         await world.controller.close_incident("inc-ghost", actor="dan")
 

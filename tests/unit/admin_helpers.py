@@ -13,6 +13,7 @@ from guard.admin.api import create_admin_app
 from guard.admin.views import incident_detail, incident_row
 from guard.release.incident import Difference, Evidence, Exemplar, Incident, IncidentKind, TimelineEntry
 from slo.clock import Clock
+from slo.errors import RefusedError
 from slo.types import Version
 from tests.unit.exporters_helpers import ManualClock
 
@@ -34,6 +35,7 @@ class FakeBackend:
         self.words = words
         self.commands: list[tuple[str, shapes.ReleaseCommand, str]] = []
         self.batches: list[shapes.AlertBatch] = []
+        self.closed: list[tuple[str, str, str]] = []
         self.seen: set[tuple[str, str, str]] = set()
         self.error: Exception | None = None
         self.is_ready = True
@@ -94,6 +96,13 @@ class FakeBackend:
 
     async def postmortem(self, incident_id: str) -> str | None:
         return f"# {self.words}\n" if incident_id == "inc1" else None
+
+    async def close_incident(self, incident_id: str, reason: str, actor: str) -> shapes.IncidentClosed:
+        self._may_fail()
+        if incident_id != "inc1":
+            raise RefusedError("unknown_incident", f"incident {incident_id!r} is not known")
+        self.closed.append((incident_id, reason, actor))
+        return shapes.IncidentClosed(incident_id, self.words, 1_750_000_100.0, changed=len(self.closed) == 1)
 
     def drift(self) -> shapes.DriftReport:
         return shapes.DriftReport((shapes.DriftRow("r1", "query", None),))

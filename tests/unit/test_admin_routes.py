@@ -27,7 +27,7 @@ READ = (
     "/api/v1/exchanges", "/api/v1/incidents", "/api/v1/incidents/inc1", "/api/v1/incidents/inc1/postmortem",
     "/api/v1/drift", "/api/v1/baseline", "/api/v1/config", "/api/v1/stats", "/api/v1/gate",
 )  # fmt: skip
-WRITE = (*(f"/api/v1/release/{name}" for name in COMMANDS), ALERTS_PATH)
+WRITE = (*(f"/api/v1/release/{name}" for name in COMMANDS), "/api/v1/incidents/inc1/close", ALERTS_PATH)
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "PROPFIND", "get")
 DELIVERY = {
     "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "guard",
@@ -323,6 +323,23 @@ async def test_readiness_is_a_status_and_health_is_not() -> None:
     assert (await site.ask("GET", "/healthz")).status == 200
 
 
+async def test_an_incident_is_closed_with_a_reason_by_somebody() -> None:
+    site = Site()
+    path = "/api/v1/incidents/inc1/close"
+    answer = await site.ask("POST", path, {"reason": "wrong\nindex ", "actor": "ann;"}, token=TOKEN)
+    assert (answer.status, answer.json["changed"], answer.json["id"]) == (200, True, "inc1")
+    ((_, reason, actor),) = site.backend.closed
+    assert (reason, actor.split(" (")[0]) == ("wrong index", "ann")
+    assert not (await site.ask("POST", path, {"reason": "again"}, token=TOKEN)).json["changed"]
+    for body in ({}, {"reason": " "}, {"reason": "x" * 501}, {"reason": "x", "id": 1}):
+        assert (await site.ask("POST", path, body, token=TOKEN)).error == "invalid", body
+    unknown = await site.ask("POST", "/api/v1/incidents/inc2/close", {"reason": "x"}, token=TOKEN)
+    assert (unknown.status, unknown.error) == (404, "unknown_incident")
+    site.backend.error = RefusedError("busy", "the rollback of inc1 is not finished")
+    assert (await site.ask("POST", path, {"reason": "x"}, token=TOKEN)).status == 409
+    assert (await Site(token=None).ask("POST", path, {"reason": "x"})).status == 404
+
+
 async def test_incidents_are_listed_shown_and_written_up() -> None:
     site = Site()
     (row,) = (await site.ask("GET", "/api/v1/incidents")).json["incidents"]
@@ -468,7 +485,7 @@ async def test_the_reference_names_every_route_with_its_token_and_answer() -> No
         assert template in spec["paths"]
         assert template in page
     for path in WRITE:
-        assert spec["paths"][path]["post"]["security"] == [{"bearer": []}]
+        assert spec["paths"][path.replace("inc1", "{incident_id}")]["post"]["security"] == [{"bearer": []}]
     assert spec["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert page.count("Needs <code>Authorization: Bearer TOKEN</code>") == len(WRITE)
 

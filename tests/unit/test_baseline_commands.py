@@ -105,8 +105,8 @@ def test_recorded_incidents_are_left_out_from_before_they_opened(
     journal.record(incident=incident(IncidentKind.DRILL, START_S + 50 * HOUR_S, START_S + 60 * HOUR_S))
     journal.record(incident=incident(IncidentKind.PAGE, START_S + 160 * HOUR_S, None, window_s=30 * 86_400.0))
     out = tmp_path / "baseline.json"
-    status, page, _ = run(capsys, "baseline", "collect", "--log", log_of(tmp_path, week()), "--incidents", state,
-                          "--out", out, "--force")  # fmt: skip
+    status, page, told = run(capsys, "baseline", "collect", "--log", log_of(tmp_path, week()), "--incidents", state,
+                             "--out", out, "--force")  # fmt: skip
     journal.close()  # it was open, and locked, all the while
     assert status == 0
     spans = {i.incident_id: (i.start_wall_s, i.end_wall_s) for i in load_baseline(out).incidents}
@@ -114,6 +114,12 @@ def test_recorded_incidents_are_left_out_from_before_they_opened(
     assert spans["inc-page"][0] == START_S + 154 * HOUR_S  # six hours of the thirty days
     assert spans["inc-page"][1] == pytest.approx(SystemClock().wall_s(), abs=60)
     assert "inc-rollback: 2025-06-16 04:50 to 2025-06-16 06:00" in page
+    all_of = "leaves out all traffic from"
+    assert f"inc-rollback (rollback, r of v1) {all_of} 2025-06-16 04:50:00Z to 2025-06-16 06:00:00Z" in told
+    assert (
+        f"inc-page (page, r of v1) {all_of} 2025-06-22 10:00:00Z on: it is open; if it is over, `sft-guard in" in told
+    )
+    assert "inc-drill" not in told
     # In 04:50-05:00 fall 6 or 7 of 40 an hour, in 05:00-06:00 all 40, from hour 154 on all 14 hours.
     assert dict(load_baseline(out).excluded)["incident"] in (46 + 560, 47 + 560)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -27,7 +28,8 @@ def said(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
 
 def test_an_admin_address_without_a_scheme(capsys: pytest.CaptureFixture[str]) -> None:
     for address in ("foo", "127.0.0.1:8801", "ftp://127.0.0.1"):
-        assert f"--admin: got {address!r}; write http://host:port" in said(capsys, ["release", "status", "--admin", address])
+        told = said(capsys, ["release", "status", "--admin", address])
+        assert f"--admin: got {address!r}; write http://host:port" in told
 
 
 class _Locked(BaseHTTPRequestHandler):
@@ -49,6 +51,25 @@ def test_no_token_says_which_variable(monkeypatch: pytest.MonkeyPatch, capsys: p
         error = said(capsys, ["release", "drill", "--admin", f"http://127.0.0.1:{server.server_port}"])
         server.shutdown()
     assert "needs a token: export SFT_GUARD_TOKEN" in error
+
+
+def test_alerts_build_says_which_addresses_are_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    build = ["alerts", "build", "--slo", str(tmp_path / "slo.yaml"), "--out", str(tmp_path / "out"), "--json"]
+    capsys.readouterr()
+    assert main(build) == 0
+    said = capsys.readouterr()
+    examples = json.loads(said.out.splitlines()[-1])["examples"]
+    assert examples[0] == "pages go to http://127.0.0.1:9911/pager, an example; --pager-url names yours"
+    assert [line.split("; ")[1].split()[0] for line in examples] == [
+        "--pager-url", "--ticket-url", "--guard-url", "--alertmanager",
+    ]  # fmt: skip
+    assert all(f"sft-guard: {line}\n" in said.err for line in examples)
+    assert main([*build, "--pager-url", "http://pager.example/hook", "--guard-url", "http://127.0.0.1:8801"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out.splitlines()[-1])["examples"]) == 2
+    assert "pager-url" not in said.err
+    assert "http://pager.example/hook" in (tmp_path / "out" / "alertmanager.yml").read_text()
 
 
 def test_init_says_which_file_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

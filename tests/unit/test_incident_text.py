@@ -34,7 +34,8 @@ def test_it_says_what_happened_since_when_on_what_evidence_and_whether_it_helped
     assert "  chunking: 400 -> -" in lines
     assert "  and 2 more" in lines
     assert "notes:" not in lines
-    assert lines[-1] == "next: sft-guard incident postmortem inc-1 --out DIR"
+    assert lines[-2] == "next: sft-guard incident postmortem inc-1 --out DIR"
+    assert lines[-1].startswith("dealt with? sft-guard incident close inc-1 --reason TEXT")
 
 
 def test_a_closed_incident_without_aftermath_says_how_long_it_lasted() -> None:

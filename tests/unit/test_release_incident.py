@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.release.alertmanager import alerts_of
-from guard.release.casebook import rule_of
 from guard.release.incident import (
     Difference,
     Evidence,
@@ -22,6 +21,7 @@ from guard.release.incident import (
     evidence_of,
     note,
     postmortem,
+    rule_of,
     stable_id,
 )
 from guard.release.payload import LIMIT_BYTES, message_id, webhook_body

@@ -118,8 +118,21 @@ function open(title, body) {
 }
 
 async function openIncident(id) {
-  const [title, body] = panels.incidentDetail(await read(`/api/v1/incidents/${encodeURIComponent(id)}`));
-  open(title, body);
+  const incident = await read(`/api/v1/incidents/${encodeURIComponent(id)}`);
+  const [title, body] = panels.incidentDetail(incident);
+  open(title, incident.closed_wall_s ? body : [...body, ...panels.closing(id)]);
+}
+
+async function closeIncident(id) {
+  const reason = $("close-reason").value.trim();
+  const need = !$("token").value ? "no-token" : reason ? "" : "no-reason";
+  if (need) { $("close-said").textContent = t(need); return; }
+  try {
+    const done = await post(`/api/v1/incidents/${encodeURIComponent(id)}/close`, { actor: "console", reason });
+    $("close-said").textContent = plain(done.message);
+  } catch (error) {
+    $("close-said").textContent = plain(error.message);
+  }
 }
 
 async function openExchange(id) {
@@ -162,6 +175,11 @@ function nextTheme() { setTheme(THEMES[(THEMES.indexOf(document.documentElement.
 
 const SECTIONS = ["health", "release", "slo", "incidents", "drift", "cost", "exchanges"];
 document.addEventListener("keydown", event => {
+  if (event.key === "Enter" && event.target.id === "close-reason") { // else the form around it would only shut the dialog
+    event.preventDefault();
+    event.target.nextElementSibling.click();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input,textarea") || document.querySelector("dialog[open]")) return;
   if (/^[1-7]$/.test(event.key)) {
     const section = $(`s-${SECTIONS[event.key - 1]}`);
@@ -178,6 +196,7 @@ document.addEventListener("click", event => {
   if (!button) return;
   if (button.dataset.action) ask(button.dataset.action);
   else if (button.dataset.incident) openIncident(button.dataset.incident);
+  else if (button.dataset.closes) closeIncident(button.dataset.closes);
   else if (button.dataset.exchange) openExchange(button.dataset.exchange);
 });
 $("pause").onclick = togglePause;

@@ -83,6 +83,15 @@ export function incidents(snapshot) {
   ]));
 }
 
+export function closing(id) {
+  return [
+    el("label", { for: "close-reason" }, t("close-why")),
+    el("input", { id: "close-reason", maxlength: "500", autocomplete: "off" }),
+    el("button", { type: "button", "data-closes": id }, t("close-it")),
+    el("p", { id: "close-said", role: "status", "aria-live": "polite" }),
+  ];
+}
+
 export function drift(snapshot) {
   table($("drift"), [{ label: t("component") }, { label: t("arm") }, { label: t("score"), n: true }, { label: t("why"), class: "why" }],
     snapshot.drift.map(d => [d.component, el("code", {}, d.release), d.score === null ? t("unknown") : d.score.toFixed(3), d.reason || t(d.state)]));
