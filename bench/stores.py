@@ -1,6 +1,6 @@
 """What the bounded stores of a guard take when they are full: `python -m bench.stores`. Seed 1.
 
-Allocations as `tracemalloc` counts them, MiB. Tables that are plain dicts in the guard are filled as plain dicts here.
+Allocations as `tracemalloc` counts them, MiB. Tables of a fixed size are as large when they are empty.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
-from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from guard.cache.care import KEYS_COUNT
-from guard.cache.service import REMEMBERED_COUNT
-from guard.cache.types import CacheKey, Namespace, key_in
+from guard.cache.met import KEYS_COUNT, MetKeys
+from guard.cache.service import ID_BYTES, REMEMBERED_COUNT
+from guard.cache.types import Namespace, key_in
 from guard.human_labels import VERDICTS_COUNT
-from guard.lately import Lately
 from guard.quality import GIVEN_COUNT
 from guard.recent import RELEASE_OF_COUNT
+from guard.slots import Recall, Slots
 from guard.stamps import Stamps
 from slo.running import SPARE
 from slo.windows import RINGS, Bucket, Windows, bin_key
@@ -70,18 +69,18 @@ def identity(dice: random.Random) -> str:
     return f"{dice.getrandbits(128):032x}"
 
 
-def keys() -> Lately[bytes, CacheKey]:
-    met = Lately[bytes, CacheKey](KEYS_COUNT)
-    space = Namespace("r1", 1, "", "chat")
+def keys() -> MetKeys:
+    met = MetKeys()
     for number in range(KEYS_COUNT):
-        key = key_in(space, number.to_bytes(32, "big"))
-        met[key.digest] = key
+        met.add(key_in(Namespace("r1", 1, f"t:{number % 3000}", "chat"), number.to_bytes(32, "big")))
     return met
 
 
-def released(dice: random.Random) -> tuple[dict[str, str], deque[str]]:
-    ids = deque(identity(dice) for _ in range(RELEASE_OF_COUNT))
-    return dict.fromkeys(ids, "r1"), ids
+def verdicts(dice: random.Random) -> Recall[tuple[str, bool]]:
+    said = Recall[tuple[str, bool]](VERDICTS_COUNT)
+    for number in range(VERDICTS_COUNT):
+        said[identity(dice)] = (f"r{number % 16}", number % 3 == 0)
+    return said
 
 
 def main() -> None:
@@ -93,9 +92,9 @@ def main() -> None:
         "latency_window_month_as_dicts": month(dice, packed=False),
         "other_window_hour": mib(lambda: hour(dice, quantiles=False)),
         "keys_met": mib(keys),
-        "sources": mib(lambda: OrderedDict((identity(dice), identity(dice)) for _ in range(REMEMBERED_COUNT))),
-        "verdicts": mib(lambda: OrderedDict((identity(dice), ("r1", not n)) for n in range(VERDICTS_COUNT))),
-        "releases_of_answers": mib(lambda: released(dice)),
+        "sources": mib(lambda: Slots(REMEMBERED_COUNT, ID_BYTES)),
+        "verdicts": mib(lambda: verdicts(dice)),
+        "releases_of_answers": mib(lambda: Recall[str](RELEASE_OF_COUNT)),
     }
     print(json.dumps({name: round(size, 2) for name, size in found.items()}))
 

@@ -10,19 +10,19 @@ import asyncio
 import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from guard.slots import Recall
 from slo.ppi import Corrected, Labelled, corrected_rate
 from slo.types import CheckResult, Exchange, Finding
 
 log = logging.getLogger("sft-guard")
 
 NAME = "human_labels.json"
-VERDICTS_COUNT = 20_000  # labels come hours later than answers
+VERDICTS_COUNT = 2**16  # places: labels come hours later than answers
 RELEASES_COUNT = 16
 LABELS_COUNT = 5_000
 HALLUCINATED, SUPPORTED = "hallucinated", "supported"
@@ -46,7 +46,7 @@ class HumanLabels:
         self._path = directory / NAME
         self._lock = threading.Lock()
         self._number = self._written = 0  # of the copies to be written, so that no older one comes last
-        self._verdicts: OrderedDict[str, tuple[str, bool]] = OrderedDict()
+        self._verdicts = Recall[tuple[str, bool]](VERDICTS_COUNT)
         self._releases: dict[str, _Release] = {}
         try:
             self._releases = msgspec.json.decode(self._path.read_bytes(), type=dict[str, _Release])
@@ -70,8 +70,6 @@ class HumanLabels:
                     release.answer_count += 1
                     release.flagged_count += flagged
                     self._verdicts[exchange.exchange_id] = (exchange.release, flagged)
-                    if len(self._verdicts) > VERDICTS_COUNT:
-                        self._verdicts.popitem(last=False)
                 return
 
     def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:

@@ -9,11 +9,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 
 from guard.release.incident import Exemplar
+from guard.slots import Recall
 from slo.drafts import with_findings
 from slo.types import FAILURES, CheckResult, Exchange, Finding
 
 KEPT_COUNT = 1_000
-RELEASE_OF_COUNT = 20_000  # thumbs come minutes later than answers
+RELEASE_OF_COUNT = 2**16  # places: thumbs come minutes later than answers
 BAD_PER_RELEASE_COUNT = 20
 WORDS_COUNT, WORDS_CHARS = 200, 2_000
 RELEASES_COUNT = 16
@@ -26,8 +27,7 @@ class RecentExchanges:
         self._kept: dict[str, Exchange] = {}
         self._kept_ids: deque[str] = deque()  # a queue beside a dict costs a third of an OrderedDict
         self._kept_count = kept_count
-        self._release_of: dict[str, str] = {}
-        self._release_ids: deque[str] = deque()
+        self._release_of = Recall[str](RELEASE_OF_COUNT)
         self._given_up: dict[str, tuple[Finding, ...]] = {}  # findings of kept exchanges that do not carry them
         self._bad: dict[str, deque[Exemplar]] = {}
         self._drift: dict[str, Finding] = {}
@@ -38,15 +38,12 @@ class RecentExchanges:
         """An answer ended."""
         exchange_id, release = exchange.exchange_id, exchange.release
         self.event_count[release] += 1
-        if exchange_id not in self._release_of:
+        if exchange_id not in self._kept:
             self._kept_ids.append(exchange_id)
             if len(self._kept_ids) > self._kept_count:
                 oldest = self._kept_ids.popleft()
                 self._kept.pop(oldest, None)
                 self._given_up.pop(oldest, None)
-            self._release_ids.append(exchange_id)
-            if len(self._release_ids) > RELEASE_OF_COUNT:
-                del self._release_of[self._release_ids.popleft()]
         self._kept[exchange_id] = exchange
         self._release_of[exchange_id] = release
         if exchange.outcome in FAILURES:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from guard.cache.collapse import Collapse, HitRatios
+from guard.cache.met import MetKeys
 from guard.cache.near import NearCache, NearHit
 from guard.cache.ports import Counters
 from guard.cache.quiet import QuietPath
@@ -19,7 +20,6 @@ from guard.cache.savings import Savings
 from guard.cache.service import AnswerCache
 from guard.cache.types import CacheKey, CacheRequest, Entry, Removed
 from guard.cache.warmer import SpaceStats, Warmer
-from guard.lately import Lately
 from guard.passage import Passage
 from guard.ports import Assignment, Capture, Reason
 from guard.wire.dialects import DIALECTS
@@ -33,7 +33,6 @@ TICK_S = 0.5
 COLLAPSE_EVERY_S = 10.0
 UNPROVED_COUNT = 4096
 QUIET_COUNT = 1024
-KEYS_COUNT = 20_000
 QUIET = "quiet"
 """What stands for the release of our own requests where their checks are done."""
 
@@ -87,7 +86,7 @@ class CacheCare:
         self.near: NearCache | None = None
         self.ratios, self.savings = ratios or HitRatios(), savings or Savings()
         self._unproved: OrderedDict[bytes, float | None] = OrderedDict()
-        self._keys = Lately[bytes, CacheKey](KEYS_COUNT)
+        self._keys = MetKeys()
         self._quiet_ids: OrderedDict[str, None] = OrderedDict()
         self._collapsed: dict[str, Collapse] = {}
         self._previous_stable = self._stable = ""
@@ -209,18 +208,18 @@ class CacheCare:
             self.warmer.costed(request, entry.cost_usd)
 
     def _met(self, key: CacheKey) -> None:
-        self._keys[key.digest] = key
+        self._keys.add(key)
 
     def key_of(self, text: str) -> CacheKey | None:
         """The key whose hex digits begin so, among those met lately; None when there is none, or more than one."""
-        found = [key for digest, key in self._keys.items() if digest.hex().startswith(text)]
+        found = self._keys.named(text)
         return found[0] if len(found) == 1 else None
 
     def removed(self, key: CacheKey, reason: Removed) -> None:
         """A warmed answer that goes unseen has avoided nothing."""
         if reason is not Removed.REPLACED:
             self._unproved.pop(key.digest, None)
-            self._keys.discard(key.digest)
+            self._keys.discard(key)
 
     # As a recorder of exchanges --------------------------------------------------------------------------------------
 

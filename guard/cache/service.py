@@ -31,6 +31,7 @@ from guard.cache.types import (
     StoreStats,
 )
 from guard.ports import Capture, Route
+from guard.slots import Slots
 from guard.wire.dialects import DIALECTS
 from guard.wire.http1 import RequestHead
 from guard.wire.text import documents_of
@@ -38,8 +39,10 @@ from slo.clock import Clock
 from slo.errors import DataError
 from slo.types import Exchange
 
-REMEMBERED_COUNT = 20_000
-"""Exchanges whose entry is known, so that a thumb that comes minutes later finds it."""
+REMEMBERED_COUNT = 2**16
+"""Places for exchanges whose entry is known, so that a thumb that comes minutes later finds it."""
+ID_BYTES = 32
+"""Room for the id of an exchange: 20 characters here, 26 of a warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class AnswerCache:
         self._flights: dict[bytes, Flight] = {}
         self._candidates: OrderedDict[str, _Candidate] = OrderedDict()
         self._candidate_bytes = 0
-        self._source_of: OrderedDict[str, str] = OrderedDict()
+        self._source_of = Slots(REMEMBERED_COUNT, ID_BYTES)
         self._hits = self._misses = self._coalesced = self._stored = 0
         self._removed: Counter[str] = Counter()
         self._not_stored: Counter[str] = Counter()
@@ -284,7 +287,7 @@ class AnswerCache:
         """The checks of an exchange are done, or were given up: keep its answer, or take it back."""
         candidate = self._drop_candidate(exchange.exchange_id, None)
         if candidate is None:
-            if exchange.findings and exchange.exchange_id in self._source_of and self._failed(exchange):
+            if exchange.findings and self.source_of(exchange.exchange_id) is not None and self._failed(exchange):
                 self.flag(exchange.exchange_id)
             return
         policy = self._config.policies.get(candidate.request.key.namespace.route)
@@ -341,13 +344,14 @@ class AnswerCache:
         self._counters.inc("sft_cache_not_stored_total", {"reason": reason.value})
 
     def _remember(self, exchange_id: str, source: str) -> None:
-        self._source_of[exchange_id] = source
-        if len(self._source_of) > REMEMBERED_COUNT:
-            self._source_of.popitem(last=False)
+        known = source.encode()
+        if 0 < len(known) <= ID_BYTES:  # longer: read back from a store that another program wrote to
+            self._source_of.put(exchange_id, known.ljust(ID_BYTES, b"\0"))
 
     def source_of(self, exchange_id: str) -> str | None:
         """The exchange whose stored answer a hit gave; None when it is not remembered."""
-        return self._source_of.get(exchange_id)
+        known = self._source_of.get(exchange_id)
+        return None if known is None else known.rstrip(b"\0").decode()
 
     # Taking back -----------------------------------------------------------------------------------------------------
 
@@ -358,7 +362,7 @@ class AnswerCache:
         """
         if self._drop_candidate(exchange_id, NotStored.FLAGGED) is not None:
             return True
-        source = self._source_of.get(exchange_id)
+        source = self.source_of(exchange_id)
         if source is None:
             return False
         self._drop_candidate(source, NotStored.FLAGGED)
