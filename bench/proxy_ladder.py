@@ -170,7 +170,7 @@ class Bench:
     ) -> float:
         """CPU microseconds per request."""
         self.path.upstreams.sweep(self.path.now_s())
-        upstream, pairs = self.upstream, self.pairs
+        upstream, pairs, writes = self.upstream, self.pairs, self.path.writes
         self.plain = request, pieces[0]
         spent_s = 0.0
         done = 0
@@ -181,6 +181,7 @@ class Bench:
             started_s = time.thread_time()
             for client in pairs:
                 client.data_received(request)
+                writes.flush()
                 for piece in pieces:
                     upstream.data_received(piece)
             spent_s += time.thread_time() - started_s

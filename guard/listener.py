@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from guard.ports import Limits, Reason, Timeouts
+from guard.turn_writes import TurnWrites
 from guard.wire.again import RequestMemory
 from guard.wire.chunked import BadChunk, ChunkReader
 from guard.wire.http1 import BadRequest, RequestHead, bare_lf
@@ -42,6 +43,7 @@ class Front(Protocol):
     limits: Limits
     timeouts: Timeouts
     draining: bool
+    writes: TurnWrites
 
     def now_s(self) -> float: ...
     def opened(self, client: ClientConnection) -> bool: ...
@@ -216,7 +218,10 @@ class ClientConnection(asyncio.Protocol):
     # Answering -------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send; the transport buffers, `write_paused` says when it has enough."""
+        """Send at the end of this turn; the transport buffers, `write_paused` says when it has enough."""
+        self._front.writes.add(self._put, data)
+
+    def _put(self, data: bytes) -> None:
         # A transport may be closed a moment before it says so, and uvloop raises on writing to it then.
         if not self.transport.is_closing():
             self.bytes_out += len(data)
@@ -246,6 +251,7 @@ class ClientConnection(asyncio.Protocol):
         """End the connection in the middle of an answer; what was written is still sent unless `hard`."""
         self.occupant = None
         self.state = CLOSED
+        self._front.writes.flush()
         if hard:
             self.transport.abort()
         else:
@@ -272,6 +278,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
+        self._front.writes.flush()
         if not self.transport.is_closing():
             self.transport.write_eof()
 

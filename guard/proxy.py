@@ -159,6 +159,7 @@ class DataPath:
         self.retries = RetryBudget()
         self.admission = Admission()
         self.upstreams = Upstreams(self.limits, self.timeouts, now_s, Egress(allow_networks), tls_context)
+        self.writes = self.upstreams.writes
         self._own_posts = dict(own_posts or {})
         self._set_routes(routes)
         self._plans: dict[int, TargetPlan] = {}

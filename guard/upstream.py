@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from guard.limits import Egress, is_address
 from guard.ports import Endpoint, Limits, Reason, Timeouts
+from guard.turn_writes import TurnWrites
 from guard.wire.again import ResponseMemory
 from guard.wire.chunked import BadChunk, ChunkReader
 from guard.wire.http1 import BadFraming, ResponseHead, bare_lf
@@ -53,13 +54,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_chunks", "_dial", "_heads", "_left", "_paused", "_pool", "alive", "caller", "head", "phase",
-        "reused", "sent_s", "since_s", "started_body", "to_head", "transport",
+        "reused", "sent_s", "since_s", "started_body", "to_head", "transport", "unsent",
     )  # fmt: skip
 
     def __init__(self, pool: EndpointPool, dial: Dial) -> None:
         self._pool, self._dial = pool, dial
         self.caller: Caller | None = None
         self.alive = self.reused = self.to_head = self.started_body = self._paused = False
+        self.unsent = False
         self.phase = IDLE
         self.since_s = self.sent_s = 0.0
         self.head: ResponseHead | None = None
@@ -80,14 +82,26 @@ class UpstreamConnection(asyncio.Protocol):
         self.to_head = to_head
         self.phase = WAITING
         self.started_body = False
-        self.sent_s = self.since_s = self._pool.shared.now_s()
-        self.transport.write(request)
+        shared = self._pool.shared
+        self.sent_s = self.since_s = shared.now_s()
+        self.unsent = True
+        shared.writes.add(self._put, request)
+
+    def _put(self, request: bytes) -> None:
+        self.unsent = False
+        if self.caller is not None and self.alive and not self.transport.is_closing():
+            self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         caller = self.caller
         if caller is None:  # Nobody asked: an answer to somebody else's question must never be handed out.
             self._close()
             return
+        if self.unsent:
+            if self.reused:  # Nor one to a question that was not sent yet; it is asked again, as after a close.
+                self.fail(Reason.UPSTREAM_CUT)
+                return
+            self._pool.shared.writes.flush()  # a server that is full may say so before it is asked
         now_s = self._pool.shared.now_s()
         if self.phase == BODY:
             self.since_s = now_s
@@ -406,6 +420,7 @@ class Upstreams:
     ) -> None:
         self.limits, self.timeouts, self.now_s, self.egress = limits, timeouts, now_s, egress
         self.closed = False
+        self.writes = TurnWrites()
         self._tls = tls_context
         self._pools: dict[Endpoint, EndpointPool] = {}
 
