@@ -1,4 +1,4 @@
-"""One process: start the guard, reload on SIGHUP, drain on SIGTERM. Composition itself is in `wiring.py`."""
+"""One process: start the guard, reload on SIGHUP, drain on SIGTERM. Composition itself is in `wiring/`."""
 
 from __future__ import annotations
 

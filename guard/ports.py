@@ -1,7 +1,7 @@
 """What the data path needs from the rest of the house, as Protocols of 1-3 methods.
 
 The data path (`proxy`, `upstream`, `streaming`, `split`, `wire`) imports these and nothing else of the
-guard; `wiring.py` plugs the real ones in, tests plug in fakes.
+guard; `wiring/` plugs the real ones in, tests plug in fakes.
 """
 
 from __future__ import annotations

@@ -153,13 +153,13 @@ def test_a_new_life_drops_the_windows_of_the_guard_whoever_started_it(tmp_path: 
 
 async def _counted_before_a_start(guard: Guard) -> None:
     try:
-        guard.controller = guard._controller()
-        guard.controller.restore()
+        controller = guard.release.open()
+        controller.restore()
         canary = guard.settings.targets["v2"].version.release_id
         guard.memory.served(make_exchange(release=canary))
         up = make_slo(AVAILABILITY, params={"absolute": 0.99})
         assert guard.memory.reading(up, canary).count == 1
-        await guard.controller.start("v2", actor="ann")
+        await controller.start("v2", actor="ann")
         assert guard.memory.reading(up, canary).count == 0
     finally:
         await guard.stop(drain=False)

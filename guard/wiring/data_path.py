@@ -1,0 +1,63 @@
+"""The listener that bots talk to, and how a release state becomes the split of the next request."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from guard.feedback import PATH as FEEDBACK_PATH
+from guard.feedback import feedback_handler
+from guard.proxy import DataPath
+from guard.sinks import PathSink
+from guard.tracing import onward_of
+from guard.wiring.checks import screen_of
+
+if TYPE_CHECKING:
+    from guard.release.state import ReleaseState
+    from guard.wiring.guard import Guard
+
+log = logging.getLogger("sft-guard")
+
+SHED_RATIO = 0.25
+"""Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
+
+
+def data_path_of(guard: Guard) -> DataPath:
+    """The data path of this guard: its split, fan-out, pipeline and cache are there already."""
+    settings = guard.settings
+    feedback = feedback_handler(
+        guard.recent,
+        guard.recorders.thumb,
+        guard.cached.flag,
+        label=guard.labels.label,
+        token=lambda: guard.settings.admin_token,  # also after a reload
+    )
+    return DataPath(
+        settings.routes,
+        guard.split,
+        PathSink(guard.fanout, guard.pipeline),
+        guard.rules.prices,
+        settings.file.limits.to_ports(),
+        settings.file.timeouts.to_ports(),
+        clock=guard.clock,
+        trace=onward_of(settings),
+        own_posts={FEEDBACK_PATH: feedback},
+        cache=guard.cache.answers if guard.cache is not None else None,
+        screen=screen_of(settings, guard.exporter, guard.clock),
+    )
+
+
+def apply_state(guard: Guard, state: ReleaseState) -> None:
+    """Make a release state effective for the next request. Never fails, never waits."""
+    targets, release = guard.settings.targets, guard.settings.file.release
+    stable = targets.get(state.stable)
+    if stable is None:
+        log.error("version %s is stable and not in guard.yaml; %s answers", state.stable, release.stable)
+        stable = targets[release.stable]
+    canary = targets.get(state.canary) if state.in_traffic else None
+    ratio = state.canary_ratio if canary is not None else 0.0
+    guard.split.set(stable, canary, ratio, state.cache_epoch, f"{release.salt}{state.canary}")
+    guard.outside.in_traffic(stable.version.release_id, canary.version.release_id if canary is not None else "")
+    guard.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
+    if guard.kept_care is not None:
+        guard.kept_care.care.released()

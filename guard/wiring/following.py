@@ -1,0 +1,85 @@
+"""A changed guard.yaml: what may change in a running guard, and how it is swapped as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from guard.cache.build import fixed_part
+from guard.release.state import Mode, Phase, ReleaseState
+from guard.rule_files import Rules
+from guard.settings import Settings
+from guard.wiring.data_path import apply_state
+from slo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guard.wiring.guard import Guard
+
+_FIXED: dict[str, Callable[[Any], object]] = {
+    "service": lambda f: f.service,
+    "listen": lambda f: f.listen,
+    "admin": lambda f: f.admin,
+    "state_dir": lambda f: f.state_dir,
+    "registry": lambda f: f.registry,
+    "windows": lambda f: f.windows,
+    "checks": lambda f: f.checks,
+    "exchange_log": lambda f: f.exchange_log,
+    "webhooks": lambda f: f.webhooks,
+    "alertmanager": lambda f: f.alertmanager,
+    "otel": lambda f: f.otel,
+    "cache": lambda f: fixed_part(f.cache),
+}
+"""What is bound at start cannot be swapped under load; better refused than half applied."""
+
+
+async def follow(guard: Guard, settings: Settings) -> None:
+    """Swap to a new configuration as a whole, or raise and change nothing.
+
+    Raises:
+        ConfigError: it cannot be used, or it changes what only a restart can change.
+    """
+    _refuse_restart_only(guard.settings, settings)
+    rules = await asyncio.to_thread(Rules, settings, guard.clock)
+    if guard.controller is not None:
+        _refuse_missing_versions(guard.controller.state, settings)
+    file = settings.file
+    guard.data_path.swap(
+        routes=settings.routes,
+        limits=file.limits.to_ports(),
+        timeouts=file.timeouts.to_ports(),
+        pricer=rules.prices,
+    )
+    if rules.slos != guard.rules.slos:
+        guard.memory.replace_objectives(rules.slos)
+        if guard.fleet is not None:
+            guard.fleet.replace_objectives(rules.slos)
+    guard.settings, guard.rules = settings, rules
+    if guard.cache is not None:
+        guard.cache.configure(settings)
+    guard.judge.replace_rules(rules.slos, rules.known)
+    await asyncio.to_thread(guard.outside.replace_rules, rules.outside)
+    if guard.controller is not None:
+        await guard.controller.configure(
+            plan=rules.plan,
+            mode=Mode(file.release.mode),
+            every_s=file.release.evaluate_every,
+            drain_unknown=file.release.unknown_action == "drain",
+            max_rollbacks_per_day=file.release.max_rollbacks_per_day,
+            unknown_after_s=file.release.unknown_after,
+        )
+        apply_state(guard, guard.controller.state)
+
+
+def _refuse_restart_only(old: Settings, new: Settings) -> None:
+    for name, part in _FIXED.items():
+        if part(old.file) != part(new.file):
+            raise ConfigError(f"{new.path.name}: {name}", "changed", "restart the guard to change this part")
+
+
+def _refuse_missing_versions(state: ReleaseState, settings: Settings) -> None:
+    canary = state.canary if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED) else ""
+    for name in filter(None, (state.stable, canary)):
+        if name not in settings.targets:
+            cure = f"keep it while a release uses it (release status: {state.phase.value})"
+            raise ConfigError(f"{settings.path.name}: versions", name, cure)
