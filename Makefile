@@ -125,7 +125,7 @@ soak: setup  ## MINUTES (default 30; a release: 1440) at 60 % of capacity with m
 	nice $(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30)
 
 faults: setup  ## every test of the fault table, 20,000 mutated streams (STREAMS=) against nginx and haproxy, each dependency dead alone; writes docs/reliability.md
-	FRAMING_STREAMS=$(or $(STREAMS),20000) $(BIN)/python -m tests.faults --requests $(or $(REQUESTS),1000)
+	$(BIN)/python -m tests.faults --requests $(or $(REQUESTS),1000) --streams $(or $(STREAMS),20000)
 
 lora-train-long: setup  ## failures of training provoked and named, forgetting with and without replay (five seeds, minutes)
 	$(BIN)/python -m bench.lora --failures --forgetting --seeds $(or $(SEEDS_LORA),5)

@@ -36,9 +36,10 @@ class FleetSource:
         """Raises SourceError."""
         return self.fleet.objective_value(slo, release)
 
-    def forget(self, release: str) -> None:
-        self.fleet.forget(release)
-        self._local.forget(release)
+    def forget(self, release: str, life: int | None = None) -> None:
+        former = self._local.lives.numbers.get(release)
+        self._local.forget(release, life)
+        self.fleet.forget(release, str(former or ""))
 
     def set_limits(self, limits: Mapping[str, float | None]) -> None:
         self._local.set_limits(limits)

@@ -81,7 +81,7 @@ class ReadingSource(TrialSource, WatchSource, Protocol):
 
     def reading(self, slo: Slo, release: str, length_s: float | None = None) -> Reading: ...
     def objective_value(self, slo: Slo, release: str) -> float | None: ...
-    def forget(self, release: str) -> None: ...
+    def forget(self, release: str, life: int | None = None) -> None: ...
     def set_limits(self, limits: Mapping[str, float | None]) -> None: ...
     def compare(self, setup: TrialSetup | None) -> None: ...
 
@@ -122,9 +122,9 @@ class SloJudge:
         """New rules after a reload; what was held for rules that still exist stays held."""
         self._slos, self._known = slos, known
 
-    def forget(self, release: str) -> None:
-        """A release begins a new life: nothing of its former one is held against it."""
-        self._source.forget(release)
+    def forget(self, release: str, life: int | None = None) -> None:
+        """A release begins a new life: nothing of its former one is held against it. life: its number in the fleet."""
+        self._source.forget(release, life)
         for key in [k for k in self._held if k[2] == release]:
             del self._held[key]
 

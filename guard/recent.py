@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from guard.release.incident import Exemplar
 from guard.slots import Recall
 from slo.drafts import with_findings
+from slo.sources.lives import Lives
 from slo.types import FAILURES, CheckResult, Exchange, Finding
 
 KEPT_COUNT = 1_000
@@ -21,9 +22,10 @@ RELEASES_COUNT = 16
 
 
 class RecentExchanges:
-    """A recorder like any other."""
+    """A recorder like any other. lives: whose answers of a former life count for no stage of the new one."""
 
-    def __init__(self, kept_count: int = KEPT_COUNT) -> None:
+    def __init__(self, lives: Lives | None = None, *, kept_count: int = KEPT_COUNT) -> None:
+        self._lives = lives
         self._kept: dict[str, Exchange] = {}
         self._kept_ids: deque[str] = deque()  # a queue beside a dict costs a third of an OrderedDict
         self._kept_count = kept_count
@@ -32,12 +34,13 @@ class RecentExchanges:
         self._bad: dict[str, deque[Exemplar]] = {}
         self._drift: dict[str, Finding] = {}
         self._words: OrderedDict[str, tuple[str, str]] = OrderedDict()
-        self.event_count: Counter[str] = Counter()  # exchanges of each release since the start
+        self.event_count: Counter[str] = Counter()  # of each release, since the start
 
     def served(self, exchange: Exchange) -> None:
         """An answer ended."""
         exchange_id, release = exchange.exchange_id, exchange.release
-        self.event_count[release] += 1
+        if not self._lives or not self._lives.is_former(exchange):
+            self.event_count[release] += 1
         if exchange_id not in self._kept:
             self._kept_ids.append(exchange_id)
             if len(self._kept_ids) > self._kept_count:

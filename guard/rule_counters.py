@@ -37,7 +37,7 @@ def objective_rows(slos: Iterable[Slo], releases: Iterable[str], memory: MemoryS
 
 def life_of(release: str, memory: MemorySource) -> str:
     """Label `life`: empty, and so absent, until a release is started again."""
-    return str(memory.lives.get(release) or "")
+    return str(memory.lives.numbers.get(release) or "")
 
 
 def state_rows(state: ReleaseState, rollbacks: Mapping[str, float]) -> Iterator[GaugeRow]:

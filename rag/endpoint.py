@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rag.bearer import clean_key
+from rag.bearer import clean_key, plain_url
 from slo.clock import Clock, SystemClock
 from slo.errors import DataError
 
@@ -74,7 +74,8 @@ class EndpointEmbedder:
     ) -> None:
         from rag.embedding import PROBES, fingerprint_of
 
-        self._url, self._model, self._key = urlsplit(base_url.rstrip("/")), model, clean_key(api_key)
+        self._url = urlsplit(plain_url(base_url.rstrip("/"), "address of the embeddings"))
+        self._model, self._key = model, clean_key(api_key)
         self._place = f"embeddings of {model!r} at {self._url.scheme}://{self._url.netloc}"
         self._batch_count, self._timeout_s, self._latin_only = batch_count, timeout_s, latin_only
         self._tries_count, self._wait_s = tries_count, wait_s

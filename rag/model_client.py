@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
-from rag.bearer import clean_key
+from rag.bearer import clean_key, plain_url
 from slo.codec import NOT_JSON
 from slo.errors import UpstreamError
 
@@ -26,6 +26,9 @@ class ModelConfig:
     """Where the answering model is. base_url ends before `/chat/completions`, such as http://127.0.0.1:8000/v1.
 
     refuse_under: confidence under which the model is not even asked; 0.0 always asks it.
+
+    Raises:
+        ConfigError: no address, or one with a user or password.
     """
 
     base_url: str
@@ -36,6 +39,9 @@ class ModelConfig:
     timeout_s: float = 60.0
     idle_s: float = 30.0
     refuse_under: float = 0.0
+
+    def __post_init__(self) -> None:
+        plain_url(self.base_url, "address of the model")
 
 
 @dataclass(frozen=True, slots=True)

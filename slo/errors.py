@@ -10,9 +10,22 @@ GuardError
 
 from __future__ import annotations
 
+import re
+
+_USERINFO = re.compile(r"://[^/?#\s'\"]*@")
+
 
 class GuardError(Exception):
     """Base of all expected errors; printed as one line, never with a traceback."""
+
+
+def without_userinfo(text: str) -> str:
+    """The text with user and password taken out of every URL in it.
+
+    >>> without_userinfo("http://bob:s3cret@host/v1")
+    'http://...@host/v1'
+    """
+    return _USERINFO.sub("://...@", text)
 
 
 class ConfigError(GuardError):
@@ -25,7 +38,7 @@ class ConfigError(GuardError):
     def __init__(self, place: str, value: object, cure: str) -> None:
         self.place, self.value, self.cure = place, value, cure
         self.more: tuple[ConfigError, ...] = ()  # further errors of the same file
-        shown = repr(value)
+        shown = without_userinfo(repr(value))
         if len(shown) > 120:
             shown = shown[:117] + "..."
         # A rule about a whole section names what is wrong in it; the section itself would only bury that.

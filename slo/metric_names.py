@@ -182,7 +182,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_slo_budget_remaining_ratio", "gauge", "Error budget left in the window", ("release", "slo")),
         Metric("sft_release_weight", "gauge", "Share of sessions sent to the release", ("release", "arm")),
         Metric("sft_release_judged", "gauge",
-               "1 for the releases that objectives are judged for now; life: how often one was started again",
+               "1 for the releases that objectives are judged for now; life: a number for each start as a canary, "
+               "counted round",
                ("release", "life")),
         Metric("sft_release_info", "gauge", "What a release is made of",
                ("release", "name", "model", "adapter", "kb", "prompt", "policy")),

@@ -180,7 +180,7 @@ class World:
                 on_rollback=lambda rule, automatic: self.rollbacks.append((rule, automatic)),
                 on_alert=lambda word, _text: self.alerts.append(str(word)),
                 on_recommendation=self.recommended.append,
-                on_new_life=self.lives.append,
+                on_new_life=lambda canary, _life: self.lives.append(canary),
             ),
             offload=inline,
             at=self.at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def run_dataset(args: argparse.Namespace) -> int:
     from lora.phrasings import SHIPPED, load_phrasings
     from rag.kb import KnowledgeBase
 
-    kb = KnowledgeBase.open(args.kb)
-    words = load_phrasings(args.phrasings)
     for option, value in (("--refusals", args.refusals), ("--replay-share", args.replay_share)):
         if not 0 <= value < 1:
             raise ConfigError(option, value, "write a share from 0 to below 1, such as 0.25")
     plan = Plan(args.seed, args.refusals, args.replay_share, _ratios(args.split), _topics(args.topics))
+    kb = KnowledgeBase.open(args.kb)
+    words = load_phrasings(args.phrasings)
     old = [row for path in args.replay for row in read_rows(path)]
     templated = make_dataset(kb.documents, words, plan)
     every = [row for name in SPLITS for row in templated.split(name)]
@@ -92,6 +93,8 @@ def _ratios(text: str | None) -> tuple[float, float, float] | None:
     except ValueError as error:
         raise ConfigError("--split", text, "write three shares such as 70/15/15") from error
     total = train + validation + test
+    if not math.isfinite(total):
+        raise ConfigError("--split", text, "write three finite shares such as 70/15/15")
     if min(train, validation, test) < 0 or train <= 0:
         raise ConfigError("--split", text, "no share may be below 0, and train needs one")
     return train / total, validation / total, test / total

@@ -293,7 +293,7 @@ class Enactor:
         if life is not None and life != self._life:
             self._life = life
             state = replace(state, began_wall_s=self._clock.wall_s())
-            self._hooks.on_new_life(state.canary)
+            self._hooks.on_new_life(*life)
         self.state = state
         self._apply(state)
         self._hooks.on_state(state)

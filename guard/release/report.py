@@ -94,7 +94,8 @@ class Hooks:
 
     on_rollback(rule, automatic), on_alert(condition or word, sentence), on_recommendation(sentence),
     on_incident(incident) when one opens or changes, on_state(state) after every change,
-    on_new_life(canary) before a rollout takes effect here, whoever began it: nothing of an earlier one counts any more.
+    on_new_life(canary, life) before a rollout takes effect here, whoever began it: nothing of an earlier one counts any
+    more. life: a number that every replica has for it.
     """
 
     on_rollback: Callable[[str, bool], None] = _nothing
@@ -102,7 +103,7 @@ class Hooks:
     on_recommendation: Callable[[str], None] = _nothing
     on_incident: Callable[[Incident], None] = _nothing
     on_state: Callable[[ReleaseState], None] = _nothing
-    on_new_life: Callable[[str], None] = _nothing
+    on_new_life: Callable[[str, int], None] = _nothing
 
 
 def worst_of(verdicts: tuple[Verdict, ...]) -> str:

@@ -204,10 +204,10 @@ class ReleaseParts:
         self._guard.exporter.inc("sft_release_rollbacks_total", {"reason": reason})
         log.error("release: rolled back (%s, %s)", rule, "by itself" if automatic else "by a person")
 
-    def _new_life(self, canary: str) -> None:
+    def _new_life(self, canary: str, life: int) -> None:
         version = self._guard.version_of(canary)
         if version is not None:
-            self._guard.judge.forget(version.release_id)
+            self._guard.judge.forget(version.release_id, life)
 
     def _incident_changed(self, incident: Incident) -> None:
         log.warning("incident %s (%s)", incident.incident_id, incident.kind.value)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rag.bearer import clean_key
+from rag.bearer import clean_key, plain_url
 from slo.errors import ConfigError, UpstreamError
 
 T = TypeVar("T")
@@ -39,8 +39,7 @@ def make_client(base_url: str, api_key: str, *, timeout_s: float = 60.0) -> Any:
     Raises:
         ConfigError: no key, or the `ft` extra is missing.
     """
-    if not base_url.startswith(("http://", "https://")):
-        raise ConfigError("--base-url", base_url, f"write an address such as {BASE_URL}")
+    plain_url(base_url, "--base-url")
     api_key = clean_key(api_key)
     if not api_key:
         raise ConfigError("API key", "", "set the environment variable that --key-env names (OPENAI_API_KEY)")

@@ -26,6 +26,7 @@ from slo.history import Point
 from slo.indicators import LATENCY, THUMBS_UP, Vote, checked_votes, served_votes
 from slo.metric_names import INDICATORS, Indicator
 from slo.sources.books import NO_TALLY, Book, ReleaseBooks, Routes, Tally
+from slo.sources.lives import Lives
 from slo.sources.trial import Trial, TrialSetup
 from slo.thresholds import RELATIVE, limit_for
 from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo
@@ -36,9 +37,6 @@ GAUGE_WINDOW_S = 3600.0
 GAUGE_MIN_EVENTS = 20
 GAUGE_MIN_COVERAGE_RATIO = 0.5
 DUMP_VERSION = 1
-LIVES = 20
-FORMER_LIFE_S = 900.0
-"""An answer takes ten minutes at most, and its checks wait no longer than a few more."""
 
 _HIT, _OK = CacheStatus.HIT, Outcome.OK
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
@@ -66,18 +64,17 @@ class MemorySource:
         self._cap_ratio = tenant_cap_ratio
         self._latency_limits = _written_limits(slos)
         self._releases: dict[str, ReleaseBooks] = {}
-        self.lives: dict[str, int] = {}  # release -> how often it began anew; after LIVES the count begins again
         self.trial: Trial | None = None
-        self._born: dict[str, tuple[float, float]] = {}  # release -> when it began anew: wall and monotonic seconds
+        self.lives = Lives(clock)
         self.set_limits(limits or {})
 
     # Counting
 
     def served(self, exchange: Exchange) -> None:
         """Count an exchange at its end, its checks not yet known."""
-        now_s = self._clock.now_s()
-        if self._of_former_life(exchange, now_s):
+        if self.lives.is_former(exchange):
             return
+        now_s = self._clock.now_s()
         release = self._release(exchange.release, now_s)
         share = release.share_served
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
@@ -87,9 +84,9 @@ class MemorySource:
     def checked(self, exchange: Exchange) -> None:
         """Count what the checks said; `exchange.findings` are filled in."""
         votes = checked_votes(exchange)
-        now_s = self._clock.now_s()
-        if not votes or self._of_former_life(exchange, now_s):
+        if not votes or self.lives.is_former(exchange):
             return
+        now_s = self._clock.now_s()
         release = self._release(exchange.release, now_s)
         share = release.share_checked
         weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
@@ -104,7 +101,7 @@ class MemorySource:
         for exchange in exchanges:
             if exchange.outcome is not _OK or exchange.cache is _HIT:
                 continue  # as in `checked_votes`
-            if self._of_former_life(exchange, now_s):
+            if self.lives.is_former(exchange):
                 continue
             if votes is None:
                 votes = checked_votes(with_findings(exchange, findings))
@@ -186,29 +183,16 @@ class MemorySource:
                 limits[slo.name] = self._latency_limits[slo.name]
         return found
 
-    def forget(self, release: str) -> None:
-        """Drop all that was counted of a release: a canary started again is not judged by its previous life."""
-        if release not in self._born and len(self._born) >= self._max_releases:
-            self._born.pop(next(iter(self._born)))
-        self._born[release] = (self._clock.wall_s(), self._clock.now_s())
-        if self._releases.pop(release, None) is not None:
-            # Whoever keeps our counters elsewhere cannot drop its windows: they go on under another name.
-            self.lives[release] = self.lives.get(release, 0) % LIVES + 1
+    def forget(self, release: str, life: int | None = None) -> None:
+        """Drop all that was counted of a release: a canary started again is not judged by its previous life.
+
+        life: its number, the same on every replica. Whoever keeps our counters elsewhere cannot drop its windows: they
+        go on under another name.
+        """
+        self.lives.begin(release, life)
+        self._releases.pop(release, None)
         if self.trial is not None and self.trial.arm_of(release) is not None:
             self.trial = None
-
-    def _of_former_life(self, exchange: Exchange, now_s: float) -> bool:
-        """Whether it began before its release did anew: an answer on its way then, or one whose checks come late.
-
-        Wall time tells, and only for as long as such an answer may take: a clock that is put back costs minutes.
-        """
-        born = self._born.get(exchange.release)
-        if born is None:
-            return False
-        if now_s - born[1] > FORMER_LIFE_S:
-            del self._born[exchange.release]
-            return False
-        return exchange.wall_s < born[0]
 
     def set_limits(self, limits: Mapping[str, float | None]) -> None:
         """Set the limits of latency objectives that come from a baseline, seconds by objective name.
@@ -369,7 +353,7 @@ class MemorySource:
         in between, and what is counted meanwhile may be in it or not. Releases come in the order they were counted.
         """
         now_s = self._clock.now_s()
-        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s(), "lives": dict(self.lives)}
+        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s(), "lives": dict(self.lives.numbers)}
         piece_count = 0
         for name, release in sorted(self._releases.items(), key=lambda item: item[1].counted_s):
             for book in list(release.books.values()):
@@ -424,7 +408,7 @@ class MemorySource:
             lives = {str(name): int(life) for name, life in dump.get("lives", {}).items()}
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a dump of windows ({type(error).__name__}: {error})") from error
-        self._releases, self.trial, self.lives = loaded, trial, lives
+        self._releases, self.trial, self.lives.numbers = loaded, trial, lives
         if trial is not None:
             trial.objectives(self.slos, self._latency_limits)
 

@@ -29,6 +29,7 @@ from slo.types import Reading, Slo
 
 ANSWER_BYTES = 8 * 2**20
 AT_ONCE = 6
+FORMER_LIVES = 5
 MIN_EVENTS = 20
 MIN_COVERAGE_RATIO = 0.5
 """As the gauges of a process (`slo.sources.memory`): fewer say nothing."""
@@ -80,6 +81,7 @@ class PrometheusWindows:
         self._fetched_s: float | None = None
         self._born: dict[str, float] = {}  # release -> second of Prometheus at which its present life began
         self._forgotten: set[str] = set()
+        self._former: dict[str, tuple[str, ...]] = {}  # release -> labels `life` of what it did before
         self.problem = "not asked yet"
 
     # -- asking -----------------------------------------------------------------------------------------------------
@@ -123,7 +125,14 @@ class PrometheusWindows:
                 span_s = at_s - born_s
                 if self._scrape_s <= span_s < length_s and self._due(min(length_s, span_s), release, started_s):
                     wanted[length_s, release] = list(
-                        asks_for(slos, length_s, self._labels, release=release, span_s=span_s)
+                        asks_for(
+                            slos,
+                            length_s,
+                            self._labels,
+                            release=release,
+                            span_s=span_s,
+                            former=self._former.get(release, ()),
+                        )
                     )
         gate = asyncio.Semaphore(AT_ONCE)
         results: dict[Ask, list[Row] | str] = {}
@@ -215,12 +224,17 @@ class PrometheusWindows:
         value = quantiles.get((release, slo.name))
         return value if value is not None and math.isfinite(value) else None
 
-    def forget(self, release: str) -> None:
+    def forget(self, release: str, former: str = "") -> None:
         """A release begins a new life: nothing that it was counted for before is held against it.
 
-        For as long as this process lives; after a restart the windows are read in full again.
+        former: label `life` of its counters until now. A replica that learns of the new life later goes on counting
+        under it until then, checks that come late among them. For as long as this process lives; after a restart the
+        windows are read in full again.
         """
         self._forgotten.add(release)
+        if former:
+            lives = [life for life in self._former.pop(release, ()) if life != former]
+            self._former[release] = (*lives, former)[-FORMER_LIVES:]
 
     def replace_objectives(self, slos: tuple[Slo, ...]) -> None:
         """Other objectives from the next batch on; those that are new are unknown until then."""

@@ -49,18 +49,21 @@ def lengths_of(slo: Slo) -> frozenset[float]:
 
 
 def asks_for(
-    slos: Iterable[Slo], length_s: float, labels: Mapping[str, str], *, release: str = "", span_s: float | None = None
-) -> Iterator[Ask]:
+    slos: Iterable[Slo], length_s: float, labels: Mapping[str, str], *, release: str = "", span_s: float | None = None,
+    former: tuple[str, ...] = (),
+) -> Iterator[Ask]:  # fmt: skip
     """Yield the queries that answer one window of these objectives.
 
     labels: matchers of every series, `service` among them. release: only of this one. span_s: another span to look at
-    in the place of the window (a release that began a new life less than a window ago).
+    in the place of the window (a release that began a new life less than a window ago). former: labels `life` of what
+    it did before.
     """
     using = [slo for slo in slos if length_s in lengths_of(slo)]
     if not using:
         return
     kinds = {slo.name: INDICATORS[slo.indicator].kind for slo in using}
     own = {**labels, "release": release} if release else dict(labels)
+    counted = {**own, "life": "!~" + "|".join(former)} if former else own  # the histograms know no lives
     means = [name for name, kind in kinds.items() if kind == "mean"]
     shares = [name for name, kind in kinds.items() if kind != "mean"]
     judged = [slo.name for slo in using if has_unjudged(slo)]
@@ -69,7 +72,7 @@ def asks_for(
         ("events", list(kinds)), ("bad", shares), ("unjudged", judged), ("values", means), ("squares", means),
     ):  # fmt: skip
         if names:
-            yield Ask(what, length_s, grown(_series(COUNTERS[what], {**own, "slo": _one_of(names)}), span), release)
+            yield Ask(what, length_s, grown(_series(COUNTERS[what], {**counted, "slo": _one_of(names)}), span), release)
     for slo in using:
         quantile = INDICATORS[slo.indicator].quantile
         if quantile is not None and length_s == slo.window.length_s:
@@ -95,7 +98,7 @@ def newest_sample(labels: Mapping[str, str]) -> str:
 def _series(name: str, labels: Mapping[str, str]) -> str:
     parts = []
     for label, value in labels.items():
-        operator, text = ("=~", value[2:]) if value.startswith("=~") else ("=", value)
+        operator, text = (value[:2], value[2:]) if value[:2] in ("=~", "!~") else ("=", value)
         parts.append(f'{label}{operator}"{_quoted(text)}"')
     return f"{name}{{{','.join(parts)}}}"
 

@@ -33,7 +33,8 @@ SCRAPE_S, HOUR_S = 15.0, 3600.0
 START_S = 1_750_032_000.0
 END_S = START_S + 3 * HOUR_S
 PROBES_S = (START_S + 0.5 * HOUR_S, START_S + 2.1 * HOUR_S, START_S + 2.8 * HOUR_S, END_S)
-GOOD, BAD = "r-good", "r-bad"
+GOOD, BAD, AGAIN = "r-good", "r-bad", "r-again"
+AGAIN_S = START_S + 2 * HOUR_S
 
 SLOS: tuple[Slo, ...] = (
     make_slo(HALLUCINATION, name="hallucination", fast=FastPath(0.2, Window(60.0), 20)),
@@ -87,6 +88,38 @@ class Replica:
         self.source.checked(exchange)
 
 
+def started_again() -> Iterator[tuple[str, dict[str, str], float, float]]:
+    """(metric, labels, value, second): replica a starts a canary again at AGAIN_S, replica b hears of it 45 s later.
+
+    Meanwhile b is told by its checks that ten answers of the former life were bad. Then each counts 30 good ones.
+    """
+    replicas = {"a": Replica(), "b": Replica()}
+
+    def count(name: str, at_s: float, result: str, number: int) -> None:
+        findings = (found("grounding", result),)
+        session = f"{name}{number}"
+        replicas[name].count(at_s, make_exchange(wall_s=at_s, release=AGAIN, session=session, findings=findings))
+
+    at_s = AGAIN_S - 300.0
+    while at_s <= AGAIN_S + 300.0:
+        for name, replica in replicas.items():
+            if at_s == AGAIN_S + (0.0 if name == "a" else 45.0):
+                replica.clock._now_s = at_s - START_S
+                replica.source.forget(AGAIN, 7)
+            if at_s == AGAIN_S - 300.0:
+                replica.clock._now_s = at_s - START_S
+                replica.source.forget(AGAIN, 6)
+            if name == "b" and at_s == AGAIN_S + 30.0:
+                for number in range(10):
+                    count(name, at_s - 1.0, "fail", number)
+            if AGAIN_S + 60.0 <= at_s < AGAIN_S + 210.0:
+                for number in range(3):
+                    count(name, at_s + 1.0, "pass", number)
+            for metric, labels, value in objective_rows(SLOS, (AGAIN,), replica.source):
+                yield metric, {"instance": name, **labels}, value, at_s
+        at_s += SCRAPE_S
+
+
 @dataclass
 class Recorded:
     """What was scraped, and what a process that saw everything said at the probes."""
@@ -127,6 +160,9 @@ def recorded() -> Recorded:
                         reading = all_of_it.source.reading(slo, release, length_s)
                         said[at_s, slo.name, release, length_s] = reading
         at_s += SCRAPE_S
+    for metric, labels, value, second in started_again():
+        text = ",".join(f'{k}="{v}"' for k, v in {"service": "faq-bot", **labels}.items())
+        rows[metric].append(f"{metric}{{{text}}} {value!r} {second:.0f}")
     parts = [line for name, lines in rows.items() for line in (f"# TYPE {name.removesuffix('_total')} counter", *lines)]
     return Recorded("\n".join([*parts, "# EOF", ""]), said, values)
 
@@ -233,6 +269,27 @@ async def test_of_a_release_started_again_only_its_new_life_counts(address: str)
     assert 0.6 < after.count / (before.count / 10) < 1.6
     assert other.count > 5 * after.count
     assert windows.reading(SLOS[0], BAD, 60.0).count < after.count / 3
+
+
+async def test_what_another_replica_still_counts_of_the_former_life_is_not_held_against_the_new_one(
+    address: str,
+) -> None:
+    client = PrometheusClient(address, timeout_s=30.0)
+    now_s = AGAIN_S
+
+    async def ask(promql: str, asked_s: float | None) -> list[Row]:
+        return await client(promql, now_s if asked_s is None else asked_s)
+
+    clock = ManualClock(now_s)
+    windows = PrometheusWindows(SLOS, ask, clock, service="faq-bot", budget_s=60.0)
+    await windows.refresh()
+    windows.forget(AGAIN, "7")  # the label of its life until now: 6 starts, counted round
+    await windows.refresh()
+    now_s += 300.0
+    clock.advance(300.0)
+    await windows.refresh()
+    await client.close()
+    assert windows.reading(SLOS[0], AGAIN) == Reading(0, 60)
 
 
 async def test_samples_that_stopped_are_unknown_and_after_five_minutes_silence(address: str) -> None:

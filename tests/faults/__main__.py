@@ -1,8 +1,9 @@
 """Runs every test of the fault table and writes the result into docs/reliability.md: `python -m tests.faults`.
 
 .venv/bin/python -m tests.faults                # everything; writes the tables
-.venv/bin/python -m tests.faults --rows 23,28   # some rows; prints only
-.venv/bin/python -m tests.faults --requests 1000  # that many requests per cell of the dead-dependency matrix
+.venv/bin/python -m tests.faults --rows 23,28   # some rows; the others stay as they stand, the matrix is not run
+.venv/bin/python -m tests.faults --requests 1000 --streams 100000  # a release: requests per cell of the matrix of dead
+                                                # dependencies, mutated streams against nginx and haproxy
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ PAGE = ROOT / "docs" / "reliability.md"
 HEAD = ["#", "where", "fault", "promise", "tests", "result", "seen"]
 
 
-def ran(tests: list[str], jobs: int) -> dict[str, Counter[str]]:
-    """Run them with pytest; per test how many cases passed, failed, were skipped."""
+def ran(tests: list[str], jobs: int, streams: int | None = None) -> dict[str, Counter[str]]:
+    """Run them with pytest; per test how many cases passed, failed, were skipped. streams: of the framing test."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "worksteal", f"--junitxml={report}"]
         # PYTEST_* of a surrounding run would be obeyed by this one.
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # noqa: TID251 - a child's
+        if streams is not None:
+            clean["FRAMING_STREAMS"] = str(streams)
         subprocess.run([*command, *(f"tests/{test}" for test in tests)], cwd=ROOT, check=False, env=clean)
         if not report.exists():
             raise SystemExit("tests.faults: pytest wrote no report; its own words are above")
@@ -82,10 +85,14 @@ def main() -> int:
     parser.add_argument("--rows", help="numbers, comma-separated; the others stay")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--requests", type=int, default=1000, help="per cell of the dead-dependency matrix; 0: not run")
+    about = "mutated streams of the framing test; default: FRAMING_STREAMS, or as few as in the tests"
+    parser.add_argument("--streams", type=int, help=about)
     args = parser.parse_args()
+    if args.requests < 0 or (args.streams is not None and args.streams < 1):
+        parser.error("--requests is from 0, --streams from 1")
     wanted = {int(number) for number in args.rows.split(",")} if args.rows else {row.number for row in ROWS}
     rows = [row for row in ROWS if row.number in wanted]
-    found = ran(sorted({test for row in rows for test in row.tests}), args.jobs)
+    found = ran(sorted({test for row in rows for test in row.tests}), args.jobs, args.streams)
     results = {row.number: result_of(row, found) for row in rows}
     failed = [number for number, result in results.items() if "failed" in result]
     for row in rows:

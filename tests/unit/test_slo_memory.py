@@ -10,7 +10,8 @@ import pytest
 
 from slo.evaluation import evaluate
 from slo.indicators import LATENCY, checked_votes, served_votes
-from slo.sources.memory import FORMER_LIFE_S, MAX_RELEASES, MemorySource
+from slo.sources.lives import FORMER_LIFE_S
+from slo.sources.memory import MAX_RELEASES, MemorySource
 from slo.spec import parse_slo, preset_text
 from slo.thresholds import limit_for
 from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo, State, Threshold
