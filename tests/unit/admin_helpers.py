@@ -9,7 +9,8 @@ from typing import Any
 
 from guard.admin import backend as shapes
 from guard.admin.access import Refusal
-from guard.admin.api import create_admin_app
+from guard.admin.api import COMMANDS, create_admin_app
+from guard.admin.shield import ALERTS_PATH
 from guard.admin.views import incident_detail, incident_row
 from guard.release.incident import Difference, Evidence, Exemplar, Incident, IncidentKind, TimelineEntry
 from slo.clock import Clock
@@ -18,6 +19,20 @@ from slo.types import Version
 from tests.unit.exporters_helpers import ManualClock
 
 TOKEN = "a-token-of-some-length-0123456789"
+READ = (
+    "/", "/status", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json", "/api/v1/slo", "/api/v1/release",
+    "/api/v1/exchanges", "/api/v1/incidents", "/api/v1/incidents/inc1", "/api/v1/incidents/inc1/postmortem",
+    "/api/v1/drift", "/api/v1/baseline", "/api/v1/config", "/api/v1/stats", "/api/v1/gate",
+)  # fmt: skip
+WRITE = (*(f"/api/v1/release/{name}" for name in COMMANDS), "/api/v1/incidents/inc1/close", ALERTS_PATH)
+METHODS = ("POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "PROPFIND", "get")
+DELIVERY = {
+    "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "guard",
+    "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "http://am.example",
+    "alerts": [{"status": "firing", "labels": {"alertname": "HighErrorRate"}, "annotations": {"summary": "bad"},
+                "startsAt": "2025-06-15T15:06:40Z", "endsAt": "0001-01-01T00:00:00Z",
+                "generatorURL": "http://prom.example/graph", "fingerprint": "abc123"}],
+}  # fmt: skip
 
 INCIDENT = Incident(
     "inc1", IncidentKind.ROLLBACK, "faq-bot", 1_750_000_000.0, "hallucination", "8.1 % of 500",
@@ -225,3 +240,8 @@ async def call(
     assert len(starts) == 1, "one answer"
     found = {name.decode().lower(): value.decode() for name, value in starts[0]["headers"]}
     return Answer(starts[0]["status"], found, b"".join(m.get("body", b"") for m in sent[1:]))
+
+
+def fresh(number: int) -> str:
+    """An address of its own, so that the throttle of one try does not answer the next."""
+    return f"10.1.{number // 250}.{number % 250}"
