@@ -36,6 +36,7 @@ _LOG, _PROM, _PROC = (
 _SLO, _EVAL, _STATE = (
     "properties/test_slo_evaluation.py::", "unit/test_slo_evaluation.py::", "unit/test_release_state.py::",
 )  # fmt: skip
+_LOGF = "faults/test_exchange_log_faults.py::"
 _FLEET, _MATRIX = "faults/test_release_fleet.py::", "faults/test_dead_dependencies.py::"
 
 ROWS: tuple[Row, ...] = (
@@ -113,14 +114,14 @@ ROWS: tuple[Row, ...] = (
     Row(33, "checks", "slow, or the queue is full", "dropped and counted, nobody waits; below half coverage unknown",
         (_CHK + "test_a_stopped_worker_fills_the_queue_and_then_drops_are_counted", _CHK + "test_a_worker_that_hangs_with_work_is_killed_and_replaced", _CHK + "test_bytes_are_bounded_as_well_as_the_count", _EVAL + "test_less_than_half_coverage_is_unknown")),
     Row(34, "disk", "full", "traffic goes on; a rollback completes without a free byte",
-        (_JOUR + "test_a_rollback_completes_on_a_disk_without_a_free_byte", _LOG + "test_on_a_real_full_disk_lines_are_counted_and_writing_resumes", _JOUR + "test_with_a_broken_disk_exposure_is_never_raised_and_always_lowered", _MATRIX + "test_no_broken_disk_costs_an_answer")),
+        (_JOUR + "test_a_rollback_completes_on_a_disk_without_a_free_byte", _LOGF + "test_on_a_real_full_disk_lines_are_counted_and_writing_resumes", _JOUR + "test_with_a_broken_disk_exposure_is_never_raised_and_always_lowered", _MATRIX + "test_no_broken_disk_costs_an_answer")),
     Row(35, "kb", "truncated, flipped, with bytes too many", "not loaded; the last good generation stays", ("faults/test_kb_integrity.py::test_no_flipped_bit_and_no_truncation_is_loaded", "contracts/test_rag_serve_generations.py::test_a_new_generation_is_taken_over_and_a_damaged_one_leaves_the_last_good_one"), "10,000 flips: `make kb-integrity`"),
     Row(36, "kb", "death or power loss while a generation is written", "old or new, never a mixture",
         ("faults/test_rag_crash.py::test_a_death_before_any_file_operation_leaves_old_or_new_never_a_mixture", "faults/test_rag_crash.py::test_a_disk_that_refuses_any_file_operation_is_one_clear_error",
          "faults/test_kb_promotion.py::test_a_promotion_is_all_or_nothing_and_may_be_repeated"), "a file system that forgets what was not synced: needs FUSE, which few test machines allow; the order of writes and syncs is what the crash test checks"),
     Row(37, "kb", "two writers", "each generation by one of them, nothing lost", ("faults/test_kb_integrity.py::test_two_writers_make_every_generation_once_and_lose_nothing", "unit/test_rag_kb.py::test_the_second_writer_is_told_to_wait_and_a_stale_one_to_open_again")),
     Row(38, "disk", "fsync fails", "taken as lost for good: the descriptor is given up, nothing is called saved",
-        (_JOUR + "test_after_a_failed_fsync_the_descriptor_is_given_up", _JOUR + "test_a_disk_fault_in_sqlite_is_not_saved_and_the_database_is_reopened", _LOG + "test_after_a_failed_sync_the_descriptor_is_never_used_again")),
+        (_JOUR + "test_after_a_failed_fsync_the_descriptor_is_given_up", _JOUR + "test_a_disk_fault_in_sqlite_is_not_saved_and_the_database_is_reopened", _LOGF + "test_after_a_failed_sync_the_descriptor_is_never_used_again")),
     Row(39, "baseline", "missing, damaged, old, or of another configuration", "its rules are unknown and say why; absolute rules go on",
         ("unit/test_slo_thresholds.py::test_every_reason_why_a_baseline_cannot_be_used", "unit/test_slo_baselines.py::test_every_truncation_is_refused", "unit/test_slo_baselines.py::test_flipped_bytes_are_refused",
          _EVAL + "test_the_fast_path_acts_without_a_baseline", _SLO + "test_a_relative_rule_without_a_baseline_has_no_limit")),
@@ -130,7 +131,7 @@ ROWS: tuple[Row, ...] = (
          _EVAL + "test_evaluations_far_apart_are_no_suspension")),
     Row(41, "process", "our own loop stands still", "unknown, not a breach of the canary", (_PROC + "test_a_process_that_stood_still_blames_nobody", "unit/test_judge_comparing.py::test_our_own_stall_says_nothing_and_forgets_nothing", "unit/test_slo_actions.py::test_a_sick_guard_holds_whatever_it_sees")),
     Row(42, "process", "SIGTERM with streams open", "they may end within the drain budget, then an error frame; exit 0", (_PROC + "test_sigterm_lets_streams_end_and_tells_the_rest", _SEM + "test_draining_lets_answers_finish_and_ends_the_rest_with_a_frame", _SRV + "test_a_request_in_flight_ends_before_the_listener_does")),
-    Row(43, "process", "SIGKILL", "back with the last committed split", ("e2e/test_serve.py::test_the_split_is_the_same_after_kill_9", _REL + "test_a_restart_keeps_the_last_split_and_most_of_the_hold", _LOG + "test_after_kill_9_everything_flushed_is_there_and_readable")),
+    Row(43, "process", "SIGKILL", "back with the last committed split", ("e2e/test_serve.py::test_the_split_is_the_same_after_kill_9", _REL + "test_a_restart_keeps_the_last_split_and_most_of_the_hold", _LOGF + "test_after_kill_9_everything_flushed_is_there_and_readable")),
     Row(44, "rollback", "SIGKILL in the middle of one", "finished after the restart, exactly one effect", ("faults/test_release_crashes.py::test_one_kill_at_every_point_leaves_one_effect", "faults/test_release_crashes.py::test_one_and_two_kills_after_a_promotion_leave_one_effect", _FLEET + "test_every_schedule_with_one_crash", _FLEET + "test_every_schedule_with_two_crashes"), "10^5 random schedules: `make sim`"),
     Row(45, "replicas", "disagree, are cut off, act late", "one incident, one pointer move; cut off, a replica may only take its own weight away",
         (_FLEET + "test_random_schedules_lose_nothing_and_do_nothing_twice", _FLEET + "test_a_broken_saga_is_caught", _REL + "test_replicas_that_see_the_same_breach_have_one_effect", "unit/test_release_control.py::test_a_replica_that_was_cut_off_does_not_undo_a_promotion_of_a_lower_epoch")),
@@ -150,7 +151,7 @@ ROWS: tuple[Row, ...] = (
     Row(56, "metrics", "labels without end", "closed sets and a cap", (_PROM + "test_an_explosion_of_labels_stays_within_the_cap_and_within_memory", _PROM + "test_words_outside_a_closed_set_become_other", _PROM + "test_a_flood_of_pulled_gauges_stays_within_its_share")),
     Row(57, "telemetry", "OTLP or stderr takes nothing", "bounded queues that drop and count, no answer waits",
         ("contracts/test_otel_receiver.py::test_the_queue_is_bounded_and_drops_the_oldest", "e2e/test_otel.py::test_a_receiver_that_is_gone_costs_a_counter_only", "faults/test_own_log.py::test_a_reader_that_stopped_reading_costs_lines_and_no_time",
-         _PROC + "test_a_stderr_that_nobody_reads_stops_no_answer", _LOG + "test_a_full_queue_drops_counts_and_never_waits")),
+         _PROC + "test_a_stderr_that_nobody_reads_stops_no_answer", _LOGF + "test_a_full_queue_drops_counts_and_never_waits")),
     Row(58, "telemetry", "line ends, escapes and the like in text from outside", "one event is one line, labels stay labels", (_LOG + "test_whatever_was_said_one_event_is_one_line", "faults/test_own_log.py::test_whatever_is_logged_is_one_line", _PROM + "test_a_hostile_label_value_stays_one_value_on_one_line", "unit/test_incident_text.py::test_text_from_outside_cannot_move_the_cursor_or_add_a_line")),
     # Configuration, admin, artefacts, content
     Row(59, "config", "a bad file", "refused whole with its place; the old one goes on; exit 2 at the start", ("e2e/test_serve.py::test_a_bad_reload_changes_nothing_and_a_good_one_takes_effect", "unit/test_settings.py::test_an_error_names_file_path_value_and_cure", "unit/test_settings.py::test_a_huge_file_is_refused_before_it_is_parsed", "unit/test_slo_spec.py::test_a_damaged_file_is_accepted_or_told_in_one_line", "unit/test_slo_spec.py::test_an_unknown_key_of_any_form_is_one_line", "fuzz/test_fuzz.py::test_mutations_of_the_corpus")),
