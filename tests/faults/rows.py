@@ -127,7 +127,7 @@ ROWS: tuple[Row, ...] = (
          _EVAL + "test_the_fast_path_acts_without_a_baseline", _SLO + "test_a_relative_rule_without_a_baseline_has_no_limit")),
     # Time, process, replicas, rollback
     Row(40, "time", "the wall clock jumps, or the machine sleeps", "windows go by the monotonic clock; nothing is rolled back for it",
-        (_STATE + "test_a_jump_of_the_wall_clock_into_the_past_does_not_forget_rollbacks", _SLO + "test_after_a_suspension_only_what_was_found_again_soon_counts", "unit/test_slo_memory.py::test_a_long_absence_empties_the_windows_and_a_clock_gone_back_does_not",
+        (_STATE + "test_a_jump_of_the_wall_clock_into_the_past_does_not_forget_rollbacks", _SLO + "test_after_a_suspension_only_what_was_found_again_soon_counts", "unit/test_slo_memory_restart.py::test_a_long_absence_empties_the_windows_and_a_clock_gone_back_does_not",
          _EVAL + "test_evaluations_far_apart_are_no_suspension")),
     Row(41, "process", "our own loop stands still", "unknown, not a breach of the canary", (_PROC + "test_a_process_that_stood_still_blames_nobody", "unit/test_judge_comparing.py::test_our_own_stall_says_nothing_and_forgets_nothing", "unit/test_slo_actions.py::test_a_sick_guard_holds_whatever_it_sees")),
     Row(42, "process", "SIGTERM with streams open", "they may end within the drain budget, then an error frame; exit 0", (_PROC + "test_sigterm_lets_streams_end_and_tells_the_rest", _SEM + "test_draining_lets_answers_finish_and_ends_the_rest_with_a_frame", _SRV + "test_a_request_in_flight_ends_before_the_listener_does")),
