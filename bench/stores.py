@@ -18,8 +18,9 @@ from guard.quality import GIVEN_COUNT
 from guard.recent import RELEASE_OF_COUNT
 from guard.slots import Recall, Slots
 from guard.stamps import Stamps
+from slo.rings import Bucket, Ring
 from slo.running import SPARE
-from slo.windows import RINGS, Bucket, Windows, bin_key
+from slo.windows import RINGS, Windows, bin_key
 
 PER_S = 50
 
@@ -43,26 +44,24 @@ def hour(dice: random.Random, *, quantiles: bool) -> Windows:
     return windows
 
 
-def buckets(dice: random.Random, events: int, *, packed: bool) -> list[Bucket]:
-    """Eight, so that what is allocated once weighs little."""
-    made = [Bucket({}) for _ in range(8)]
-    for bucket in made:
-        bins = bucket.bins
-        assert isinstance(bins, dict)
-        for _ in range(events):
-            key = bin_key(dice.lognormvariate(-3.0, 1.0))
-            bins[key] = bins.get(key, 0.0) + 1.0
-        if packed:
-            bucket.pack()
-    return made
-
-
-def month(dice: random.Random, *, packed: bool) -> float:
-    """Calculated: one bucket of each ring times as many as a ring holds."""
-    return sum(
-        mib(lambda w=width_s: buckets(dice, int(w) * PER_S, packed=packed)) / 8 * (longest_s / width_s + SPARE)  # type: ignore[misc]
-        for width_s, longest_s in RINGS
-    )
+def month(dice: random.Random, *, quantiles: bool) -> list[Ring]:
+    """Rings that are full: eight different buckets again and again, and each packed for itself."""
+    rings = []
+    for width_s, longest_s in RINGS:
+        seen = []
+        for _ in range(8):
+            bucket = Bucket({})
+            bucket.count = bucket.total = bucket.squares = width_s * PER_S
+            assert isinstance(bucket.bins, dict)
+            for _ in range(int(width_s) * PER_S if quantiles else 0):
+                key = bin_key(dice.lognormvariate(-3.0, 1.0))
+                bucket.bins[key] = bucket.bins.get(key, 0.0) + 1.0
+            seen.append(bucket)
+        count = round(longest_s / width_s) + SPARE + 2
+        rings.append(Ring(count, quantiles=quantiles))
+        for number in range(count):
+            rings[-1].add(number, seen[number % 8])
+    return rings
 
 
 def identity(dice: random.Random) -> str:
@@ -88,9 +87,11 @@ def main() -> None:
     found = {
         "answers_given": mib(lambda: Stamps(GIVEN_COUNT)),
         "latency_window_hour": mib(lambda: hour(dice, quantiles=True)),
-        "latency_window_month": month(dice, packed=True),
-        "latency_window_month_as_dicts": month(dice, packed=False),
+        "latency_window_empty": mib(lambda: Windows(quantiles=True)),
+        "latency_window_month": mib(lambda: month(dice, quantiles=True)),
+        "other_window_empty": mib(lambda: Windows()),
         "other_window_hour": mib(lambda: hour(dice, quantiles=False)),
+        "other_window_month": mib(lambda: month(dice, quantiles=False)),
         "keys_met": mib(keys),
         "sources": mib(lambda: Slots(REMEMBERED_COUNT, ID_BYTES)),
         "verdicts": mib(lambda: verdicts(dice)),

@@ -43,6 +43,18 @@ class Counted(Protocol):
         ...
 
 
+class Ring(Protocol):
+    """Closed buckets by number."""
+
+    def get(self, number: int) -> Counted | None:
+        """None: nothing happened then."""
+        ...
+
+    def items(self) -> Iterable[tuple[int, Counted]]:
+        """All of them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sums:
     """Of the buckets with `first` < number < `newest`. age: readings since they were added up from nothing."""
@@ -65,7 +77,7 @@ class Running:
     def __init__(self) -> None:
         self._kept: dict[float, Sums] = {}
 
-    def sums(self, ring: Mapping[int, Counted], length_s: float, first: int, newest: int, *, bins: bool) -> Sums:
+    def sums(self, ring: Ring, length_s: float, first: int, newest: int, *, bins: bool) -> Sums:
         """Return the sums of the buckets with first < number < newest; these may not change any more.
 
         length_s: which window asks; the same one asks with growing numbers.
@@ -88,7 +100,7 @@ def _can_go_on(kept: Sums, first: int, newest: int, bins: bool) -> bool:
     return all(0 <= step < SPARE for step in steps) and kept.age < RENEW_AFTER and (kept.bins is not None or not bins)
 
 
-def _added_up(ring: Mapping[int, Counted], first: int, newest: int, bins: bool) -> Sums:
+def _added_up(ring: Ring, first: int, newest: int, bins: bool) -> Sums:
     count = bad = total = squares = 0.0
     merged: dict[int, float] | None = {} if bins else None
     for number, bucket in list(ring.items()):
@@ -103,7 +115,7 @@ def _added_up(ring: Mapping[int, Counted], first: int, newest: int, bins: bool) 
     return Sums(first, newest, 0, count, bad, total, squares, merged)
 
 
-def _moved(kept: Sums, ring: Mapping[int, Counted], first: int, newest: int) -> Sums:
+def _moved(kept: Sums, ring: Ring, first: int, newest: int) -> Sums:
     count, bad, total, squares = kept.count, kept.bad, kept.total, kept.squares
     gone = (ring.get(number) for number in range(kept.first + 1, min(first, kept.newest - 1) + 1))
     come = (ring.get(number) for number in range(max(kept.newest, first + 1), newest))

@@ -1,11 +1,12 @@
 """Rolling windows: rings of small buckets that merge. 10 s buckets up to 1 h, 5 min up to 24 h, 1 h up to 30 d.
 
 An event is added to one open 10 s bucket only; when that closes it is merged into the two coarser rings. So adding
-costs well under a microsecond, whatever the window, and a reading goes on from the one before (`slo.running`).
+costs well under a microsecond, whatever the window, and a reading goes on from the one before (`slo.running`). What is
+closed lies in flat arrays that are whole from the first event on (`slo.rings`).
 
 Latencies keep, beside counts and sums, logarithmic bins (1 % relative accuracy, the key mapping of DDSketch). A plain
 dict of bin counts is used instead of the library's dense store because a ring holds some 1,400 small buckets and a
-quantile merges hundreds of them; of a bucket that is done the bins are packed, to a tenth.
+quantile merges hundreds of them; of a bucket that is done the bins are packed, to a few hundredths.
 
 Resolution is honest: a window of n buckets covers between n - 1 and n bucket widths, ending now; its length is rounded
 up to whole buckets.
@@ -13,14 +14,14 @@ up to whole buckets.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import ceil, floor, log2
-from typing import Any, TypeAlias
+from typing import Any
 
 from ddsketch.mapping import LogarithmicMapping
 
+from slo.rings import Bucket, Ring
 from slo.running import SPARE, Running, Sums
 from slo.types import Reading
 
@@ -38,83 +39,16 @@ BINS_PER_DOUBLING = 1.0 / log2(_MAPPING.gamma)
 MIN_BIN_VALUE = 1e-9  # smaller durations and costs are told apart by nobody
 
 
-class PackedBins:
-    """Bins that do not change, in 5 bytes each where all counts are small and whole, else 12; in a dict it is 100.
-
-    >>> packed = PackedBins({-7: 2.0, 30: 1.0})
-    >>> dict(packed.items()), len(packed), PackedBins({1: 0.5, 2: 300.0}) == {1: 0.5, 2: 300.0}
-    ({-7: 2.0, 30: 1.0}, 2, True)
-    """
-
-    __slots__ = ("_counts", "_keys")
-
-    def __init__(self, bins: dict[int, float]) -> None:
-        counts = bins.values()
-        self._keys = array("i", bins)
-        self._counts: bytes | array[float] = (
-            bytes(map(int, counts)) if all(c < 256.0 and c.is_integer() for c in counts) else array("d", counts)
-        )
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __eq__(self, other: object) -> bool:
-        return dict(self.items()) == (dict(other.items()) if isinstance(other, PackedBins) else other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def items(self) -> Iterable[tuple[int, float]]:
-        """(bin key, count) of each."""
-        return zip(self._keys, map(float, self._counts), strict=True)
-
-
-Bins: TypeAlias = dict[int, float] | PackedBins
-
-
-class Bucket:
-    """Counts and sums of one span; `bins` (bin key -> count) only where quantiles are kept."""
-
-    __slots__ = ("bad", "bins", "count", "squares", "total")
-
-    def __init__(self, bins: Bins | None) -> None:
-        self.count = 0.0
-        self.bad = 0.0
-        self.total = 0.0
-        self.squares = 0.0
-        self.bins = bins
-
-    def merge(self, other: Bucket) -> None:
-        """Add `other` to this one."""
-        self.count += other.count
-        self.bad += other.bad
-        self.total += other.total
-        self.squares += other.squares
-        if other.bins and self.bins is not None:
-            bins = self._unpacked(self.bins)
-            for key, count in list(other.bins.items()):  # a copy: a scrape reads in another thread
-                bins[key] = bins.get(key, 0.0) + count
-
-    def _unpacked(self, bins: Bins) -> dict[int, float]:
-        if isinstance(bins, PackedBins):
-            bins = self.bins = dict(bins.items())
-        return bins
-
-    def pack(self) -> None:
-        """Nothing more is expected; if it comes all the same, it is counted all the same."""
-        if isinstance(self.bins, dict):
-            self.bins = PackedBins(self.bins)
-
-
 class Windows:
     """Bad events, events, sums and (on wish) quantiles of one quantity of one release."""
 
-    __slots__ = ("_closed", "_index", "_newest", "_open", "_quantiles", "_rings", "_running", "_until_s")
+    __slots__ = ("_closed", "_index", "_open", "_quantiles", "_rings", "_running", "_until_s")
 
     def __init__(self, *, quantiles: bool = False) -> None:
         self._quantiles = quantiles
-        # Each ring: bucket number -> closed bucket. Dicts, because silence needs no memory.
-        self._rings: tuple[dict[int, Bucket], ...] = ({}, {}, {})
-        self._newest: list[int | None] = [None] * len(RINGS)  # number of the last bucket of each, which may yet grow
+        self._rings = tuple(
+            Ring(ceil(longest_s / width_s) + SPARE + 2, quantiles=quantiles) for width_s, longest_s in RINGS
+        )
         self._running = tuple(Running() for _ in RINGS)
         self._open = self._new()
         self._index: int | None = None  # number of the open 10 s bucket; None before the first event
@@ -150,19 +84,12 @@ class Windows:
             closed, start_s = self._open, self._index * FINE_S
             self._closed.merge(closed)
             self._open = self._new()
-            for place, (width_s, _) in enumerate(RINGS):
-                number = floor(start_s / width_s)
-                ring, newest = self._rings[place], self._newest[place]
-                ring.setdefault(number, self._new()).merge(closed)
-                if newest is not None and newest != number and newest in ring:
-                    ring[newest].pack()
-                self._newest[place] = number
+            for ring, (width_s, _) in zip(self._rings, RINGS, strict=True):
+                ring.add(floor(start_s / width_s), closed)
         self._index = index
         self._until_s = (index + 1) * FINE_S
         for ring, (width_s, longest_s) in zip(self._rings, RINGS, strict=True):
-            oldest = _oldest(now_s, width_s, longest_s) - SPARE
-            while ring and (first := next(iter(ring))) <= oldest:
-                del ring[first]  # insertion order is time order
+            ring.forget(_oldest(now_s, width_s, longest_s) - SPARE)
 
     def _span(self, now_s: float, length_s: float, *, bins: bool) -> tuple[Sums, tuple[Bucket, ...]]:
         """Sums of what is settled, and the buckets that may yet grow. Any thread may ask.
@@ -176,13 +103,14 @@ class Windows:
             index, still = self._index, self._open
             if index is None:
                 return Sums(first, first, 0), ()
-            newest = self._newest[place]
+            newest = ring.newest
             growing: tuple[Bucket, ...] = ()
             if newest is None or newest <= first:
                 settled = Sums(first, first, 0)
             else:
                 settled = self._running[place].sums(ring, length_s, first, newest, bins=bins)
-                growing = (ring[newest],) if newest in ring else ()
+                last = ring.get(newest)
+                growing = (last,) if last is not None else ()
             if still.count and floor(index * FINE_S / width_s) > first:
                 growing = (*growing, still)
             if index == self._index:
@@ -264,9 +192,9 @@ class Windows:
         while _MAPPING.value(first) <= limit:
             first += 1
         for mine, theirs in zip(self._rings, counted._rings, strict=True):
-            theirs.update((number, _plain(bucket, first)) for number, bucket in mine.items())
+            for number, bucket in mine.items():
+                theirs.add(number, _plain(bucket, first))
         counted._open = _plain(self._open, first)
-        counted._newest = list(self._newest)
         counted._begin_totals()
         return counted
 
@@ -289,11 +217,11 @@ class Windows:
             cells += _cells(row)
         for place, (width_s, longest_s) in enumerate(RINGS):
             oldest = _oldest(now_s, width_s, longest_s)
-            last = len(rings[place]) - 1
-            for order, (number, bucket) in enumerate(rings[place]):
+            last = rings[place].newest
+            for number, bucket in rings[place].items():
                 if number <= oldest:
                     continue
-                row = newest[place] if order == last else _row(now_s - number * width_s, bucket)
+                row = newest[place] if number == last else _row(now_s - number * width_s, bucket)
                 part["rings"][place].append(row)
                 cells += _cells(row)
                 if cells >= max_cells:
@@ -305,8 +233,8 @@ class Windows:
     def _part(self) -> dict[str, Any]:
         return {"quantiles": self._quantiles, "rings": [[] for _ in RINGS], "open": []}
 
-    def _snapshot(self, now_s: float) -> tuple[list[list[tuple[int, Bucket]]], list[list[Any]], list[list[Any]]]:
-        """(buckets of each ring, row of the newest of each or an empty one, row of the open bucket if any).
+    def _snapshot(self, now_s: float) -> tuple[list[Ring], list[list[Any]], list[list[Any]]]:
+        """(copy of each ring, row of the newest of each or an empty one, row of the open bucket if any).
 
         Only the open and the newest buckets ever change, and the open one becomes part of the newest: their rows
         belong together. When a bucket was closed in between, they are taken again.
@@ -316,11 +244,11 @@ class Windows:
             still_open = []
             if index is not None and self._open.count and floor(index * FINE_S / COARSE_S) > _oldest(now_s, *RINGS[-1]):
                 still_open = [_row(now_s - index * FINE_S, self._open)]
-            rings = [list(ring.items()) for ring in self._rings]
-            newest = [
-                _row(now_s - ring[-1][0] * width_s, ring[-1][1]) if ring else []
-                for ring, (width_s, _) in zip(rings, RINGS, strict=True)
-            ]
+            rings, newest = [ring.copy() for ring in self._rings], []
+            for ring, (width_s, _) in zip(rings, RINGS, strict=True):
+                last = ring.newest
+                bucket = None if last is None else ring.get(last)
+                newest.append([] if last is None or bucket is None else _row(now_s - last * width_s, bucket))
             if index == self._index:
                 return rings, newest, still_open
 
@@ -341,7 +269,7 @@ class Windows:
             numbered = sorted(((_number(now_s, row, away_s, width_s), row) for row in rows), key=lambda pair: pair[0])
             for number, row in numbered:
                 if number > oldest:
-                    ring.setdefault(number, windows._new()).merge(_bucket(row, windows._quantiles))
+                    ring.add(number, _bucket(row, windows._quantiles))
         for row in dump["open"]:
             bucket = _bucket(row, windows._quantiles)
             number = _number(now_s, row, away_s, FINE_S)
@@ -351,11 +279,7 @@ class Windows:
                 for ring, (width_s, longest_s) in zip(windows._rings, RINGS, strict=True):
                     place = floor(number * FINE_S / width_s)
                     if place > _oldest(now_s, width_s, longest_s):
-                        ring.setdefault(place, windows._new()).merge(bucket)
-        windows._newest = [max(ring, default=None) for ring in windows._rings]
-        for ring in windows._rings:
-            for bucket in ring.values():
-                bucket.pack()
+                        ring.add(place, bucket)
         windows._begin_totals()
         return windows
 
