@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from itertools import count as count_from
 from typing import Any, TypeAlias
 
@@ -62,8 +63,7 @@ class PackedBins:
         counts: Any = memoryview(self._counts).cast(self._kind)  # type: ignore[call-overload]
         keys = self._keys
         numbers = count_from(keys) if isinstance(keys, int) else memoryview(keys).cast("i")
-        numbered = zip(numbers, counts, strict=False)
-        return ((key, float(count)) for key, count in numbered if count)
+        return zip(compress(numbers, counts), map(float, compress(counts, counts)), strict=False)
 
 
 Bins: TypeAlias = dict[int, float] | PackedBins
