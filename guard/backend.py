@@ -47,6 +47,7 @@ from guard.cache_backend import CacheBackend
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
 from guard.coverage import check_coverage, corrected_row
+from guard.holdings import held_rows
 from guard.quality_views import drift_rows, quality_gauges, quality_report
 from guard.release.controller import Controller
 from guard.release.incident import postmortem, utc
@@ -105,6 +106,7 @@ class GuardBackend:
         yield "sft_guard_connections", {"side": "upstream"}, float(sum(p.open for p in path.pools))
         yield "sft_guard_loop_lag_seconds", {}, guard.vitals.last_lag_s
         yield "sft_guard_tasks", {}, float(len(asyncio.all_tasks()))
+        yield from held_rows(guard)
         yield "sft_guard_config_info", {"hash": guard.settings.config_hash}, 1.0
         yield "sft_guard_config_last_reload_success", {}, float(guard.last_reload[0])
         yield "sft_guard_uptime_seconds", {}, guard.clock.now_s() - guard.started_s

@@ -99,6 +99,11 @@ class HumanLabels:
             del labels[next(iter(labels))]
         return name
 
+    def held(self) -> Iterator[tuple[str, int]]:
+        """(table, entries) of each."""
+        yield "verdicts", len(self._verdicts)
+        yield "human_labels", sum(len(release.labels) for release in self._releases.values())
+
     def save(self) -> None:
         """Durable before it returns. Raises OSError."""
         self._write(*self._copy())

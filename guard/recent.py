@@ -6,7 +6,7 @@ Words are those that the exchange log may hold (redacted, or none), of the last 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from guard.release.incident import Exemplar
 from guard.slots import Recall
@@ -74,6 +74,12 @@ class RecentExchanges:
         for exchange in exchanges:
             if exchange.exchange_id in kept:
                 given_up[exchange.exchange_id] = findings
+
+    def held(self) -> Iterator[tuple[str, int]]:
+        """(table, entries) of each."""
+        yield "recent_exchanges", len(self._kept)
+        yield "recent_words", len(self._words)
+        yield "releases_of_answers", len(self._release_of)
 
     def release_of(self, exchange_id: str) -> str | None:
         """Which release gave an answer; None when it is too long ago, or was never given."""

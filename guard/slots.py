@@ -33,17 +33,17 @@ class Slots:
     (b'xy', None, 1)
     """
 
-    __slots__ = ("_hashes", "_mask", "_values", "_width")
+    __slots__ = ("_hashes", "_mask", "_used", "_values", "_width")
 
     def __init__(self, count: int, width: int) -> None:
         if count < WAYS or count & (count - 1):
             raise ValueError(f"count {count}: give a power of two from {WAYS} on")
-        self._width, self._mask = width, count - WAYS
+        self._width, self._mask, self._used = width, count - WAYS, 0
         self._hashes = array("Q", bytes(8 * count))  # 0: free; the free places of a thing's 16 are its last
         self._values = bytearray(bytes(width * count))  # copied, so that its pages are there from now on
 
     def __len__(self) -> int:
-        return len(self._hashes) - self._hashes.count(0)
+        return self._used
 
     @property
     def size_bytes(self) -> int:
@@ -71,6 +71,7 @@ class Slots:
         own, first, at = self._find(thing)
         if at < 0:
             at = first + WAYS - 1
+            self._used += hashes[at] == 0
         if at > first:
             hashes[first + 1 : at + 1] = hashes[first:at]
             values[width * (first + 1) : width * (at + 1)] = values[width * first : width * at]
@@ -90,10 +91,11 @@ class Slots:
             hashes[at : end - 1] = hashes[at + 1 : end]
             values[width * at : width * (end - 1)] = values[width * (at + 1) : width * end]
             hashes[end - 1] = 0
+            self._used -= 1
 
     def clear(self) -> None:
         """Forget all."""
-        self._hashes = array("Q", bytes(8 * len(self._hashes)))
+        self._hashes, self._used = array("Q", bytes(8 * len(self._hashes))), 0
 
     def values(self) -> Iterator[bytes]:
         """What is said of all of them, in no order."""

@@ -331,6 +331,13 @@ class CacheCare:
                 yield "sft_cache_semantic_false_hit_ratio", {**labels, "bound": "lower"}, found.lower
                 yield "sft_cache_semantic_false_hit_ratio", {**labels, "bound": "upper"}, found.upper
 
+    def held(self) -> Iterator[tuple[str, int]]:
+        """(table, entries) of each."""
+        yield "cache_keys", len(self._keys)
+        yield "cache_unproved", len(self._unproved)
+        if self.warmer is not None:
+            yield "cache_hot", len(self.warmer.hot)
+
     def conditions(self) -> tuple[str, ...]:
         """What a person should know now, one line each."""
         found = [

@@ -10,7 +10,7 @@ into the data path, waits for a store, or decides by itself what may be kept (`p
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from guard.cache.documents import cited
@@ -410,6 +410,12 @@ class AnswerCache:
                 event(listener)
             except Exception:  # A listener is foreign code on the path of an answer.
                 self.broken()
+
+    def held(self) -> Iterator[tuple[str, int]]:
+        """(table, entries) of each."""
+        yield "cache_waiting", len(self._candidates)
+        yield "cache_sources", len(self._source_of)
+        yield "cache_revocations", len(self.revocations)
 
     def stats(self) -> CacheStats:
         """Counts of now and since the start."""

@@ -231,6 +231,13 @@ class MemorySource:
 
     # Asking
 
+    def held(self) -> Iterator[tuple[str, int]]:
+        """(table, entries) of each."""
+        releases = list(self._releases.values())
+        books = [book for release in releases for book in list(release.books.values())]
+        yield "windows", sum(len(book.windows) + len(book.unjudged) + len(book.over) for book in books)
+        yield "troubled_sessions", sum(len(release.repeats) for release in releases)
+
     def releases(self) -> tuple[str, ...]:
         """Releases that have counted anything."""
         return tuple(self._releases)

@@ -181,6 +181,8 @@ def test_gauges_appear_with_enough_exchanges_and_survive_a_restart(sidecar: Side
     assert all(sidecar.metric(name) is not None for name in exact)
     assert sidecar.metric("sft_availability_success_rate") == 1.0
     assert sidecar.metric("sft_quality_hallucination_rate") == 0.0
+    assert 'sft_guard_held_entries{service="faq-bot",table="releases_of_answers"} 25' in sidecar.get("/metrics")
+    assert (sidecar.metric("sft_guard_allocated_blocks") or 0) > 100_000
     assert sidecar.stop() == 0
     sidecar.start()
     assert sidecar.metric("sft_availability_success_rate") == 1.0
