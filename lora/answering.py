@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora.adapter_files import read_directory
 from lora.artifact import check_artifact
 from lora.guards import Guards, processors, prompt_of, stop_ids
 from lora.json_lines import read_lines
-from lora.vault import read_directory
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel
 from rag.text import normalise_space
 from slo.errors import DataError

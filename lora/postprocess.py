@@ -201,7 +201,7 @@ def read_rules(path: Path) -> RuleSet:
     Raises:
         ConfigError: place, value and cure.
     """
-    document, _ = load_yaml_file(path)
+    document, _ = load_yaml_file(path, "sft-guard lora rules suggest")
     file = validate_model(_File, document, path.name)
     topics = tuple(
         Topic(t.name, _compiled(t.question), _compiled(t.answer), _compiled(t.unless), t.kb_id) for t in file.topics

@@ -13,10 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from lora.adapter_files import adapter_hash, read_directory
 from lora.artifact import WEIGHTS, check_artifact
 from lora.evaluation import content_sha256
 from lora.runlog import CARD, EVALUATION, read_object
-from lora.vault import adapter_hash, read_directory
 from registry.model import BLOCKS, EVIDENCE, Lineage, ModelVersion, Stage
 from registry.port import RegistryPort
 from registry.registering import ensure_model

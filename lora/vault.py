@@ -11,14 +11,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from lora.access import Deed, Person, refused
-from lora.artifact import CONFIG, FILE_BYTES_MAX, WEIGHTS, check_artifact
+from lora.adapter_files import Adapter, content_hash, read_directory
+from lora.artifact import check_artifact
 from lora.audit import AuditLog, AuditProblem, Entry
 from lora.envelope import Label, open_bytes, seal_bytes
 from lora.keys import KeyRing
@@ -48,29 +48,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content_sha256: str
     files: dict[str, SealedFile]
     mac: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """An opened version. files: name to plaintext; held in memory only."""
-
-    name: str
-    version: str
-    content_sha256: str
-    files: Mapping[str, bytes]
-
-
-def content_hash(files: Mapping[str, bytes]) -> str:
-    """SHA-256 over names and contents, in order of the names: what the registry calls the artefact's hash."""
-    whole = sha256()
-    for name in sorted(files):
-        whole.update(len(name.encode()).to_bytes(4, "big") + name.encode() + sha256(files[name]).digest())
-    return whole.hexdigest()
-
-
-def adapter_hash(files: Mapping[str, bytes]) -> str:
-    """`content_hash` of weights and configuration alone: the same before and after cards were put beside them."""
-    return content_hash({name: files[name] for name in (WEIGHTS, CONFIG) if name in files})
 
 
 class Vault:
@@ -287,25 +264,6 @@ class Vault:
     def _mac(self, manifest: Manifest) -> str:
         plain = msgspec.json.encode(msgspec.structs.replace(manifest, mac=""))
         return self._ring.mac(manifest.key_id, _MAC, plain)
-
-
-def read_directory(source: Path) -> dict[str, bytes]:
-    """Plain files of an adapter directory. Links, directories and files that are too large are refused.
-
-    Raises:
-        DataError: cannot be read. RefusedError: `artifact_rejected`.
-    """
-    files: dict[str, bytes] = {}
-    try:
-        for entry in sorted(source.iterdir()):
-            if entry.is_symlink() or not entry.is_file() or entry.stat().st_size > FILE_BYTES_MAX:
-                raise RefusedError(
-                    "artifact_rejected", f"{entry.name[:80]!r} is no plain file of a usual size; move it away"
-                )
-            files[entry.name] = entry.read_bytes()
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror}); name the directory of an adapter") from error
-    return files
 
 
 def _damaged(manifest: Manifest, why: str) -> RefusedError:

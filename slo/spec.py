@@ -25,7 +25,7 @@ from slo.outside import OutsideRule
 from slo.spec_fields import StrictModel as _Model
 from slo.spec_fields import is_off
 from slo.spec_fields import number as _number
-from slo.strict_yaml import load_yaml_file, parse_yaml, validate_model
+from slo.strict_yaml import INIT, load_yaml_file, parse_yaml, validate_model
 from slo.thresholds import TIERS
 from slo.types import FastPath, OnBreach, Slo, Threshold, Window
 from slo.windows import MAX_LENGTH_S
@@ -327,7 +327,7 @@ def load_slo_file(path: Path | str) -> SloFile:
     Raises:
         ConfigError: the first error; `.more` holds the others.
     """
-    document, text = load_yaml_file(path)
+    document, text = load_yaml_file(path, INIT)
     return _checked(document, text, Path(path).name)
 
 

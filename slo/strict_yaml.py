@@ -95,8 +95,11 @@ def parse_documents(text: str, place: str) -> list[Any]:
         raise ConfigError(place, text[:40], f"is not YAML ({' '.join(str(error).split())})") from error
 
 
-def read_config(path: Path) -> str:
-    """Return the text of a configuration file.
+INIT = "sft-guard init"
+
+
+def read_config(path: Path, made_by: str = "") -> str:
+    """Return the text of a configuration file. made_by: the command that writes such a file, for the cure.
 
     Raises:
         ConfigError: unreadable, too large, not UTF-8.
@@ -108,23 +111,22 @@ def read_config(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            str(path), error.strerror or "unreadable", "name a readable file, or make one with `sft-guard init`"
-        ) from error
+        cure = f"name a readable file{f', or make one with `{made_by}`' if made_by else ''}"
+        raise ConfigError(str(path), error.strerror or "unreadable", cure) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(path), f"byte {error.object[error.start]:#x} at {error.start}", "save the file as UTF-8"
         ) from error
 
 
-def load_yaml_file(path: Path | str) -> tuple[dict[str, Any], str]:
-    """Read and parse a file; returns (mapping, text).
+def load_yaml_file(path: Path | str, made_by: str = "") -> tuple[dict[str, Any], str]:
+    """Read and parse a file; returns (mapping, text). made_by: see `read_config`.
 
     Raises:
         ConfigError: unreadable, not UTF-8, or anything `parse_yaml` refuses.
     """
     path = Path(path)
-    text = read_config(path)
+    text = read_config(path, made_by)
     return parse_yaml(text, path.name), text
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import rag.text
 from guard.checks.lexicon import normalise, terms, weight, words
 from guard.checks.semantic import Semantic
 from slo.types import CheckResult, Finding
@@ -40,15 +41,15 @@ def check_similarity(
     embedded = semantic is not None and semantic.covers(answer)
     if waiting_for and (embedded or semantic is None):
         return Finding(CHECK, CheckResult.SKIPPED, None, waiting_for)
+    to = "to the reference" if reference.strip() else "to the best context"
     if semantic is not None and embedded:
         score, detector = semantic.best_cosine(answer, others), semantic.semantic_for(answer, *others).name
     else:
-        score = max(lexical_cosine(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)
+        compare = lexical_cosine if reference.strip() else best_part_cosine
+        score = max(compare(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)
         detector = "lexical (words and character bigrams)"
     result = CheckResult.PASS if score >= LIMIT else CheckResult.FAIL
-    return Finding(
-        CHECK, result, score, "to the reference" if reference.strip() else "to the best context", (), detector
-    )
+    return Finding(CHECK, result, score, to, (), detector)
 
 
 def lexical_cosine(one: str, other: str) -> float:
@@ -61,6 +62,39 @@ def lexical_cosine(one: str, other: str) -> float:
     shared = a.keys() & b.keys()
     norm = math.sqrt(sum(w * w for w in a.values()) * sum(w * w for w in b.values()))
     return min(1.0, sum(a[t] * b[t] for t in shared) / norm) if norm else 0.0
+
+
+def best_part_cosine(answer: str, context: str) -> float:
+    """Cosine of words with the best run of sentences of a context that is about as long as the answer, in [0, 1].
+
+    A cosine of sets of words falls with the length of the longer one alone: one sentence of ten, word for word, has
+    sqrt(1/10) = 0.32 to the whole. What embedders say of such a pair does not fall like that, and the two stand under
+    one limit.
+
+    >>> best_part_cosine("HR approves leave.", "Leave is 10 days. HR approves leave. Ask early. Rooms are on floor two.")
+    1.0
+    """
+    wanted = _profile(answer)
+    full = sum(w * w for w in wanted.values())
+    best = lexical_cosine(answer, context)
+    if not full or best >= 1.0:
+        return best
+    lines = (rag.text.sentences(rag.text.normalise_space(line)) for line in context.splitlines())
+    parts = [_profile(sentence) for line in lines for sentence in line]
+    for start, first in enumerate(parts):
+        if first.keys().isdisjoint(wanted):
+            continue
+        seen: set[str] = set()
+        shared = norm = 0.0
+        for part in parts[start:]:
+            for term in part.keys() - seen:
+                norm += part[term] * part[term]
+                shared += part[term] * wanted.get(term, 0.0)
+            seen |= part.keys()
+            best = max(best, shared / math.sqrt(full * norm) if norm else 0.0)
+            if norm >= full:
+                break
+    return min(1.0, best)
 
 
 @lru_cache(maxsize=2048)

@@ -15,6 +15,7 @@ from slo.errors import RefusedError
 
 Groups = Any  # argparse's subparsers action has no public type
 Run = Callable[[argparse.Namespace], int]
+_OURS = frozenset({"guard", "slo", "lora", "rag", "registry", "exporters", "alerts", "dashboards"})
 
 
 def program_version() -> str:
@@ -58,9 +59,14 @@ def needs_extra(extra: str, run: Run) -> Run:
     def with_cure(args: argparse.Namespace) -> int:
         try:
             return run(args)
-        except ModuleNotFoundError as error:
-            cure = f"{error.name} is not installed; pip install 'sft-guard[{extra}]'"
-            raise RefusedError("missing_extra", cure) from error
+        except ImportError as error:
+            # A library that misses another one says so in its own words, and not always as ModuleNotFoundError.
+            what = f"{error.name} is not installed"
+            if not isinstance(error, ModuleNotFoundError) or not error.name:
+                what = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            elif error.name.split(".")[0] in _OURS:
+                raise  # not a library: the program itself is incomplete, and no extra mends that
+            raise RefusedError("missing_extra", f"{what}; pip install 'sft-guard[{extra}]'") from error
 
     return with_cure
 

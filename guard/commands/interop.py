@@ -9,7 +9,7 @@ from typing import Any
 from guard.commands.common import Groups, add_command, emit, progress
 from slo.errors import ConfigError
 from slo.metric_names import INDICATORS
-from slo.strict_yaml import read_config
+from slo.strict_yaml import INIT, read_config
 
 FORMATS = ("openslo", "sloth")
 
@@ -48,7 +48,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     """Write the other format; exit 1 when no objective can be said in it."""
-    result = _module(args.format).export(read_config(args.slo), args.slo.name)
+    result = _module(args.format).export(read_config(args.slo, INIT), args.slo.name)
     if result.count:
         args.out.write_text(result.text, encoding="utf-8")
     answer = {

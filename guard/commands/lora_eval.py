@@ -192,10 +192,10 @@ def _local(
 ) -> tuple[dict[str, Sequence[str]], dict[str, object], dict[str, float]]:
     from dataclasses import asdict
 
+    from lora.adapter_files import read_directory
     from lora.answering import LocalModel
     from lora.evaluation import ADAPTER, BASE
     from lora.other_base import other_base
-    from lora.vault import read_directory
     from lora.weights import weights_sha256
 
     model = LocalModel(args.base, args.adapter, threads=args.threads)
@@ -219,7 +219,7 @@ def _local(
 
 def _of_adapter(adapter: Path | None) -> dict[str, object]:
     """Which adapter an evaluation is of; the registry takes none that does not say."""
-    from lora.vault import adapter_hash, read_directory
+    from lora.adapter_files import adapter_hash, read_directory
 
     return {"adapter_sha256": adapter_hash(read_directory(adapter)) if adapter else ""}
 

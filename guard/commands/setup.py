@@ -18,7 +18,7 @@ from guard.settings.safety import safety_spec
 from slo.errors import ConfigError, RefusedError
 from slo.pricing import PriceTable
 from slo.spec import PRESETS, load_slo_file, preset_text
-from slo.strict_yaml import load_yaml_file
+from slo.strict_yaml import INIT, load_yaml_file
 
 # Grounding similarity by scenario: FAQ 0.4-0.6, internal knowledge 0.6-0.7, medical or finance >= 0.8 in the practice.
 # Those numbers are for plain cosine; ours is a calibrated score, so only the strict preset tightens it.
@@ -94,7 +94,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 def _check_file(path: Path) -> tuple[str, list[Path]]:
     """Kind of the file and the files it names. The kind is told by its keys, not by its name."""
-    document, _ = load_yaml_file(path)
+    document, _ = load_yaml_file(path, INIT)
     if "routes" in document or "versions" in document or "listen" in document:
         settings = load_settings(path)
         file = settings.file

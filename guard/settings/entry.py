@@ -13,7 +13,7 @@ from pathlib import Path
 from guard.settings.fields import Model, split_host_port
 from guard.settings.traffic import Admin, Listen
 from slo.errors import ConfigError
-from slo.strict_yaml import load_yaml_file, validate_model
+from slo.strict_yaml import INIT, load_yaml_file, validate_model
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not where to listen
 
@@ -50,7 +50,7 @@ def admin_entry(path: Path) -> AdminEntry:
     Raises:
         ConfigError: not there, not YAML, one of the two sections is wrong, or no port is fixed.
     """
-    document, _ = load_yaml_file(path)
+    document, _ = load_yaml_file(path, INIT)
     wanted = {name: document[name] for name in ("listen", "admin") if document.get(name) is not None}
     entry = validate_model(_Entry, wanted, path.name)
     listen, admin = entry.listen, entry.admin

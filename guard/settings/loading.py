@@ -15,7 +15,7 @@ from guard.settings.tracing import read_headers
 from guard.settings.traffic import VersionSettings, route_of, version_of
 from slo.codec import text_hash
 from slo.errors import ConfigError
-from slo.strict_yaml import load_yaml_file, validate_model
+from slo.strict_yaml import INIT, load_yaml_file, validate_model
 
 _OF_THE_CALLER = frozenset({"authorization", "cookie", "x-api-key", "api-key"})
 """Headers that one version may set and another takes from the client."""
@@ -145,7 +145,7 @@ def load_settings(path: Path | str, environment: dict[str, str] | None = None) -
             not in the environment.
     """
     path = Path(path)
-    document, text = load_yaml_file(path)
+    document, text = load_yaml_file(path, INIT)
     file = with_rule_hashes(validate_model(GuardFile, document, path.name), path.name, path.parent)
     env = dict(os.environ) if environment is None else environment  # noqa: TID251 - this is the one place.
     return Settings(path, file, env, text_hash(text))

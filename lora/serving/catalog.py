@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora.vault import Adapter, adapter_hash, read_directory
+from lora.adapter_files import Adapter, adapter_hash, read_directory
 from slo.errors import ConfigError, RefusedError
 
 SEALED = "sealed:"

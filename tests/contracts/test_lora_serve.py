@@ -17,6 +17,7 @@ import uvicorn
 
 from guard.commands.lora_serve import _bearer
 from guard.lora_metrics import metrics_of
+from lora.adapter_files import Adapter
 from lora.keys import KeyRing
 from lora.serving.app import create_app
 from lora.serving.catalog import Sources
@@ -24,7 +25,6 @@ from lora.serving.engine import Engine
 from lora.serving.service import Service
 from lora.serving.types import Sampling
 from lora.serving.waiting import Limits
-from lora.vault import Adapter
 from rag.servers import PlainServer, listen
 from slo.clock import SystemClock
 from tests.lora_kit import KEYHOLDER, VIEWER, adapter_directory, ring_of, vault_of

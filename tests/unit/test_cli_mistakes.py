@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from argparse import Namespace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -10,8 +13,10 @@ from threading import Thread
 import pytest
 
 from guard.cli import main
+from guard.commands.common import needs_extra
 from guard.doctor import examine
 from guard.settings import load_settings
+from slo.errors import RefusedError
 from tests.log_kit import START_S, write_log
 from tests.monitoring_kit import free_port
 from tests.slo_builders import make_exchange
@@ -70,6 +75,49 @@ def test_alerts_build_says_which_addresses_are_examples(tmp_path: Path, capsys: 
     assert len(json.loads(said.out.splitlines()[-1])["examples"]) == 2
     assert "pager-url" not in said.err
     assert "http://pager.example/hook" in (tmp_path / "out" / "alertmanager.yml").read_text()
+
+
+def test_a_rule_file_that_is_not_there_says_what_writes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("guard.commands.lora_rules._documents", lambda _directory: {})
+    error = said(capsys, ["lora", "rules", "apply", "--rules", str(tmp_path / "none.yaml"), "--kb", "kb"])
+    assert "or make one with `sft-guard lora rules suggest`" in error
+    assert "init" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'peft'", name="peft"), "peft is not installed; pip install"),
+        (ImportError("\nAutoModel requires the PyTorch library\nbut"), "AutoModel requires the PyTorch library; pip"),
+    ],
+    ids=["module", "words"],
+)
+def test_a_missing_library_is_named_with_its_extra(error: ImportError, words: str) -> None:
+    def run(_args: Namespace) -> int:
+        raise error
+
+    with pytest.raises(RefusedError, match=words) as told:
+        needs_extra("lora", run)(Namespace())
+    assert str(told.value).endswith("pip install 'sft-guard[lora]'")
+
+
+def test_a_part_of_the_program_that_is_missing_is_no_extra() -> None:
+    def run(_args: Namespace) -> int:
+        raise ModuleNotFoundError("No module named 'lora.gone'", name="lora.gone")
+
+    with pytest.raises(ModuleNotFoundError):
+        needs_extra("lora", run)(Namespace())
+
+
+def test_an_adapter_that_is_not_sealed_needs_no_cryptography() -> None:
+    """Commands on plain adapters run where only what they use is installed."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None; import lora.registering, lora.answering, lora.serving.catalog"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_init_says_which_file_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

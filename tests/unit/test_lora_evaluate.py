@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guard.cli import main
+from lora.adapter_files import adapter_hash
 from lora.dataset import Row
 from lora.dataset_files import encode
 from lora.evaluate import REFUSAL, Graded, belonging_of, echoes, grade_answer, repeats, scored_form
 from lora.figures import SCENARIOS, decide, figures, per_rule
 from lora.runlog import read_run
-from lora.vault import adapter_hash
 from rag.finetune.evaluate import Grade
 from rag.kb import KnowledgeBase
 from rag.rows import RawRow

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from guard.cli import main
+from lora.adapter_files import adapter_hash
 from lora.evaluation import content_sha256
 from lora.registering import SIMILARITY, prepare, read_evaluation, with_current
-from lora.vault import adapter_hash
 from registry.model import Stage
 from registry.store import RegistryStore
 from slo.artefact import from_json, sealed, to_json

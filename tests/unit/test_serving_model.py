@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("peft", reason="needs the extra `lora`: pip install 'sft-guard[lora]'")
 
+from lora.adapter_files import Adapter, read_directory
 from lora.answering import LocalModel
 from lora.guards import Guards, processors
 from lora.serving.catalog import Sources
@@ -25,7 +26,7 @@ from lora.serving.model import Model
 from lora.serving.service import Service
 from lora.serving.types import Done, Row, Said, Sampling, Ticket
 from lora.serving.waiting import Limits
-from lora.vault import Adapter, Vault, read_directory
+from lora.vault import Vault
 from slo.clock import SystemClock
 from slo.errors import DataError, RefusedError
 from tests.lora_kit import KEYHOLDER, VIEWER, ring_of, vault_of
