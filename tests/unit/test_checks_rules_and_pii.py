@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guard.checks.drift import DriftCheck, Reference, compare, hashed_vector, load_reference
 from guard.checks.pii import check_pii, find_pii, redact
 from guard.checks.pii_patterns import luhn
 from guard.checks.rules import Rules, json_problem, load_rules, parse_rules
-from guard.checks.similarity import check_similarity, check_zero_hit, lexical_cosine
+from guard.checks.similarity import best_part_cosine, check_similarity, check_zero_hit, lexical_cosine
 from guard.checks.spec import HASHED_FINGERPRINT
 from slo.errors import ConfigError, DataError
 from slo.patterns import compile_safe
@@ -160,6 +162,27 @@ def test_similarity_prefers_the_reference_and_says_how_it_was_measured() -> None
     assert check_similarity("The fee is 5 EUR.", ("Dogs bark.",)).result is CheckResult.FAIL
     assert check_similarity("x", None).result is CheckResult.SKIPPED
     assert lexical_cosine("", "a") == 0.0
+
+
+def test_one_sentence_of_a_long_passage_word_for_word_is_alike() -> None:
+    other = ("\u52a0\u73ed\u9808\u4e8b\u5148\u7533\u8acb\u3002\u8a13\u7df4\u8cbb\u7528\u7531\u516c\u53f8\u8ca0"
+             "\u64d4\u3002\u51fa\u5dee\u4e7e\u652f\u65e5\u984d\u516b\u767e\u5143\u3002")  # fmt: skip
+    leave = "\u7b2c\u4e00\u5e74\u7279\u4f11\u6709\u5341\u4e94\u5929\u3002"
+    passage = other + leave + "\u8acb\u5047\u8acb\u5728\u7cfb\u7d71\u4e2d\u7533\u8acb\u3002"
+    found = check_similarity(leave, (passage,))
+    assert (found.result, found.score, found.reason) == (CheckResult.PASS, 1.0, "to the best context")
+    assert lexical_cosine(leave, passage) < 0.5  # to the whole it only says that the passage is longer
+    assert best_part_cosine(other[:8] + leave, passage) > 0.7
+    assert check_similarity("\u54ea\u88e1\u53ef\u4ee5\u505c\u8eca", (passage,)).result is CheckResult.FAIL
+
+
+LETTERS = "ab c.\u3002\u516c\u53f8\u8ca0\n1"
+
+
+@given(st.text(LETTERS, max_size=60), st.text(LETTERS, max_size=200))
+def test_the_best_part_is_at_least_as_like_as_the_whole(answer: str, context: str) -> None:
+    score = best_part_cosine(answer, context)
+    assert lexical_cosine(answer, context) <= score <= 1.0
 
 
 class CoversAscii:

@@ -100,6 +100,33 @@ def test_a_failed_gate_keeps_it_out_of_staging_whoever_asks(run: Path, capsys: p
     assert registered(run, "--stage") == 0  # a better evaluation of the same adapter opens it
 
 
+def test_rolling_back_to_a_version_whose_gate_failed_wants_a_word(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert registered(run, "--stage") == 0
+    version = json.loads(capsys.readouterr().out.splitlines()[-1])["version"]
+    store = store_of(run)
+    store.create_version("hr-rules", "next", actor="ann", lineage=store.version("hr-rules", version).lineage)
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        store.transition("hr-rules", "next", stage, actor="ann")
+    written(run, evaluation(passed=False))
+    assert registered(run) == 0  # evaluated again, and found too weak
+    back = ["registry", "transition", "hr-rules", "next", "Staging", "--rollback-to", version, "--reason", "at night",
+            "--registry", f"sqlite:///{run.parent}/registry.sqlite", "--actor", "eve"]  # fmt: skip
+    capsys.readouterr()
+    assert main(back) == 2
+    line = capsys.readouterr().err.strip()
+    assert "lora-eval failed, Production is closed to it" in line
+    assert line.endswith("or take it all the same with --force, which the audit will say")
+    assert store.version("hr-rules", "next").stage is Stage.PRODUCTION
+    assert main([*back, "--force"]) == 0
+    assert store.version("hr-rules", version).stage is Stage.PRODUCTION
+    last = store.audit(1)[0]
+    assert (last.actor, last.action) == ("eve", "rollback")
+    assert last.detail.startswith("forced, version")
+    assert last.detail.endswith("; at night")
+
+
 def test_not_evaluated_is_not_passed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "evaluation.json").unlink()
     assert registered(run) == 0
