@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import shutil
 import socket
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
+from guard.examine_files import examine_files
 from guard.examine_tiers import examine_tiers
 from guard.fleet_windows import examine_prometheus
 from guard.ports import Endpoint
+from guard.private_state import OTHERS
 from guard.safety.injection import ready_models
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
@@ -54,6 +58,7 @@ def examine(settings: Settings, *, token_present: bool) -> list[Diagnosis]:
     findings += _safety(settings)
     findings += _semantic_cache(settings)
     findings += [Diagnosis(*found) for found in examine_tiers(settings)]
+    findings += [Diagnosis(*found) for found in examine_files(settings)]
     findings += asyncio.run(_network(settings))
     return findings
 
@@ -132,15 +137,24 @@ def _ports(settings: Settings) -> Iterator[Diagnosis]:
 
 def _state(settings: Settings) -> Iterator[Diagnosis]:
     directory = settings.state_dir
-    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        yield Diagnosis(
-            "fault",
-            "state_dir",
-            f"{directory} cannot be written",
-            f"chown or chmod {existing}, or choose another state_dir",
-        )
+    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists() or p.is_symlink())
+    place = f"{settings.path.name}: state_dir: {directory}"
+    if not existing.is_dir():
+        what = "a link that leads nowhere" if existing.is_symlink() else "a file, not a directory"
+        made = "" if existing == directory else f"cannot be created: {existing} "
+        yield Diagnosis("fault", "state_dir", f"{place} {made}is {what}", "choose another state_dir")
         return
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".doctor-", dir=existing))
+    except OSError as error:
+        verb = "cannot be written" if existing == directory else f"cannot be created in {existing}"
+        cure = f"let {_user()} write {existing} (chown, chmod), or choose another state_dir"
+        yield Diagnosis("fault", "state_dir", f"{place} {verb}: {error.strerror or error}", cure)
+        return
+    if directory.exists() and stat.S_IMODE(directory.stat().st_mode) & OTHERS:
+        yield Diagnosis(
+            "warn", "state_dir", f"{directory} is open to other users", "the next start of the guard closes it"
+        )
     free = shutil.disk_usage(existing).free
     if free < LOW_DISK_BYTES:
         yield Diagnosis(
@@ -154,6 +168,13 @@ def _state(settings: Settings) -> Iterator[Diagnosis]:
     for database in sorted(directory.glob("*.sqlite*")) if directory.exists() else []:
         if database.suffix in (".sqlite", ".sqlite3"):
             yield _database(database)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _database(path: Path) -> Diagnosis:
