@@ -165,12 +165,22 @@ class Bench:
         pipeline._waiting.clear()
         pipeline._bytes = pipeline._limits.pending_bytes if full else 0
 
+    def end_turn(self) -> None:
+        """What the loop does at the end of a turn: it belongs to the requests of the turn."""
+        self.path.writes.flush()
+        if self.path.sink is self.sink:
+            self.sink.flush()  # type: ignore[attr-defined]
+            pipeline = self.guard.pipeline
+            assert pipeline is not None
+            pipeline._tell_given_up()
+
     async def run(
         self, count: int, request: bytes, pieces: list[bytes], drain: Callable[[], None], *, new_heads: bool = False
     ) -> float:
         """CPU microseconds per request."""
         self.path.upstreams.sweep(self.path.now_s())
         upstream, pairs, writes = self.upstream, self.pairs, self.path.writes
+        end_turn = self.end_turn
         self.plain = request, pieces[0]
         spent_s = 0.0
         done = 0
@@ -184,6 +194,7 @@ class Bench:
                 writes.flush()
                 for piece in pieces:
                     upstream.data_received(piece)
+            end_turn()
             spent_s += time.thread_time() - started_s
             done += len(pairs)
             await asyncio.sleep(0)

@@ -12,12 +12,12 @@ import errno
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exporters.segments import DiskFile, Opener, Segment, open_segment, prune, repair
 from slo.clock import Clock, SystemClock
-from slo.codec import NO_FINDINGS_TAIL, encode_exchange, findings_tail
+from slo.codec import encode_exchange, encode_exchanges
 from slo.types import Exchange, Finding
 
 log = logging.getLogger("sft_guard.exchange_log")
@@ -97,6 +97,9 @@ class ExchangeLog:
     def served(self, exchange: Exchange) -> None:
         """Nothing: an exchange is written once, when its findings are known."""
 
+    def served_many(self, exchanges: Iterable[Exchange]) -> None:
+        """Nothing, as above."""
+
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         """Queue one exchange. Never waits, never raises for the disk's sake.
 
@@ -106,30 +109,46 @@ class ExchangeLog:
         if line is None:
             self._drop("unencodable", 1)
         else:
-            self._queue_line(line)
+            self._queue_lines([line])
 
     def given_up(self, exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> None:
         """`checked`, without text, for many exchanges that share their findings: these are encoded once."""
-        tail = findings_tail(findings)
+        try:
+            self._queue_lines(_one_line(encode_exchanges(exchanges, findings)).splitlines(keepends=True))
+            return
+        except (ValueError, TypeError):  # A lone surrogate, say, in one of them.
+            pass
         for exchange in exchanges:
             try:
-                self._queue_line(_one_line(encode_exchange(exchange)[: -len(NO_FINDINGS_TAIL)] + tail) + b"\n")
-            except (ValueError, TypeError):  # A lone surrogate, say.
+                self._queue_lines([_one_line(encode_exchanges((exchange,), findings))])
+            except (ValueError, TypeError):
                 self._drop("unencodable", 1)
 
-    def _queue_line(self, line: bytes) -> None:
+    def _queue_lines(self, lines: list[bytes]) -> None:
+        bytes_, reason = sum(map(len, lines)), ""
         with self._lock:
-            reason = "closed" if self._closing else ""
-            if not reason and self._queued_bytes + len(line) > self._queue_bytes:
-                reason = "queue_full"
-            if not reason:
-                self._queue.append(line)
-                self._queued_bytes += len(line)
-                urgent = self._queued_bytes * 4 > self._queue_bytes
+            if self._closing:
+                lines, dropped_count, reason = [], len(lines), "closed"
+            elif self._queued_bytes + bytes_ > self._queue_bytes:
+                kept = self._fitting(lines)
+                lines, dropped_count, reason = kept, len(lines) - len(kept), "queue_full"
+                bytes_ = sum(map(len, kept))
+            self._queue += lines
+            self._queued_bytes += bytes_
+            urgent = self._queued_bytes * 4 > self._queue_bytes
         if reason:
-            self._drop(reason, 1)
-        elif urgent:
+            self._drop(reason, dropped_count)
+        if urgent and lines:
             self._wake.set()
+
+    def _fitting(self, lines: list[bytes]) -> list[bytes]:
+        """Those of `lines` there is room for, in their order; under the lock."""
+        room, kept = self._queue_bytes - self._queued_bytes, []
+        for line in lines:
+            if len(line) <= room:
+                kept.append(line)
+                room -= len(line)
+        return kept
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what was queued before is in a file or counted as dropped. False: the disk took too long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import length_hint
 from typing import Protocol
 
 from slo.drafts import with_findings
@@ -44,6 +45,32 @@ class Fanout:
                 recorder.served(exchange)
             except Exception as error:  # A recorder is foreign code on the path of an answer.
                 self._failed(name, error)
+
+    def served_many(self, exchanges: Sequence[Exchange]) -> None:
+        """`served` for all that ended in one turn of the loop.
+
+        A recorder may have a method `served_many` of its own, which takes an iterator: what it takes from it before it
+        raises is lost to it, and it is called again for the rest. The others are told one by one.
+        """
+        for name, recorder in self._recorders:
+            many = getattr(recorder, "served_many", None)
+            if many is None:
+                for exchange in exchanges:
+                    try:
+                        recorder.served(exchange)
+                    except Exception as error:  # As above.
+                        self._failed(name, error)
+                continue
+            rest = iter(exchanges)
+            while True:
+                left_count = length_hint(rest)
+                try:
+                    many(rest)
+                    break
+                except Exception as error:  # As above.
+                    self._failed(name, error)
+                    if length_hint(rest) == left_count:  # it took none: it would never end
+                        break
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         for name, recorder in self._recorders:

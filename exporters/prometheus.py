@@ -133,10 +133,23 @@ class PrometheusExporter:
 
     def served(self, exchange: Exchange) -> None:
         """Count one exchange at its end. Only from the event loop: the cells it adds to have no lock."""
-        key = (exchange.route, exchange.release, exchange.outcome, exchange.cache)
-        cells = self._served.get(key) or self._new_served(key)
-        if cells is None:
-            return
+        self.served_many((exchange,))
+
+    def served_many(self, exchanges: Iterable[Exchange]) -> None:
+        """`served` for many; those of one kind follow each other as a rule, and their cells are looked up once."""
+        last: tuple[str, str, Outcome, CacheStatus] | None = None
+        cells: _Served | None = None
+        for exchange in exchanges:
+            key = (exchange.route, exchange.release, exchange.outcome, exchange.cache)
+            if key != last:
+                cells = self._served.get(key)
+                last = None if cells is None else key
+                if cells is None:
+                    cells = self._new_served(key)
+            if cells is not None:
+                self._count_served(cells, key, exchange)
+
+    def _count_served(self, cells: _Served, key: tuple[str, str, Outcome, CacheStatus], exchange: Exchange) -> None:
         cells.requests.n += 1
         throttled = exchange.reason == "throttled"
         if cells.timed and not throttled:

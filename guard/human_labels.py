@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -59,6 +59,9 @@ class HumanLabels:
 
     def served(self, exchange: Exchange) -> None:
         """Nothing is judged yet."""
+
+    def served_many(self, exchanges: Iterable[Exchange]) -> None:
+        """Nor of many."""
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         """Remember what the grounding check said."""

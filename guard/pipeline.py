@@ -14,7 +14,7 @@ import logging
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -176,14 +176,38 @@ class WorkerPipeline:
 
     def offer(self, exchange: Exchange, capture: Capture) -> bool:
         """Take an exchange off the path; False when it was given up at once. Never waits, never raises."""
+        reason = self._why_not(capture)
+        if reason:
+            self._give_up([exchange], reason)
+            return False
+        self._take(exchange, capture)
+        return True
+
+    def offer_many(self, ended: Iterable[tuple[Exchange, Capture]]) -> None:
+        """`offer` for all that ended in one turn; those there is no room for are given up together."""
+        refused: dict[str, list[Exchange]] = {}
+        for exchange, capture in ended:
+            reason = self._why_not(capture)
+            if reason:
+                refused.setdefault(reason, []).append(exchange)
+            else:
+                self._take(exchange, capture)
+        for reason, exchanges in refused.items():
+            self._give_up(exchanges, reason)
+
+    def _why_not(self, capture: Capture) -> str:
+        """Why an exchange cannot be taken; "" when it can."""
         limits = self._limits
         size = len(capture.request) + len(capture.response)
         if self._stopping:
-            return self._refuse(exchange, "stopped")
+            return "stopped"
         if size > limits.pending_bytes:
-            return self._refuse(exchange, "too_large")
+            return "too_large"
         if len(self._waiting) + len(self._sent) >= limits.pending_count or self._bytes + size > limits.pending_bytes:
-            return self._refuse(exchange, "queue_full")
+            return "queue_full"
+        return ""
+
+    def _take(self, exchange: Exchange, capture: Capture) -> None:
         job_id = self._next_id
         self._next_id += 1
         data = frame(
@@ -196,20 +220,16 @@ class WorkerPipeline:
         if self._link is not None and not self._pump_due and self._loop is not None:
             self._pump_due = True  # one write for all exchanges that end in this turn of the loop
             self._loop.call_soon(self._pump)
-        return True
 
-    def _refuse(self, exchange: Exchange, reason: str) -> bool:
-        self._give_up(exchange, reason)
-        return False
-
-    def _give_up(self, exchange: Exchange, reason: str) -> None:
+    def _give_up(self, exchanges: Sequence[Exchange], reason: str) -> None:
         """Told at the end of this turn of the loop, with the others of the turn: an overload gives up thousands."""
-        self._dropped[reason] += 1
-        self._remember(checked=False)
+        self._dropped[reason] += len(exchanges)
+        for _ in exchanges:
+            self._remember(checked=False)
         given_up = self._untold.get(reason)
         if given_up is None:
             given_up = self._untold[reason] = []
-        given_up.append(exchange)
+        given_up += exchanges
         if self._loop is None or len(given_up) >= TOLD_AT_ONCE_COUNT:
             self._tell_given_up()
         elif not self._telling_due:
@@ -347,7 +367,7 @@ class WorkerPipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for item in (*self._sent.values(), *self._waiting):
-            self._give_up(item.exchange, "stopped")
+            self._give_up([item.exchange], "stopped")
         self._tell_given_up()
         self._sent.clear()
         self._waiting.clear()
@@ -442,7 +462,7 @@ class WorkerPipeline:
             item.tries += 1
             if item.tries >= TRIES:
                 self._bytes -= len(item.data)
-                self._give_up(item.exchange, "poison")
+                self._give_up([item.exchange], "poison")
             else:
                 self._waiting.appendleft(item)
 
@@ -464,7 +484,7 @@ class WorkerPipeline:
             old.append(self._waiting.popleft())
         for item in old:
             self._bytes -= len(item.data)
-            self._give_up(item.exchange, "too_late")
+            self._give_up([item.exchange], "too_late")
         if not self._waiting and not self._sent:
             self._idle.set()
 

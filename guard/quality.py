@@ -15,7 +15,7 @@ from guard.quality_rows import IntentRow, UserRow, intent_row
 from guard.stamps import Stamps
 from slo.indicators import KEY_INTENT, REOPEN
 from slo.sources.memory import MemorySource
-from slo.types import CacheStatus, CheckResult, Exchange, Finding
+from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
 
 GIVEN_COUNT = 2**17
 WITHIN_S = 86_400.0
@@ -45,7 +45,7 @@ class QualityRecorder:
 
     def served(self, exchange: Exchange) -> None:
         """Remember which stored answer a session was given; the same one again is a question asked again."""
-        if not exchange.session or exchange.outcome.value != "ok" or exchange.cache is CacheStatus.BYPASS:
+        if not exchange.session or exchange.cache is CacheStatus.BYPASS or exchange.outcome is not Outcome.OK:
             return
         hit = exchange.cache is CacheStatus.HIT
         source = self.source_of(exchange.exchange_id) if hit else exchange.exchange_id

@@ -6,19 +6,20 @@ Words are those that the exchange log may hold (redacted, or none), of the last 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from guard.release.incident import Exemplar
 from guard.slots import Recall
 from slo.drafts import with_findings
 from slo.sources.lives import Lives
-from slo.types import FAILURES, CheckResult, Exchange, Finding
+from slo.types import FAILURES, CheckResult, Exchange, Finding, Outcome
 
 KEPT_COUNT = 1_000
 RELEASE_OF_COUNT = 2**16  # places: thumbs come minutes later than answers
 BAD_PER_RELEASE_COUNT = 20
 WORDS_COUNT, WORDS_CHARS = 200, 2_000
 RELEASES_COUNT = 16
+_OK = Outcome.OK
 
 
 class RecentExchanges:
@@ -38,19 +39,27 @@ class RecentExchanges:
 
     def served(self, exchange: Exchange) -> None:
         """An answer ended."""
-        exchange_id, release = exchange.exchange_id, exchange.release
-        if not self._lives or not self._lives.is_former(exchange):
-            self.event_count[release] += 1
-        if exchange_id not in self._kept:
-            self._kept_ids.append(exchange_id)
-            if len(self._kept_ids) > self._kept_count:
-                oldest = self._kept_ids.popleft()
-                self._kept.pop(oldest, None)
-                self._given_up.pop(oldest, None)
-        self._kept[exchange_id] = exchange
-        self._release_of[exchange_id] = release
-        if exchange.outcome in FAILURES:
-            self._remember_bad(exchange)
+        self.served_many((exchange,))
+
+    def served_many(self, exchanges: Iterable[Exchange]) -> None:
+        """Many did."""
+        kept, kept_ids, kept_count = self._kept, self._kept_ids, self._kept_count
+        given_up, release_of = self._given_up, self._release_of
+        event_count, lives = self.event_count, self._lives
+        for exchange in exchanges:
+            exchange_id, release = exchange.exchange_id, exchange.release
+            if not lives or not lives.is_former(exchange):
+                event_count[release] += 1
+            if exchange_id not in kept:
+                kept_ids.append(exchange_id)
+                if len(kept_ids) > kept_count:
+                    oldest = kept_ids.popleft()
+                    kept.pop(oldest, None)
+                    given_up.pop(oldest, None)
+            kept[exchange_id] = exchange
+            release_of[exchange_id] = release
+            if exchange.outcome is not _OK and exchange.outcome in FAILURES:
+                self._remember_bad(exchange)
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None = None) -> None:
         """Its checks are done."""

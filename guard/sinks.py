@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 
 from exporters.fanout import Fanout
 from guard.cache.care import CacheCare
@@ -13,20 +14,46 @@ from slo.drafts import with_findings
 from slo.sources.memory import MemorySource
 from slo.types import Exchange, Finding
 
+ENDED_COUNT = 256
+"""So many ends are counted at once at most; a batch takes one to two milliseconds."""
+
 
 class PathSink:
-    """Told by the data path of each end; hands the words on to the checks."""
+    """Told by the data path of each end; hands the words on to the checks.
+
+    What ends in one turn of the event loop is counted at its end, all together: twenty exchanges in a row cost a
+    recorder less than half of twenty times one. Whatever comes in after this turn finds them counted.
+    """
 
     def __init__(self, fanout: Fanout, pipeline: WorkerPipeline | None) -> None:
         self._fanout, self._pipeline = fanout, pipeline
+        self._ended: list[tuple[Exchange, Capture | None]] = []
 
     def finished(self, exchange: Exchange, capture: Capture | None) -> None:
-        """Count now; check later."""
-        self._fanout.served(exchange)
-        if capture is None or self._pipeline is None:
-            self._fanout.checked(exchange, None)  # nothing to check: recorded as it is
-        else:
-            self._pipeline.offer(exchange, capture)
+        """Count at the end of this turn; check later."""
+        ended = self._ended
+        ended.append((exchange, capture))
+        if len(ended) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif len(ended) >= ENDED_COUNT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Count what has ended."""
+        ended = self._ended
+        if not ended:
+            return
+        self._ended = []
+        self._fanout.served_many([exchange for exchange, _ in ended])
+        pipeline = self._pipeline
+        to_check: list[tuple[Exchange, Capture]] = []
+        for exchange, capture in ended:
+            if capture is None or pipeline is None:
+                self._fanout.checked(exchange, None)  # nothing to check: recorded as it is
+            else:
+                to_check.append((exchange, capture))
+        if pipeline is not None and to_check:
+            pipeline.offer_many(to_check)
 
 
 class CheckedSink:
@@ -68,6 +95,9 @@ class WindowsRecorder:
 
     def served(self, exchange: Exchange) -> None:
         self._memory.served(exchange)
+
+    def served_many(self, exchanges: Iterator[Exchange]) -> None:
+        self._memory.served_many(exchanges)
 
     def checked(self, exchange: Exchange, text: Mapping[str, object] | None) -> None:
         self._memory.checked(exchange)

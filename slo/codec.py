@@ -7,6 +7,7 @@ answer); unknown fields of a newer version are ignored and missing ones take the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +22,7 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding bytes from outside raises: no JSON or another form, a string that is not UTF-8, nesting without end."""
 
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decode_exchange = msgspec.json.Decoder(Exchange).decode
 _HEAD = b'{"v":%d,' % LOG_VERSION
 
@@ -46,20 +48,23 @@ def encode_exchange(exchange: Exchange, text: dict[str, Any] | None = None) -> b
     return b'%s,"text":%s}' % (line[:-1], _encode(text)) if text else line
 
 
-NO_FINDINGS_TAIL = b"[]}"
-"""How the line of an exchange without findings and text ends."""
+# A quotation mark inside a value is escaped, and so is a line feed: these bytes stand nowhere else.
+_LINE_START, _NO_FINDINGS_END = b'\n{"exchange_id":', b'"findings":[]}\n'
 
 
-def findings_tail(findings: tuple[Finding, ...]) -> bytes:
-    """What takes the place of `NO_FINDINGS_TAIL` when an exchange has findings that were encoded apart from it.
+def encode_exchanges(exchanges: Sequence[Exchange], findings: tuple[Finding, ...]) -> bytes:
+    """Lines of many exchanges without text, each with its line end; `findings`, which all share, are encoded once.
+
+    exchanges: as they ended, with no findings of their own.
 
     >>> from slo.types import CheckResult, Outcome
     >>> findings = (Finding("pii", CheckResult.PASS),)
     >>> bare, full = (Exchange("e1", 5.0, "chat", "r1", "stable", Outcome.OK, 200, findings=f) for f in ((), findings))
-    >>> encode_exchange(bare)[:-3] + findings_tail(findings) == encode_exchange(full)
+    >>> encode_exchanges([bare, bare], findings) == (encode_exchange(full) + b"\\n") * 2
     True
     """
-    return _encode(findings) + b"}"
+    lines = (b"\n" + _encode_lines(exchanges)).replace(_LINE_START, b'\n%s"exchange_id":' % _HEAD)
+    return lines[1:].replace(_NO_FINDINGS_END, b'"findings":%s}\n' % _encode(findings))
 
 
 def decode_exchange(line: bytes | str, place: str = "exchange log") -> tuple[Exchange, dict[str, Any] | None]:

@@ -14,7 +14,7 @@ up to whole buckets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import ceil, floor, log2
 from typing import Any
@@ -76,6 +76,20 @@ class Windows:
             if isinstance(bins, dict):  # of what is open they are
                 key = ceil(log2(value if value > MIN_BIN_VALUE else MIN_BIN_VALUE) * BINS_PER_DOUBLING)
                 bins[key] = bins.get(key, 0.0) + count
+
+    def add_values(self, now_s: float, values: Sequence[float]) -> None:
+        """As `add(now_s, 0, 1, value)` for each of `values`."""
+        if now_s >= self._until_s:
+            self._turn(now_s)
+        bucket = self._open
+        bucket.count += len(values)
+        bucket.total += sum(values)
+        bucket.squares += sum([value * value for value in values])
+        bins = bucket.bins
+        if isinstance(bins, dict):
+            for value in values:
+                key = ceil(log2(value if value > MIN_BIN_VALUE else MIN_BIN_VALUE) * BINS_PER_DOUBLING)
+                bins[key] = bins.get(key, 0.0) + 1.0
 
     def _turn(self, now_s: float) -> None:
         """Open the bucket of `now_s`: close the old one, and forget what no window reaches any more."""

@@ -27,6 +27,7 @@ from slo.indicators import LATENCY, THUMBS_UP, Vote, checked_votes, served_votes
 from slo.metric_names import INDICATORS, Indicator
 from slo.sources.books import NO_TALLY, Book, ReleaseBooks, Routes, Tally
 from slo.sources.lives import Lives
+from slo.sources.together import PlainAnswers, is_plain
 from slo.sources.trial import Trial, TrialSetup
 from slo.thresholds import RELATIVE, limit_for
 from slo.types import CacheStatus, Exchange, Finding, Outcome, Reading, Slo
@@ -72,14 +73,30 @@ class MemorySource:
 
     def served(self, exchange: Exchange) -> None:
         """Count an exchange at its end, its checks not yet known."""
-        if self.lives.is_former(exchange):
-            return
+        self.served_many((exchange,))
+
+    def served_many(self, exchanges: Iterable[Exchange]) -> None:
+        """`served` for all that ended at about this moment."""
         now_s = self._clock.now_s()
-        release = self._release(exchange.release, now_s)
-        share = release.share_served
-        weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
-        if weight > 0.0:
-            self._count(release, served_votes(exchange), exchange, now_s, weight)
+        plain: dict[tuple[str, str], PlainAnswers] = {}
+        try:
+            for exchange in exchanges:
+                if self.lives and self.lives.is_former(exchange):
+                    continue
+                release = self._release(exchange.release, now_s)
+                share = release.share_served
+                weight = share.weight(exchange.tenant, now_s) if share is not None else 1.0
+                if weight == 1.0 and self.trial is None and is_plain(exchange):
+                    key = (exchange.release, exchange.route)
+                    answers = plain.get(key)
+                    if answers is None:
+                        answers = plain[key] = PlainAnswers()
+                    answers.add(exchange)
+                elif weight > 0.0:
+                    self._count(release, served_votes(exchange), exchange, now_s, weight)
+        finally:  # what was taken is counted, whatever comes after it
+            for (name, route), answers in plain.items():
+                answers.count(self._release(name, now_s), route, now_s)
 
     def checked(self, exchange: Exchange) -> None:
         """Count what the checks said; `exchange.findings` are filled in."""

@@ -99,8 +99,8 @@ def test_the_last_exchanges_are_bounded_and_thumbs_find_their_release_later() ->
         recent.given_up([replace(first, exchange_id=f"e{number}")], FINDINGS)
     assert len(recent.newest(99_999)) == KEPT_COUNT == len(recent._given_up)
     assert recent.newest(1)[0] == replace(first, exchange_id="e20099", findings=FINDINGS)
-    assert recent.release_of("e99") is None
-    assert recent.release_of("e100") == "r1"
+    assert recent.release_of("e-1") is None
+    assert recent.release_of("e10100") == "r1"
     assert recent.event_count["r1"] == 20_100
 
 
