@@ -35,9 +35,9 @@ from guard.ports import Route
 from guard.proxy import DataPath
 from guard.split import WeightedSplit
 from tests.cache_kit import CheckedBy, RedisServer, redis_cache, redis_server
-from tests.faults.fault_proxy import completion, http, unused_port
 from tests.faults.path_kit import Prices, target
-from tests.faults.redis_proxy import RedisProxy
+from tests.faults.scripted_upstream import completion, http, unused_port
+from tests.faults.tcp_proxy import RedisProxy
 from tests.faults.test_cache_redis import made, mutated, name, sealed
 
 BODY = completion("Seven days.")

@@ -18,7 +18,7 @@ from guard.replay import replay
 from guard.wire.http1 import read_request_head
 from slo.types import Exchange, Outcome
 from tests.cache_kit import PASSED, memory_cache
-from tests.faults.fault_proxy import chat_stream, completion
+from tests.faults.scripted_upstream import chat_stream, completion
 
 ROUTE = Route("chat", "/v1/chat/completions", "openai-chat")
 HEAD = read_request_head(

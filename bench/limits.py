@@ -29,8 +29,8 @@ from typing import Any
 
 import psutil
 
-from tests.faults.fault_proxy import completion, http
 from tests.faults.rig import Bare
+from tests.faults.scripted_upstream import completion, http
 
 POOL = 256
 _REUSE_S = 15.0  # the guard closes idle connections after 30

@@ -32,7 +32,8 @@ import psutil
 
 from bench.soak_report import GUARD, OTHERS, WORKER, Sample, said
 from tests.faults.dead_dependencies import DEPENDENCIES, busy_hands, worker_of
-from tests.faults.rig import MODES, Rig
+from tests.faults.rig import Rig
+from tests.faults.tcp_proxy import MODES
 
 EXTRA = "exchange_log: {segment: 8MiB, max_total: 64MiB}\nlimits: {concurrent_requests: 500}\n"
 SAMPLE_S = 10.0

@@ -11,7 +11,8 @@ import pytest
 
 from guard.ports import Timeouts
 from slo.types import Outcome
-from tests.faults.fault_proxy import (
+from tests.faults.path_kit import Running, running, target
+from tests.faults.scripted_upstream import (
     Script,
     Seen,
     Upstream,
@@ -22,7 +23,6 @@ from tests.faults.fault_proxy import (
     http,
     unused_port,
 )
-from tests.faults.path_kit import Running, running, target
 
 openai = pytest.importorskip("openai", reason="needs the Python package openai (extra dev)")
 

@@ -25,7 +25,8 @@ from pathlib import Path
 import psutil
 
 from bench.report_section import table
-from tests.faults.rig import MODES, Rig, until
+from tests.faults.rig import Rig, until
+from tests.faults.tcp_proxy import MODES
 
 DEPENDENCIES = ("redis", "checks", "registry", "otel", "alertmanager", "webhook")
 DISK = {"full": b"S", "io_error": b"E", "read_only": b"R", "slow": b"L"}

@@ -22,8 +22,8 @@ from guard.ports import Target
 from slo.clock import SystemClock
 from slo.types import CacheStatus, Version
 from tests.cache_kit import FAILED, PASSED, CheckedBy, Counted, memory_cache
-from tests.faults.fault_proxy import Script, Seen, Upstream, completion, http
 from tests.faults.path_kit import Answer, Running, ask, chat, running, settled, target
+from tests.faults.scripted_upstream import Script, Seen, Upstream, completion, http
 
 pytestmark = pytest.mark.anyio
 STABLE, CANARY = Version("v1", model="m-1"), Version("v2", model="m-1", kb="kb-2")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cache_kit import redis_cache, redis_server
 from tests.faults.path_kit import settled
-from tests.faults.rig import FaultProxy
+from tests.faults.tcp_proxy import FaultProxy
 from tests.faults.test_cache_redis import ROOMY_S, guarded, made, right, served, stored
 
 pytestmark = pytest.mark.anyio

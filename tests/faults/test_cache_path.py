@@ -13,7 +13,6 @@ import pytest
 from guard.cache.service import AnswerCache
 from slo.types import CacheStatus, Version
 from tests.cache_kit import BLIND, FAILED, PASSED, CheckedBy, Counted, memory_cache
-from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http
 from tests.faults.path_kit import (
     BOTH_LOOPS,
     Answer,
@@ -27,6 +26,7 @@ from tests.faults.path_kit import (
     target,
     tell,
 )
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http
 
 pytestmark = pytest.mark.anyio
 OK = http(completion())

@@ -22,9 +22,9 @@ from guard.cache.examine import examine_redis
 from guard.cache.types import Entry, Namespace, key_in
 from guard.settings import load_settings
 from tests.cache_kit import REDIS_SECRET, CheckedBy, RedisCache, RedisServer, redis_cache, redis_server
-from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
 from tests.faults.path_kit import Answer, Running, ask, chat, post, running, settled, take_apart, target, tell
-from tests.faults.redis_proxy import RedisProxy
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
+from tests.faults.tcp_proxy import RedisProxy
 
 pytestmark = pytest.mark.anyio
 ROOMY_S = 5.0

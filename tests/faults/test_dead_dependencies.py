@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.dead_dependencies import DISK, WORKER, built_shim, disk_cells, network_cells
-from tests.faults.rig import MODES
+from tests.faults.tcp_proxy import MODES
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the `otel` extra")
 

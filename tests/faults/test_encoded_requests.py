@@ -12,8 +12,8 @@ import pytest
 
 from guard.ports import Limits
 from slo.types import Outcome
-from tests.faults.fault_proxy import Script, Upstream, completion, http
 from tests.faults.path_kit import chat, post, running, take_apart, target, tell
+from tests.faults.scripted_upstream import Script, Upstream, completion, http
 
 pytestmark = pytest.mark.anyio
 

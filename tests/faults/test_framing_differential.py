@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_proxy import Script, Upstream, completion, http, unused_port
 from tests.faults.path_kit import Running, running, settled, target
+from tests.faults.scripted_upstream import Script, Upstream, completion, http, unused_port
 from tests.faults.test_path_smuggling import HARMLESS, INNER, PROBES
 
 pytestmark = pytest.mark.anyio

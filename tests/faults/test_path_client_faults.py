@@ -12,8 +12,8 @@ import pytest
 
 from guard.ports import Limits, Route, Timeouts
 from slo.types import Outcome
-from tests.faults.fault_proxy import DONE, Script, Seen, Upstream, chunk_event, chunked, completion, http
 from tests.faults.path_kit import BOTH_LOOPS, ask, chat, post, running, settled, take_apart, target, tell
+from tests.faults.scripted_upstream import DONE, Script, Seen, Upstream, chunk_event, chunked, completion, http
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.wire.http1 import FIELDS_COUNT_MAX, OPTIONS_COUNT_MAX, bare_lf
-from tests.faults.fault_proxy import Script, Upstream, completion, http
 from tests.faults.path_kit import post, running, take_apart, target, tell
+from tests.faults.scripted_upstream import Script, Upstream, completion, http
 from tests.faults.test_path_smuggling import HARMLESS, PROBES
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ import pytest
 from guard.ports import Endpoint, Limits, Route, Target, Timeouts
 from slo.errors import ConfigError
 from slo.types import Outcome, Version
-from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
 from tests.faults.path_kit import BOTH_LOOPS, ROUTES, Answer, ask, chat, post, running, take_apart, target, tell
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.faults.fault_proxy import Script, Upstream, completion, http
 from tests.faults.path_kit import running, take_apart, target
+from tests.faults.scripted_upstream import Script, Upstream, completion, http
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,8 @@ import pytest
 from guard.ports import Endpoint, Limits, Reason, Target, Timeouts
 from guard.wire.sse import EventSplitter, read_event
 from slo.types import Outcome, Version
-from tests.faults.fault_proxy import (
+from tests.faults.path_kit import ask, chat, post, running, settled, take_apart, target, tell
+from tests.faults.scripted_upstream import (
     DONE,
     USAGE_EVENT,
     Script,
@@ -30,7 +31,6 @@ from tests.faults.fault_proxy import (
     http,
     unused_port,
 )
-from tests.faults.path_kit import ask, chat, post, running, settled, take_apart, target, tell
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from slo.sources.exchange_log import LogReader
-from tests.faults.fault_proxy import Script, Seen, Upstream, chat_stream, chunked, completion, http
 from tests.faults.path_kit import chat, post
 from tests.faults.rig import Bare, Rig, Served, environment, taken_apart, until
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 WORDS = [f"word{number} " for number in range(20)]

@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.rig import TOKEN, Bare, http_server, model, port_of
+from tests.faults.rig import TOKEN, Bare
+from tests.faults.stub_servers import http_server, model, port_of
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 

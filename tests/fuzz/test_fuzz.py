@@ -8,7 +8,7 @@ import pytest
 
 from guard.wire.dialects import DIALECTS
 from guard.wire.sse import EventSplitter
-from tests.faults.fault_proxy import chat_stream
+from tests.faults.scripted_upstream import chat_stream
 from tests.fuzz.targets import _ROUTES, TARGETS, corpus, run
 
 COUNT = {"config": 60, "baseline": 150}
