@@ -30,18 +30,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench.instant_model import BODY, serve_model
 from guard.cache.envelope import Crosstalk, InvalidValue
 from guard.ports import Route
 from guard.proxy import DataPath
 from guard.split import WeightedSplit
 from tests.cache_kit import CheckedBy, RedisServer, redis_cache, redis_server
 from tests.faults.path_kit import Prices, target
-from tests.faults.scripted_upstream import completion, http, unused_port
+from tests.faults.scripted_upstream import unused_port
 from tests.faults.tcp_proxy import RedisProxy
 from tests.faults.test_cache_redis import made, mutated, name, sealed
 
-BODY = completion("Seven days.")
-ANSWER = http(BODY)
 WARM_UP_S = 1.0
 HEALTHY_S = 1.0
 FIRST_S = 1.0
@@ -53,29 +52,6 @@ def _p(values: list[float], share: float) -> float:
 
 
 # The processes under test ---------------------------------------------------------------------------------------------
-
-
-class _Model(asyncio.Protocol):
-    """Answers every request at once."""
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport, self._rest = transport, b""
-
-    def data_received(self, data: bytes) -> None:
-        self._rest += data
-        while (end := self._rest.find(b"\r\n\r\n")) >= 0:
-            head = self._rest[:end].lower()
-            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-            if len(self._rest) < end + 4 + length:
-                return
-            self._rest = self._rest[end + 4 + length :]
-            self._transport.write(ANSWER)
-
-
-async def _serve_model() -> None:
-    server = await asyncio.get_running_loop().create_server(_Model, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
 
 
 async def _serve_guard(model_port: int, redis_port: int) -> None:
@@ -327,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop) as runner:
         if args.serve_model:
-            runner.run(_serve_model())
+            runner.run(serve_model())
             return 0
         if args.serve_guard:
             runner.run(_serve_guard(*args.serve_guard))

@@ -29,41 +29,14 @@ from typing import Any
 
 import psutil
 
+from bench.instant_model import serve_model
 from tests.faults.rig import Bare
-from tests.faults.scripted_upstream import completion, http
 
 POOL = 256
 _REUSE_S = 15.0  # the guard closes idle connections after 30
-ANSWER = http(completion())
 
 
-# The model: answers after the seconds that the question names ---------------------------------------------------------
-
-
-class _Model(asyncio.Protocol):
-    def connection_made(self, transport: Any) -> None:
-        self._transport, self._rest = transport, b""
-
-    def data_received(self, data: bytes) -> None:
-        self._rest += data
-        while (end := self._rest.find(b"\r\n\r\n")) >= 0:
-            head = self._rest[:end].lower()
-            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-            if len(self._rest) < end + 4 + length:
-                return
-            body = self._rest[end + 4 : end + 4 + length]
-            self._rest = self._rest[end + 4 + length :]
-            wait_s = float(body.partition(b'"wait_s": ')[2].partition(b",")[0] or 0)
-            if wait_s:
-                asyncio.get_running_loop().call_later(wait_s, self._transport.write, ANSWER)
-            else:
-                self._transport.write(ANSWER)
-
-
-async def _serve_model() -> None:
-    server = await asyncio.get_running_loop().create_server(_Model, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+# Processes ----------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -390,7 +363,7 @@ def main() -> int:
     parser.add_argument("--idle", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.model:
-        asyncio.run(_serve_model())
+        asyncio.run(serve_model())
     elif args.slow:
         asyncio.run(_be_slow(*args.slow))
     elif args.idle:
