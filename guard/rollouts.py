@@ -15,6 +15,7 @@ from typing import Any
 from guard.comparing import comparisons
 from slo.actions import ReleaseSnapshot, decide, reason_code
 from slo.backtest import iso
+from slo.clock import HandClock
 from slo.evaluation import NOT_HELD, Held, advance
 from slo.replay import Rule, moments_of, verdict_at
 from slo.sources.memory import MemorySource
@@ -53,23 +54,6 @@ class Rollout:
         return next((d.wall_s for d in self.decisions if d.action.kind is ActionKind.ROLL_BACK), None)
 
 
-@dataclass(slots=True)
-class _HandClock:
-    """Stands where it is put."""
-
-    at_s: float
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return self.at_s
-
-    async def sleep(self, seconds: float) -> None:
-        """Time is put, not passed: nothing waits on this clock."""
-        self.at_s += seconds
-
-
 def pairs_of(traffic: Traffic) -> Iterator[tuple[Life, Life]]:
     """Yield each canary with the stable release that overlaps it longest; canaries without one are left out."""
     for canary in traffic.lives:
@@ -101,7 +85,7 @@ def decide_rollout(
     share by hour, Unix seconds // 3600.
     """
     tick_s = traffic.tick_s
-    clock = _HandClock(canary.first * tick_s)
+    clock = HandClock(canary.first * tick_s)
     slos = tuple(rule.slo for rule in rules)
     source = MemorySource(slos, clock, {rule.slo.name: rule.limits[0].value for rule in rules})
     waiting = iter(exchanges)

@@ -36,6 +36,30 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class HandClock:
+    """Time that moves only when somebody moves it: for replays, simulations and tests.
+
+    at_s: monotonic seconds, to be set as well. wall_origin_s: Unix seconds at 0.
+    """
+
+    def __init__(self, at_s: float = 0.0, wall_origin_s: float = 0.0) -> None:
+        self.at_s, self.wall_origin_s = at_s, wall_origin_s
+
+    def now_s(self) -> float:
+        return self.at_s
+
+    def wall_s(self) -> float:
+        return self.wall_origin_s + self.at_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.at_s += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Nobody waits: the time is over at once."""
+        self.advance(seconds)
+
+
 class LoopClock:
     """Time of the running event loop, so that a virtual loop moves both clocks together."""
 

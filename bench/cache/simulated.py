@@ -23,6 +23,7 @@ from guard.cache.warming import WarmLimits
 from guard.ports import Assignment, Capture, Endpoint, Route, Target
 from guard.split import WeightedSplit
 from guard.wire.http1 import RequestHead, read_request_head
+from slo.clock import HandClock
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome, Version
 
 INPUT_TOKENS, OUTPUT_TOKENS = 50 + 900, 250
@@ -33,19 +34,10 @@ ROUTE = Route("chat", "/v1/chat/completions", "openai-chat")
 DAY_S = 86_400.0
 
 
-class Clock:
+class Clock(HandClock):
     """Time that the simulation moves."""
 
-    def __init__(self, wall_s: float) -> None:
-        self.at_s, self._wall_s = 0.0, wall_s
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return self._wall_s + self.at_s
-
-    async def sleep(self, delay_s: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         raise AssertionError("nothing waits here")
 
 
@@ -111,7 +103,7 @@ class World:
     upstream_count: int = 0
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.wall_s)
+        self.clock = Clock(0.0, self.wall_s)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         policy = StorePolicy(ttl_s=self.ttl_s, jitter_ratio=0.1)

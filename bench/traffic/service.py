@@ -24,6 +24,7 @@ from guard.judge import SloJudge, Vitals
 from guard.release import state as rules
 from guard.release.plan import DEFAULT, Plan
 from guard.release.state import Advance, Mode, ReleaseState
+from slo.clock import HandClock
 from slo.thresholds import NOTHING_KNOWN, Known
 from slo.types import Slo, Version
 
@@ -31,22 +32,6 @@ MONDAY_S = 1_795_392_000.0
 """2026-11-23, a Monday, 00:00 UTC: t = 0 of every simulation."""
 NOISE_RATIO = 0.01
 NOISE_FADE_S = 600.0
-
-
-class SimulatedClock:
-    """Moves when told. Wall and monotonic clock go together."""
-
-    def __init__(self, now_s: float = 0.0) -> None:
-        self.t_s = now_s
-
-    def now_s(self) -> float:
-        return self.t_s
-
-    def wall_s(self) -> float:
-        return MONDAY_S + self.t_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.t_s += seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +72,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.chance = numpy.random.default_rng(self.seed)
-        self.clock = SimulatedClock(self.begin_s)
+        self.clock = HandClock(self.begin_s, MONDAY_S)
         self.source = CountedSource(self.slos, self.clock)
         self._arms: dict[str, _Arm] = {}
         self._due_s = self.begin_s + (self.tick_s or self.step_s)
@@ -100,7 +85,7 @@ class Service:
     @property
     def t_s(self) -> float:
         """Seconds since Monday 00:00."""
-        return self.clock.t_s
+        return self.clock.at_s
 
     def start(self, canary: Release, plan: Plan = DEFAULT, *, advance: Advance = Advance.AUTO) -> None:
         """A person starts a canary. Raises RefusedError as the guard does."""
@@ -115,7 +100,7 @@ class Service:
     def run_until(self, t_s: float, *, stop: Callable[[Service], bool] = lambda _service: False) -> Record:
         """Let time pass, step by step, until `t_s` or until `stop` says so."""
         while self.t_s < t_s and not stop(self):
-            self.clock.t_s += self.step_s
+            self.clock.at_s += self.step_s
             self._traffic()
             if self.t_s >= self._due_s - 1e-9:
                 self._due_s += self.tick_s or self.step_s

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 from guard.judge import SloJudge, Vitals
+from slo.clock import HandClock
 from slo.indicators import LATENCY
 from slo.metric_names import INDICATORS
 from slo.sources.memory import MemorySource
@@ -26,22 +27,6 @@ ROUTES: tuple[tuple[str, ...], ...] = ((), ("chat",), ("ask",), ("chat", "ask"))
 GOAL_RATIO = 0.05
 
 
-class SetClock:
-    """Stands where it is put."""
-
-    def __init__(self, at_s: float) -> None:
-        self.at_s = at_s
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return 1_750_000_000.0 + self.at_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.at_s += seconds
-
-
 def objectives(count: int) -> tuple[Slo, ...]:
     """The preset's, each several times over other windows and routes."""
     preset = parse_slo(preset_text("support-faq")).objectives
@@ -54,7 +39,7 @@ def objectives(count: int) -> tuple[Slo, ...]:
     return tuple(made)
 
 
-def full_source(slos: tuple[Slo, ...], releases: list[str], clock: SetClock, seed: int) -> MemorySource:
+def full_source(slos: tuple[Slo, ...], releases: list[str], clock: HandClock, seed: int) -> MemorySource:
     """A source whose windows have events in every bucket of every ring, up to now."""
     source = MemorySource(slos, clock, max_releases=len(releases))
     end_s = clock.at_s
@@ -84,7 +69,7 @@ def _ages(width_s: float, longest_s: float) -> list[float]:
 
 def measure(objective_count: int, release_count: int, tick_count: int, seed: int) -> tuple[float, float, int]:
     """Return CPU seconds of a tick (mean and longest), and the verdicts of each."""
-    clock = SetClock(40 * 86_400.0)
+    clock = HandClock(40 * 86_400.0, 1_750_000_000.0)
     slos = objectives(objective_count)
     versions = {f"v{number}": Version(f"v{number}", kb=str(number)) for number in range(release_count)}
     source = full_source(slos, [version.release_id for version in versions.values()], clock, seed)

@@ -83,7 +83,7 @@ class Replica:
         self.source = MemorySource(SLOS, self.clock, tenant_cap_ratio=None)
 
     def count(self, at_s: float, exchange: Any) -> None:
-        self.clock._now_s = at_s - START_S
+        self.clock.at_s = at_s - START_S
         self.source.served(exchange)
         self.source.checked(exchange)
 
@@ -104,10 +104,10 @@ def started_again() -> Iterator[tuple[str, dict[str, str], float, float]]:
     while at_s <= AGAIN_S + 300.0:
         for name, replica in replicas.items():
             if at_s == AGAIN_S + (0.0 if name == "a" else 45.0):
-                replica.clock._now_s = at_s - START_S
+                replica.clock.at_s = at_s - START_S
                 replica.source.forget(AGAIN, 7)
             if at_s == AGAIN_S - 300.0:
-                replica.clock._now_s = at_s - START_S
+                replica.clock.at_s = at_s - START_S
                 replica.source.forget(AGAIN, 6)
             if name == "b" and at_s == AGAIN_S + 30.0:
                 for number in range(10):
@@ -152,7 +152,7 @@ def recorded() -> Recorded:
                 text = ",".join(f'{k}="{v}"' for k, v in {"service": "faq-bot", "instance": name, **labels}.items())
                 rows[metric].append(f"{metric}{{{text}}} {value!r} {at_s:.0f}")
         if at_s in PROBES_S:
-            all_of_it.clock._now_s = at_s - START_S
+            all_of_it.clock.at_s = at_s - START_S
             for slo in SLOS:
                 for release in (GOOD, BAD, "r-none"):
                     values[at_s, slo.name, release] = all_of_it.source.objective_value(slo, release)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slo.clock import HandClock
 from slo.codec import encode_exchange
 from slo.evaluation import NOT_HELD, Held, advance, judge
 from slo.indicators import COST, HTTP_ERRORS
@@ -35,22 +36,6 @@ RULES = (
     make_slo(COST, name="cost", window_s=4000.0, min_events=10, params={"absolute": 0.0004}),
     make_slo(HTTP_ERRORS, name="http", window_s=60.0, min_events=5, params={"absolute": 0.05}, keep_firing_for_s=0.0),
 )
-
-
-@dataclass
-class HandClock:
-    """Stands where it is put."""
-
-    at_s: float = 0.0
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return self.at_s
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
 
 
 def traffic_of(seed: int, minutes: int, per_minute: float, trouble: float) -> list[Exchange]:

@@ -5,27 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from slo.clock import HandClock
+
 Labels = tuple[tuple[str, str], ...]
 
 
-class ManualClock:
-    """Time moves only by `advance`; works from any thread."""
+class ManualClock(HandClock):
+    """A hand clock that begins in June 2025."""
 
     def __init__(self, wall_origin_s: float = 1_750_000_000.0) -> None:
-        self._now_s = 0.0
-        self._wall_origin_s = wall_origin_s
-
-    def now_s(self) -> float:
-        return self._now_s
-
-    def wall_s(self) -> float:
-        return self._wall_origin_s + self._now_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-
-    def advance(self, seconds: float) -> None:
-        self._now_s += seconds
+        super().__init__(0.0, wall_origin_s)
 
 
 @dataclass

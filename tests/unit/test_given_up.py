@@ -22,7 +22,7 @@ from slo.drafts import exchange_of, maker_of, with_findings
 from slo.sources.memory import MemorySource
 from slo.spec import parse_slo
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
-from tests.unit.test_slo_memory import StepClock
+from tests.unit.exporters_helpers import ManualClock
 
 FINDINGS = tuple(
     Finding(check, CheckResult.UNAVAILABLE, None, "not checked: queue_full")
@@ -55,13 +55,13 @@ def told_twice(make: Callable[[str], Any], say: Callable[[Any], object]) -> None
 
 
 def test_metrics_say_the_same() -> None:
-    clock = StepClock()
+    clock = ManualClock()
     told_twice(lambda _: PrometheusExporter("bot", (), clock=clock), lambda exporter: exporter.render())
 
 
 def test_windows_say_the_same() -> None:
     slos = parse_slo("service: bot\npreset: support-faq\n").objectives
-    clock = StepClock()
+    clock = ManualClock()
     sources: dict[str, MemorySource] = {}
 
     def make(name: str) -> WindowsRecorder:

@@ -16,6 +16,7 @@ from guard.release import state as rules
 from guard.release.plan import parse_plan
 from guard.release.state import Advance, Mode, Phase, ReleaseState
 from slo.artefact import QUANTILES, Baseline, IndicatorBaseline, Statistic
+from slo.clock import HandClock
 from slo.comparison import Span
 from slo.sources.memory import MemorySource
 from slo.spec import parse_slo
@@ -49,19 +50,6 @@ VERSIONS = {name: Version(name, kb=name) for name in ("v1", "v2")}
 V1, V2 = (VERSIONS[name].release_id for name in ("v1", "v2"))
 
 
-class Clock:
-    at_s = 1_000_000.0
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return self.at_s + 1e9
-
-    async def sleep(self, seconds: float) -> None:
-        self.at_s += seconds
-
-
 async def at_once(work: Callable[[], Any]) -> Any:
     return work()
 
@@ -79,7 +67,7 @@ class Service:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        self.clock = Clock()
+        self.clock = HandClock(1_000_000.0, 1e9)
         self.source = MemorySource(self.slos, self.clock)
         self.judge = self._judge()
         self.chance = split_mix(self.seed)
@@ -247,7 +235,7 @@ async def test_a_paused_canary_at_weight_nothing_keeps_what_was_counted() -> Non
     assert (setup.key, setup.weight) == ("rollout", 0.2)
 
 
-def a_baseline(share: float, clock: Clock) -> Baseline:
+def a_baseline(share: float, clock: HandClock) -> Baseline:
     statistics = tuple(Statistic(name, share, share, share) for name in ("mean", *QUANTILES))
     values = IndicatorBaseline(HALLUCINATION, 3600.0, 336, 1_000_000, share, statistics)
     now_s = clock.wall_s()

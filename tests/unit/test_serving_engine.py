@@ -11,23 +11,8 @@ from hypothesis import strategies as st
 from lora.serving.engine import Engine
 from lora.serving.types import MIXED, Done, Event, Failed, Row, Said, Sampling, Ticket
 from lora.serving.waiting import Limits
+from slo.clock import HandClock
 from tests.serving_kit import BREAKS, END, LATE, MUMBLES, EchoModel, decode
-
-
-class HandClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return self.at_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.at_s += seconds
 
 
 class World:

@@ -16,10 +16,11 @@ from bench.traffic.behaviour import HEALTHY, Course, change
 from bench.traffic.counting import Counts, arrivals, bad_of, draw
 from bench.traffic.exchanges import exchanges
 from bench.traffic.rulesets import HEALTHY_BY_PRESET, preset_rules
-from bench.traffic.service import MONDAY_S, SimulatedClock
+from bench.traffic.service import MONDAY_S
 from bench.traffic.source import CountedSource, SummedWindows
 from bench.traffic.upstream import Disturbance, Upstream, both, outages, wobbling
 from guard.release.state import Phase
+from slo.clock import HandClock
 from slo.metric_names import INDICATORS
 from slo.sources.memory import MemorySource
 from slo.windows import Windows
@@ -74,20 +75,20 @@ def test_counts_are_as_many_and_as_bad_as_asked_and_vary_more_than_independent_o
 def test_counts_and_exchanges_say_the_same_to_the_source() -> None:
     """Two makers of traffic, one behaviour: every indicator reads alike within four standard errors."""
     behaviour = replace(HEALTHY, hallucination_ratio=0.08, zero_hit_ratio=0.05, failed_ratio=0.02, cache_hit_ratio=0.3)
-    clock = SimulatedClock()
+    clock = HandClock(0.0, MONDAY_S)
     counted, exact = CountedSource(SLOS, clock), MemorySource(SLOS, clock, tenant_cap_ratio=None)
     chance = numpy.random.default_rng(2)
     limits = counted.limits_s()
     for step in range(1, 181):
-        clock.t_s = 10.0 * step
+        clock.at_s = 10.0 * step
         counted.count("r1", draw(chance, 50.0, behaviour, limits))
     made = exchanges(chance, flat(5.0), behaviour, from_s=-600.0, until_s=1800.0, release="r1", wall_origin_s=MONDAY_S)
     for exchange in made:
-        clock.t_s = exchange.wall_s - MONDAY_S
-        if clock.t_s > 0.0:
+        clock.at_s = exchange.wall_s - MONDAY_S
+        if clock.at_s > 0.0:
             exact.served(exchange)
             exact.checked(exchange)
-    clock.t_s = 1800.0
+    clock.at_s = 1800.0
     for slo in SLOS:
         if slo.name == "thumbs-up":  # thumbs come from the bot, not with the exchange
             continue

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from slo.clock import HandClock
 from slo.evaluation import evaluate
 from slo.indicators import LATENCY, checked_votes, served_votes
 from slo.sources.lives import FORMER_LIFE_S
@@ -22,32 +23,15 @@ HTTP, LLM, ZERO_HIT, THUMBS, CACHE = (
 )  # fmt: skip
 
 
-class StepClock:
-    """Moves only when told."""
-
-    def __init__(self, now_s: float = 1000.0, wall_s: float = 1_750_000_000.0) -> None:
-        self._now_s, self._wall_s = now_s, wall_s
-
-    def now_s(self) -> float:
-        return self._now_s
-
-    def wall_s(self) -> float:
-        return self._wall_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.step(seconds)
-
-    def step(self, seconds: float) -> None:
-        self._now_s += seconds
-        self._wall_s += seconds
+WALL_ORIGIN_S = 1_749_999_000.0
 
 
 @pytest.fixture
-def clock() -> StepClock:
-    return StepClock()
+def clock() -> HandClock:
+    return HandClock(1000.0, WALL_ORIGIN_S)
 
 
-def source_of(clock: StepClock, *slos: Slo) -> MemorySource:
+def source_of(clock: HandClock, *slos: Slo) -> MemorySource:
     return MemorySource(slos, clock)
 
 
@@ -106,7 +90,7 @@ def test_only_whole_fresh_answers_vote_on_quality(changes: dict[str, object]) ->
     assert checked_votes(make_exchange(findings=(found("grounding", "fail"),), **changes)) == []
 
 
-def test_readings_are_per_release_and_fade(clock: StepClock) -> None:
+def test_readings_are_per_release_and_fade(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY, window_s=60.0)
     source = source_of(clock, slo)
     for number in range(10):
@@ -115,12 +99,12 @@ def test_readings_are_per_release_and_fade(clock: StepClock) -> None:
     assert source.reading(slo, "r1") == Reading(3, 10)
     assert source.reading(slo, "r2") == Reading(0, 1)
     assert source.reading(slo, "r9") == Reading(0, 0)
-    clock.step(70)
+    clock.advance(70)
     assert source.reading(slo, "r1") == Reading(0, 0)
     assert source.reading(slo, "r1", 3600.0) == Reading(3, 10)
 
 
-def test_latency_counts_requests_over_the_limit_of_each_objective(clock: StepClock) -> None:
+def test_latency_counts_requests_over_the_limit_of_each_objective(clock: HandClock) -> None:
     p95 = make_slo(P95, "absolute", name="p95", params={"absolute": 0.5})
     p99 = make_slo(P99, "sla", name="p99", params={"sla": 2.0, "margin": 0.2})
     source = source_of(clock, p95, p99)
@@ -132,7 +116,7 @@ def test_latency_counts_requests_over_the_limit_of_each_objective(clock: StepClo
     assert source.objective_value(p99, "r1") == pytest.approx(2.0, rel=0.01)
 
 
-def test_a_limit_from_a_baseline_is_counted_from_when_it_is_known_and_before(clock: StepClock) -> None:
+def test_a_limit_from_a_baseline_is_counted_from_when_it_is_known_and_before(clock: HandClock) -> None:
     slo = make_slo(P95, "baseline", params={"baseline": "p95", "factor": 1.5})
     source = source_of(clock, slo)
     for number in range(100):
@@ -148,7 +132,7 @@ def test_a_limit_from_a_baseline_is_counted_from_when_it_is_known_and_before(clo
     assert source.reading(slo, "r1") == Reading(0, 0)
 
 
-def test_coverage_is_the_judged_share_of_what_should_have_been(clock: StepClock) -> None:
+def test_coverage_is_the_judged_share_of_what_should_have_been(clock: HandClock) -> None:
     slo = make_slo(HALLUCINATION, min_events=1)
     source = source_of(clock, slo)
     for number in range(100):
@@ -160,7 +144,7 @@ def test_coverage_is_the_judged_share_of_what_should_have_been(clock: StepClock)
     assert source.gauges() == []
 
 
-def test_an_unpriced_model_makes_cost_unknown(clock: StepClock) -> None:
+def test_an_unpriced_model_makes_cost_unknown(clock: HandClock) -> None:
     slo = make_slo(COST, params={"absolute": 0.01}, min_events=1)
     source = source_of(clock, slo)
     for number in range(100):
@@ -168,15 +152,15 @@ def test_an_unpriced_model_makes_cost_unknown(clock: StepClock) -> None:
     assert source.reading(slo, "r1").coverage_ratio == 0.3
 
 
-def test_retries_of_one_session_count_once_but_a_crowd_behind_one_name_counts(clock: StepClock) -> None:
+def test_retries_of_one_session_count_once_but_a_crowd_behind_one_name_counts(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY)
     source = source_of(clock, slo)
     broken = make_exchange(outcome=Outcome.SERVER_ERROR, session="s1")
     for _ in range(3):
         source.served(broken)
-        clock.step(2)
+        clock.advance(2)
     assert source.reading(slo, "r1") == Reading(1, 1)
-    clock.step(10)
+    clock.advance(10)
     source.served(broken)
     assert source.reading(slo, "r1") == Reading(2, 2)
     for number in range(100):
@@ -187,7 +171,7 @@ def test_retries_of_one_session_count_once_but_a_crowd_behind_one_name_counts(cl
     assert source.reading(slo, "r1").bad_count == 109
 
 
-def test_troubled_sessions_are_remembered_within_bounds(clock: StepClock) -> None:
+def test_troubled_sessions_are_remembered_within_bounds(clock: HandClock) -> None:
     source = source_of(clock, make_slo(AVAILABILITY))
     for number in range(6000):
         source.served(make_exchange(number, outcome=Outcome.TIMEOUT, session=f"s{number}"))
@@ -195,7 +179,7 @@ def test_troubled_sessions_are_remembered_within_bounds(clock: StepClock) -> Non
     assert source.reading(make_slo(AVAILABILITY), "r1").bad_count == 6000
 
 
-def test_one_tenant_neither_causes_nor_hides_a_breach(clock: StepClock) -> None:
+def test_one_tenant_neither_causes_nor_hides_a_breach(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY, params={"absolute": 0.9})
     for flood_fails in (True, False):
         source = source_of(clock, slo)
@@ -205,12 +189,12 @@ def test_one_tenant_neither_causes_nor_hides_a_breach(clock: StepClock) -> None:
             tenant = "flood" if flood else f"t{number % 40}"
             outcome = Outcome.SERVER_ERROR if failed else Outcome.OK
             source.served(make_exchange(number, outcome=outcome, tenant=tenant))
-            clock.step(0.05)
+            clock.advance(0.05)
         share = source.reading(slo, "r1").bad_count / source.reading(slo, "r1").count
         assert share == pytest.approx(0.2 if flood_fails else 0.8, abs=0.02)
 
 
-def test_objectives_of_a_route_read_only_that_route(clock: StepClock) -> None:
+def test_objectives_of_a_route_read_only_that_route(clock: HandClock) -> None:
     everywhere, chat = make_slo(AVAILABILITY, name="all"), make_slo(AVAILABILITY, name="chat", routes=("chat",))
     slow = make_slo(P95, name="slow", routes=("ask",), params={"absolute": 0.1})
     source = source_of(clock, everywhere, chat, slow)
@@ -220,7 +204,7 @@ def test_objectives_of_a_route_read_only_that_route(clock: StepClock) -> None:
     assert source.reading(slow, "r1").bad_count == 2
 
 
-def test_thumbs(clock: StepClock) -> None:
+def test_thumbs(clock: HandClock) -> None:
     slo = make_slo(THUMBS)
     source = source_of(clock, slo)
     for up in (True, True, True, False):
@@ -229,7 +213,7 @@ def test_thumbs(clock: StepClock) -> None:
     assert source.objective_value(slo, "r1") is None  # four thumbs are no value
 
 
-def test_the_six_gauges_appear_with_twenty_events_in_border_units(clock: StepClock) -> None:
+def test_the_six_gauges_appear_with_twenty_events_in_border_units(clock: HandClock) -> None:
     source = MemorySource(parse_slo(preset_text("support-faq")).objectives, clock)
 
     def answer(number: int) -> None:
@@ -253,38 +237,38 @@ def test_the_six_gauges_appear_with_twenty_events_in_border_units(clock: StepClo
     }
 
 
-def test_a_gauge_goes_away_with_its_events(clock: StepClock) -> None:
+def test_a_gauge_goes_away_with_its_events(clock: HandClock) -> None:
     source = source_of(clock, make_slo(AVAILABILITY, window_s=60.0))
     for number in range(30):
         source.served(make_exchange(number))
     assert "sft_availability_success_rate" in {name for name, _, _ in source.gauges()}
-    clock.step(100)
+    clock.advance(100)
     assert "sft_availability_success_rate" not in {name for name, _, _ in source.gauges()}
 
 
-def test_releases_are_bounded(clock: StepClock) -> None:
+def test_releases_are_bounded(clock: HandClock) -> None:
     source = source_of(clock)
     for number in range(100):
         source.served(make_exchange(number, release=f"r{number}"))
     assert source.releases() == tuple(f"r{n}" for n in range(100 - MAX_RELEASES, 100))
 
 
-def test_the_release_that_was_counted_least_recently_gives_way(clock: StepClock) -> None:
+def test_the_release_that_was_counted_least_recently_gives_way(clock: HandClock) -> None:
     source = source_of(clock, make_slo(AVAILABILITY))
     for number in range(MAX_RELEASES):
         source.served(make_exchange(release=f"r{number}"))
-        clock.step(1.0)
+        clock.advance(1.0)
     source.served(make_exchange(release="r0"))  # the long-running stable
-    clock.step(1.0)
+    clock.advance(1.0)
     source.feedback("r1", up=True)
-    clock.step(1.0)
+    clock.advance(1.0)
     source.checked(make_exchange(release="r2", findings=(found("grounding", "pass"),)))
-    clock.step(1.0)
+    clock.advance(1.0)
     source.served(make_exchange(release="new"))
     assert set(source.releases()) == {"r0", "r1", "r2", "r4", "r5", "r6", "r7", "new"}
 
 
-def test_a_forgotten_release_starts_again_from_nothing(clock: StepClock) -> None:
+def test_a_forgotten_release_starts_again_from_nothing(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY)
     source = source_of(clock, slo)
     broken = make_exchange(outcome=Outcome.SERVER_ERROR, session="s1", release="canary")
@@ -300,16 +284,16 @@ def test_a_forgotten_release_starts_again_from_nothing(clock: StepClock) -> None
     assert source.reading(slo, "r1") == Reading(0, 1)
 
 
-def test_what_began_before_a_release_did_anew_is_not_counted_for_it(clock: StepClock) -> None:
+def test_what_began_before_a_release_did_anew_is_not_counted_for_it(clock: HandClock) -> None:
     slo = make_slo(HALLUCINATION)
     source = source_of(clock, slo)
     findings = (found("grounding", "fail"),)
     before = make_exchange(release="canary", wall_s=clock.wall_s(), findings=findings)
     unseen = (found("grounding", "skipped"),)
     source.served(before)
-    clock.step(5.0)
+    clock.advance(5.0)
     source.forget("canary")
-    clock.step(1.0)
+    clock.advance(1.0)
     source.checked(before)  # its checks come late
     source.served(before)  # or it ends now
     source.given_up([before], unseen)
@@ -320,19 +304,19 @@ def test_what_began_before_a_release_did_anew_is_not_counted_for_it(clock: StepC
     assert source.reading(slo, "canary") == Reading(1, 1)
 
 
-def test_a_clock_that_is_put_back_costs_minutes_and_not_the_release(clock: StepClock) -> None:
+def test_a_clock_that_is_put_back_costs_minutes_and_not_the_release(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY)
     source = source_of(clock, slo)
     source.forget("canary")
     put_back = make_exchange(release="canary", wall_s=clock.wall_s() - 3600.0)
     source.served(put_back)
     assert source.reading(slo, "canary") == Reading(0, 0)
-    clock.step(FORMER_LIFE_S + 1.0)
+    clock.advance(FORMER_LIFE_S + 1.0)
     source.served(put_back)
     assert source.reading(slo, "canary") == Reading(0, 1)
 
 
-def test_other_objectives_leave_what_was_counted_where_it_is(clock: StepClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_objectives_leave_what_was_counted_where_it_is(clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
     recounts: list[float] = []
     recounted = Windows.recounted
 
@@ -348,7 +332,7 @@ def test_other_objectives_leave_what_was_counted_where_it_is(clock: StepClock, m
     source = MemorySource((stays, relative, moves, chat), clock, {"relative": 0.65})
     for number in range(100):
         source.served(make_exchange(number, duration_s=0.1 + number % 7 / 10))
-        clock.step(30.0)
+        clock.advance(30.0)
     books = source._releases["r1"].books
     kept = (books[()], books[()].over["stays"][1], books[()].over["relative"][1])
     monkeypatch.setattr(source, "load", None)  # nothing is written out and read back
@@ -374,7 +358,7 @@ def test_other_objectives_leave_what_was_counted_where_it_is(clock: StepClock, m
     assert source.reading(relative, "r1") == Reading(0, 0)
 
 
-def test_a_changed_rule_gives_up_the_limit_of_its_old_baseline(clock: StepClock) -> None:
+def test_a_changed_rule_gives_up_the_limit_of_its_old_baseline(clock: HandClock) -> None:
     relative = make_slo(P95, "baseline", params={"baseline": "p95", "factor": 1.5})
     source = MemorySource((relative,), clock, {"rule": 0.3})
     source.served(make_exchange())
@@ -386,7 +370,7 @@ def test_a_changed_rule_gives_up_the_limit_of_its_old_baseline(clock: StepClock)
     assert (reading.bad_count, reading.count) == (1, 1)
 
 
-def test_a_whole_outage_is_a_fast_breach_after_twenty_events(clock: StepClock) -> None:
+def test_a_whole_outage_is_a_fast_breach_after_twenty_events(clock: HandClock) -> None:
     slo = parse_slo(preset_text("support-faq")).objectives[5]
     source = source_of(clock, slo)
     broken: Exchange = make_exchange(outcome=Outcome.SERVER_ERROR, status=502)
@@ -394,7 +378,7 @@ def test_a_whole_outage_is_a_fast_breach_after_twenty_events(clock: StepClock) -
     states = []
     for _ in range(20):
         source.served(broken)
-        clock.step(0.2)
+        clock.advance(0.2)
         fast = source.reading(slo, "r1", slo.fast.window.length_s)
         states.append(evaluate(slo, "r1", source.reading(slo, "r1"), fast, limit_for(slo)).state)
     assert states == [State.UNKNOWN] * 19 + [State.BREACH]

@@ -7,29 +7,30 @@ from collections.abc import Callable
 
 import pytest
 
+from slo.clock import HandClock
 from slo.sources.memory import MAX_RELEASES, MemorySource
 from slo.spec import parse_slo, preset_text
 from slo.types import Outcome, Slo
 from slo.windows import PART_CELLS
 from tests.slo_builders import AVAILABILITY, P95, found, make_exchange, make_slo
-from tests.unit.test_slo_memory import StepClock
+from tests.unit.test_slo_memory import WALL_ORIGIN_S
 
 
 @pytest.fixture
-def clock() -> StepClock:
-    return StepClock()
+def clock() -> HandClock:
+    return HandClock(1000.0, WALL_ORIGIN_S)
 
 
-def source_of(clock: StepClock, *slos: Slo) -> MemorySource:
+def source_of(clock: HandClock, *slos: Slo) -> MemorySource:
     return MemorySource(slos, clock)
 
 
-def test_the_order_of_giving_way_survives_a_restart(clock: StepClock) -> None:
+def test_the_order_of_giving_way_survives_a_restart(clock: HandClock) -> None:
     slos = (make_slo(AVAILABILITY),)
     source = source_of(clock, *slos)
     for name in ("stable", *(f"r{n}" for n in range(MAX_RELEASES - 1)), "stable"):
         source.served(make_exchange(release=name))
-        clock.step(1.0)
+        clock.advance(1.0)
     restarted = MemorySource(slos, clock)
     restarted.load_pieces(source.dump_pieces())
     restarted.served(make_exchange(release="new"))
@@ -37,7 +38,7 @@ def test_the_order_of_giving_way_survives_a_restart(clock: StepClock) -> None:
     assert "r0" not in restarted.releases()
 
 
-def filled(clock: StepClock, slos: tuple[Slo, ...]) -> MemorySource:
+def filled(clock: HandClock, slos: tuple[Slo, ...]) -> MemorySource:
     source = MemorySource(slos, clock)
     for number in range(300):
         outcome = Outcome.SERVER_ERROR if number % 10 == 0 else Outcome.OK
@@ -45,18 +46,18 @@ def filled(clock: StepClock, slos: tuple[Slo, ...]) -> MemorySource:
         exchange = make_exchange(number, outcome=outcome, duration_s=0.1 + number % 7 / 10, findings=findings)
         source.served(exchange)
         source.checked(exchange)
-        clock.step(7.0)
+        clock.advance(7.0)
     return source
 
 
-def test_windows_survive_a_restart_with_another_clock(clock: StepClock) -> None:
+def test_windows_survive_a_restart_with_another_clock(clock: HandClock) -> None:
     slos = parse_slo(preset_text("support-faq")).objectives
     source = filled(clock, slos)
     dump = json.loads(json.dumps(source.dump()))
-    later = StepClock(now_s=5.0, wall_s=clock.wall_s() + 30.0)
+    later = HandClock(5.0, clock.wall_s() + 25.0)
     restarted = MemorySource(slos, later)
     restarted.load(dump)
-    clock.step(30.0)
+    clock.advance(30.0)
     for slo in slos:
         before, after = source.reading(slo, "r1", 3600.0), restarted.reading(slo, "r1", 3600.0)
         assert after.bad_count == pytest.approx(before.bad_count, abs=2), slo.name
@@ -65,7 +66,7 @@ def test_windows_survive_a_restart_with_another_clock(clock: StepClock) -> None:
     assert restarted.objective_value(slos[3], "r1") == source.objective_value(slos[3], "r1")
 
 
-def test_pieces_are_the_dump(clock: StepClock) -> None:
+def test_pieces_are_the_dump(clock: HandClock) -> None:
     slos = (*parse_slo(preset_text("support-faq")).objectives, make_slo(AVAILABILITY, name="chat", routes=("chat",)))
     source = filled(clock, slos)
     source.served(make_exchange(release="r2"))
@@ -91,27 +92,27 @@ def cell_count(value: object) -> int:
     return sum(cell_count(each) for each in value) if isinstance(value, list | tuple) else 1
 
 
-def test_no_piece_is_large(clock: StepClock) -> None:
+def test_no_piece_is_large(clock: HandClock) -> None:
     slos = parse_slo(preset_text("support-faq")).objectives
     source = MemorySource(slos, clock)
     for number in range(2000):
         source.served(make_exchange(number, duration_s=0.01 * 1.021 ** (number % 400)))
-        clock.step(30.0)
+        clock.advance(30.0)
     sizes = [cell_count(piece) for piece in source.dump_pieces()]
     assert sum(sizes) > 4 * PART_CELLS
     assert max(sizes) <= 1.25 * PART_CELLS
 
 
-def test_what_is_too_old_to_be_read_is_not_dumped(clock: StepClock) -> None:
+def test_what_is_too_old_to_be_read_is_not_dumped(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY)
     source = filled(clock, (slo,))
-    clock.step(2 * 3600.0)
+    clock.advance(2 * 3600.0)
     source.served(make_exchange(release="r2"))
     rings = [piece["windows"]["rings"] for piece in source.dump_pieces() if piece.get("release") == "r1"]
     assert rings
     assert all(fine == [] for fine, _, _ in rings)
     assert any(middle for _, middle, _ in rings)
-    clock.step(30 * 86_400.0)
+    clock.advance(30 * 86_400.0)
     source.served(make_exchange(release="r2"))
     assert {piece.get("release", "r2") for piece in source.dump_pieces()} == {"r2"}
     restarted = MemorySource((slo,), clock)
@@ -121,7 +122,7 @@ def test_what_is_too_old_to_be_read_is_not_dumped(clock: StepClock) -> None:
 
 @pytest.mark.parametrize("change", [lambda p: p[:-1], lambda p: p[:3], lambda p: p[:2] + p[3:], lambda p: []])
 def test_missing_pieces_are_refused(
-    clock: StepClock, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]
+    clock: HandClock, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]
 ) -> None:
     slos = (make_slo(AVAILABILITY),)
     source = filled(clock, slos)
@@ -132,19 +133,19 @@ def test_missing_pieces_are_refused(
 
 
 @pytest.mark.parametrize("pieces", [[{}], [{"v": 9, "wall_s": 0}], [{"v": 1, "wall_s": 0}, {}], [3], [{"v": 1}]])
-def test_foreign_pieces_are_refused(clock: StepClock, pieces: list[dict[str, object]]) -> None:
+def test_foreign_pieces_are_refused(clock: HandClock, pieces: list[dict[str, object]]) -> None:
     with pytest.raises(ValueError, match=r"not a dump|version"):
         source_of(clock).load_pieces(pieces)
 
 
-def test_counting_goes_on_between_pieces(clock: StepClock) -> None:
+def test_counting_goes_on_between_pieces(clock: HandClock) -> None:
     slo = make_slo(AVAILABILITY)
     source = filled(clock, (slo,))
     pieces = []
     for piece in source.dump_pieces():
         pieces.append(json.loads(json.dumps(piece)))
         source.served(make_exchange(outcome=Outcome.SERVER_ERROR))
-        clock.step(4.0)
+        clock.advance(4.0)
     restarted = MemorySource((slo,), clock)
     restarted.load_pieces(pieces)
     counts = {restarted.reading(slo, "r1", length_s).count for length_s in (3600.0, 86_400.0, 30 * 86_400.0)}
@@ -152,29 +153,29 @@ def test_counting_goes_on_between_pieces(clock: StepClock) -> None:
     assert 300 <= counts.pop() <= source.reading(slo, "r1", 3600.0).count
 
 
-def test_a_long_absence_empties_the_windows_and_a_clock_gone_back_does_not(clock: StepClock) -> None:
+def test_a_long_absence_empties_the_windows_and_a_clock_gone_back_does_not(clock: HandClock) -> None:
     slos = (make_slo(AVAILABILITY, window_s=3600.0),)
     dump = filled(clock, slos).dump()
     for wall_s, expected in ((clock.wall_s() + 4 * 3600, 0), (clock.wall_s() - 3600, 300)):
-        restarted = MemorySource(slos, StepClock(now_s=1e6, wall_s=wall_s))
+        restarted = MemorySource(slos, HandClock(1e6, wall_s - 1e6))
         restarted.load(dump)
         assert restarted.reading(slos[0], "r1").count == expected
 
 
-def test_a_changed_latency_limit_is_counted_again_after_a_restart(clock: StepClock) -> None:
+def test_a_changed_latency_limit_is_counted_again_after_a_restart(clock: HandClock) -> None:
     old = make_slo(P95, params={"absolute": 0.25})
     dump = filled(clock, (old,)).dump()
     new = make_slo(P95, params={"absolute": 0.65})
     restarted = MemorySource((new,), clock)
     restarted.load(dump)
-    again = filled(StepClock(), (new,))
+    again = filled(HandClock(1000.0, WALL_ORIGIN_S), (new,))
     assert restarted.reading(new, "r1").bad_count == again.reading(new, "r1").bad_count > 0
 
 
 @pytest.mark.parametrize(
     "dump", [{}, {"v": 99}, {"v": 1, "wall_s": 0, "releases": {"r1": [{}]}}, {"v": 1, "wall_s": 0, "releases": 3}]
 )
-def test_a_foreign_dump_is_refused_and_changes_nothing(clock: StepClock, dump: dict[str, object]) -> None:
+def test_a_foreign_dump_is_refused_and_changes_nothing(clock: HandClock, dump: dict[str, object]) -> None:
     slos = (make_slo(AVAILABILITY),)
     source = filled(clock, slos)
     with pytest.raises(ValueError, match=r"not a dump|version"):

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from slo.clock import HandClock
 from slo.comparison import ArmSums, Pair
 from slo.sources.memory import MemorySource
 from slo.sources.trial import MAX_SESSIONS, MAX_SPANS, SPAN_S, TrialSetup
@@ -25,27 +26,13 @@ SLOS = (UP, FAST, TRUE, LIKE, CHAT, LEFT_OUT)
 SETUP = TrialSetup("rollout", "c1", "s1", 0.1)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.at_s = 1000.0
-
-    def now_s(self) -> float:
-        return self.at_s
-
-    def wall_s(self) -> float:
-        return 1_700_000_000.0 + self.at_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.at_s += seconds
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(1000.0, 1_700_000_000.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def source(clock: Clock) -> MemorySource:
+def source(clock: HandClock) -> MemorySource:
     source = MemorySource(SLOS, clock)
     source.compare(SETUP)
     return source
@@ -77,7 +64,7 @@ def test_routes_and_cache_hits(source: MemorySource) -> None:
     assert present(source, CHAT).canary.count == 0
 
 
-def test_a_session_is_bad_once(source: MemorySource, clock: Clock) -> None:
+def test_a_session_is_bad_once(source: MemorySource, clock: HandClock) -> None:
     for _ in range(4):
         serve(source, "c1", outcome=Outcome.SERVER_ERROR, status=500, session="anna")
         clock.at_s += 20.0
@@ -108,7 +95,7 @@ def test_scores_and_findings(source: MemorySource) -> None:
     assert (like.count, like.total, like.spread) == (2, pytest.approx(1.6), pytest.approx(0.16 + 0.0))
 
 
-def test_a_new_weight_and_every_hour_begin_a_span(source: MemorySource, clock: Clock) -> None:
+def test_a_new_weight_and_every_hour_begin_a_span(source: MemorySource, clock: HandClock) -> None:
     serve(source, "c1", 2)
     source.compare(TrialSetup("rollout", "c1", "s1", 0.3))
     serve(source, "c1", 3)
@@ -121,7 +108,7 @@ def test_a_new_weight_and_every_hour_begin_a_span(source: MemorySource, clock: C
     ]  # fmt: skip
 
 
-def test_a_month_of_hours_is_kept_in_a_dozen_spans_and_loses_no_event(source: MemorySource, clock: Clock) -> None:
+def test_a_month_of_hours_is_kept_in_a_dozen_spans_and_loses_no_event(source: MemorySource, clock: HandClock) -> None:
     for _ in range(720):
         serve(source, "c1", 3)
         clock.at_s += SPAN_S
@@ -151,7 +138,7 @@ def test_a_canary_started_again_is_not_judged_by_its_former_life(source: MemoryS
     assert present(source) == Pair()
 
 
-def test_stable_alone_after_promotion(clock: Clock) -> None:
+def test_stable_alone_after_promotion(clock: HandClock) -> None:
     source = MemorySource(SLOS, clock)
     source.compare(TrialSetup("promoted", "", "c1", 0.0))
     serve(source, "c1", 4)
@@ -159,7 +146,7 @@ def test_stable_alone_after_promotion(clock: Clock) -> None:
     assert present(source) == Pair(ArmSums(), ArmSums(4, 0, 0))
 
 
-def test_a_limit_that_follows_the_hour_of_the_week_stays_for_a_rollout(clock: Clock) -> None:
+def test_a_limit_that_follows_the_hour_of_the_week_stays_for_a_rollout(clock: HandClock) -> None:
     relative = make_slo(P95, name="fast", form="previous", params={"previous": "p95", "factor": 1.5}, canary=RULE)
     source = MemorySource((UP, relative), clock)
     source.compare(SETUP)
@@ -204,7 +191,7 @@ def pieces_of(source: MemorySource) -> Iterator[dict[str, object]]:
         yield json.loads(json.dumps(piece))
 
 
-def test_it_survives_a_restart(source: MemorySource, clock: Clock) -> None:
+def test_it_survives_a_restart(source: MemorySource, clock: HandClock) -> None:
     serve(source, "c1", 2)
     source.compare(TrialSetup("rollout", "c1", "s1", 0.3))
     serve(source, "c1", outcome=Outcome.SERVER_ERROR, status=500, session="anna")
@@ -213,7 +200,7 @@ def test_it_survives_a_restart(source: MemorySource, clock: Clock) -> None:
     clock.at_s += 600.0
     pieces = list(pieces_of(source))
 
-    later = Clock()
+    later = HandClock()
     later.at_s = 50.0
     later.wall_s = lambda: 1_700_000_000.0 + 1600.0 + 100.0  # type: ignore[method-assign]
     restarted = MemorySource(SLOS, later)
@@ -243,7 +230,7 @@ def test_a_damaged_dump_is_refused_as_a_whole(source: MemorySource, damage: dict
     for piece in pieces:
         if "trial" in piece:
             piece["trial"].update(damage)  # type: ignore[attr-defined]
-    fresh = MemorySource(SLOS, Clock())
+    fresh = MemorySource(SLOS, HandClock())
     with pytest.raises(ValueError, match=r"more bad|not a dump|unpack|convert|shorter"):
         fresh.load_pieces(pieces)
     assert fresh.releases() == ()
