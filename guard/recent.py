@@ -25,7 +25,7 @@ _OK = Outcome.OK
 class RecentExchanges:
     """A recorder like any other. lives: whose answers of a former life count for no stage of the new one."""
 
-    def __init__(self, lives: Lives | None = None, *, kept_count: int = KEPT_COUNT) -> None:
+    def __init__(self, kept_count: int = KEPT_COUNT, lives: Lives | None = None) -> None:
         self._lives = lives
         self._kept: dict[str, Exchange] = {}
         self._kept_ids: deque[str] = deque()  # a queue beside a dict costs a third of an OrderedDict

@@ -44,7 +44,7 @@ class Recorders:
             settings.file.service, latency_bounds_s(rules.slos, rules.known()), clock=clock
         )
         self.memory = MemorySource(rules.slos, clock)
-        self.recent = RecentExchanges(self.memory.lives)
+        self.recent = RecentExchanges(lives=self.memory.lives)
         self.labels = HumanLabels(settings.state_dir)
         self.parquet: ParquetConverter | None = None
         self.exchange_log = self._exchange_log(settings, clock)

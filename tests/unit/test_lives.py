@@ -34,7 +34,7 @@ def test_only_so_many_releases_are_remembered() -> None:
 def test_what_ends_late_counts_for_no_stage_of_the_new_life() -> None:
     clock = ManualClock()
     lives = Lives(clock)
-    recent = RecentExchanges(lives)
+    recent = RecentExchanges(lives=lives)
     recent.served(make_exchange(exchange_id="e1", release="c", wall_s=clock.wall_s()))
     late = make_exchange(exchange_id="e2", release="c", wall_s=clock.wall_s())
     clock.advance(5.0)
