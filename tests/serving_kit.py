@@ -67,12 +67,17 @@ class EchoModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.reads = threading.Event()  # while it is cleared, texts are not turned into tokens
+        self.reads.set()
+        self.read_count = 0
         self.joins: list[list[int]] = []
         self.steps = self.widest = 0
         self.loaded: dict[str, bytes] = {}
         self.unloaded: list[str] = []
 
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        self.read_count += 1
+        self.reads.wait(30)
         return tuple(messages[-1]["content"].encode())
 
     def text(self, row: Row) -> str:

@@ -140,6 +140,7 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         may_ask(request)
+        service.admit()
         body = await parsed(request, _ChatRequest)
         how, clip = _sampling(body, defaults, max_tokens)
         messages = [{"role": _role(m.role), "content": m.plain()} for m in body.messages]

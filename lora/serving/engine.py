@@ -109,6 +109,11 @@ class Engine:
                 self._changed.notify()
             return refused
 
+    def refuses(self, coming: int) -> int | None:
+        """What `submit` would return for one more behind `coming` others."""
+        with self._changed:
+            return self._room.refuses(self._load(), coming)
+
     def leave(self, number: int) -> None:
         """The asker has gone; nothing is told any more, and the row is freed before the next step."""
         with self._changed:

@@ -19,6 +19,8 @@ from slo.errors import DataError, GuardError, RefusedError
 _GRACE_S = 0.5  # the model's thread tells a deadline between two steps; only a step that hangs is answered from here
 _PROMPT_CHARACTERS_A_TOKEN = 32  # no text is read to the end that cannot fit
 _POLL_S = 0.02
+UNREAD = "unread"
+"""Label `model` of what was refused before anybody looked which model it asks for."""
 
 
 class Refused(Exception):
@@ -108,6 +110,7 @@ class Service:
         self.base = base
         self.models: dict[str, Served] = {base: Served(base, None, MIXED, "base", "", clock.wall_s())}
         self.draining = False
+        self._read_count = 0  # requests whose text is being turned into tokens: they hold their places in the queue
         self._numbers = itertools.count(1)
         self._pen = ThreadPoolExecutor(1, "tokens")
         self._loading = asyncio.Lock()
@@ -118,14 +121,16 @@ class Service:
         """Queue a request. clip: an answer too long for the context is made shorter, as nobody asked for its length.
 
         Raises:
-            Refused: unknown model, too long, queue full, draining.
+            Refused: unknown model, queue full, draining, too long.
         """
         arrived_s = self.clock.now_s()
         self._served(name)
-        if self.draining:
-            self.meters.requests[name, "draining"] += 1
-            raise Refused(Failed(503, "draining", "the server is stopping; ask another", 5))
-        ids = await self._read(messages)
+        self.admit(name)
+        self._read_count += 1
+        try:
+            ids = await self._read(messages)
+        finally:
+            self._read_count -= 1
         model = self._served(name)  # again: it may have been unloaded while the text was read
         room = self.reader.context_tokens - len(ids)
         if room < (1 if clip else how.max_tokens):
@@ -141,9 +146,21 @@ class Service:
         answer = Answer(self, model, ticket)
         later_s = self.engine.submit(ticket, Row(answer.number, ids, how, model.handle), answer.tell)
         if later_s is not None:
-            self.meters.requests[name, "queue_full"] += 1
-            raise Refused(Failed(429, "queue_full", f"too many requests wait; come again in {later_s} s", later_s))
+            raise self._full(name, later_s)
         return answer
+
+    def admit(self, name: str = UNREAD) -> None:
+        """Refuse at once what would be refused later, before any work that grows with what was sent.
+
+        Raises:
+            Refused: queue full, draining.
+        """
+        if self.draining:
+            self.meters.requests[name, "draining"] += 1
+            raise Refused(Failed(503, "draining", "the server is stopping; ask another", 5))
+        later_s = self.engine.refuses(self._read_count)
+        if later_s is not None:
+            raise self._full(name, later_s)
 
     async def load(
         self, name: str, source: str, *, token: str | None = None, replace: bool = False, anywhere: bool = False
@@ -221,6 +238,10 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self._pen, self.reader.prompt_ids, messages)
         except DataError as error:
             raise Refused(Failed(400, "invalid_request_error", str(error)), "messages") from error
+
+    def _full(self, name: str, later_s: int) -> Refused:
+        self.meters.requests[name, "queue_full"] += 1
+        return Refused(Failed(429, "queue_full", f"too many requests wait; come again in {later_s} s", later_s))
 
     def _served(self, name: str) -> Served:
         try:

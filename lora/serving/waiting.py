@@ -50,11 +50,15 @@ class WaitingRoom:
 
         Nobody has to wait to join a batch that has room, so a queue of 0 refuses only when all rows are taken.
         """
+        refused = self.refuses(running)
+        if refused is None:
+            self._waiting[ticket.number] = ticket
+        return refused
+
+    def refuses(self, running: Load, coming: int = 0) -> int | None:
+        """As `offer`, for one more behind `coming` others who are about to be offered; nobody is taken in."""
         free = max(0, self._limits.rows - running.rows)
-        if len(self._waiting) >= self._limits.queue + free:
-            return self.retry_after_s()
-        self._waiting[ticket.number] = ticket
-        return None
+        return self.retry_after_s() if len(self._waiting) + coming >= self._limits.queue + free else None
 
     def retry_after_s(self) -> int:
         """About when the queue is worked off: its rounds of batches, each as long as an answer took lately."""

@@ -88,6 +88,7 @@ async def running(sources: Sources | None = None, limits: Limits | None = None, 
             yield Server(model, service, f"http://127.0.0.1:{sock.getsockname()[1]}", session, notes)
     finally:
         model.gate.set()
+        model.reads.set()
         server.should_exit = True
         await task
         await asyncio.to_thread(service.close)
@@ -194,6 +195,43 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_again() -> None:
         assert body["error"]["type"] == "queue_full"
         server.model.gate.set()
         assert [(await task)[0] for task in tasks] == [200, 200]
+
+
+async def test_a_full_queue_refuses_before_it_reads_the_question() -> None:
+    async with running(limits=Limits(queue=0, rows=1)) as server:
+        server.model.gate.clear()
+        first = asyncio.create_task(server.chat("first"))
+        await until(lambda: server.service.engine.running_count == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 900000\r\n\r\n"
+        )  # and nothing of it
+        async with asyncio.timeout(30):
+            head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: " in head
+        assert server.model.read_count == 1
+        assert (
+            'sft_serve_requests_total{service="bot",model="unread",result="queue_full"} 1'
+            in (await server.get("/metrics"))[1]
+        )
+        server.model.gate.set()
+        assert (await first)[0] == 200
+
+
+async def test_questions_that_are_being_read_hold_their_places() -> None:
+    async with running(limits=Limits(queue=1, rows=1)) as server:
+        server.model.reads.clear()
+        taken = [asyncio.create_task(server.chat(f"q{n}")) for n in range(2)]  # one to answer, one to wait
+        await until(lambda: server.service._read_count == 2)
+        refused = [await server.chat(f"q{n}") for n in range(2, 6)]
+        assert {status for status, _, _ in refused} == {429}
+        server.model.reads.set()
+        assert [(await task)[0] for task in taken] == [200, 200]
+        assert server.model.read_count == 2
+        assert (await server.chat("again"))[0] == 200
 
 
 async def test_who_goes_away_frees_the_row() -> None:
