@@ -5,6 +5,7 @@ from __future__ import annotations
 from guard.commands import (
     lora_data,
     lora_eval,
+    lora_hot,
     lora_judging,
     lora_register,
     lora_rules,
@@ -25,4 +26,5 @@ def register(groups: Groups) -> None:
     lora_register.register(lora)
     lora_rules.register(lora)
     lora_serve.register(lora)
+    lora_hot.register(lora)
     lora_vault.register(lora)

@@ -15,6 +15,7 @@ import openai
 import pytest
 import uvicorn
 
+from guard.cli import main
 from guard.commands.lora_serve import _bearer
 from guard.lora_metrics import metrics_of
 from lora.adapter_files import Adapter
@@ -330,6 +331,44 @@ async def test_adapters_are_loaded_asked_replaced_and_unloaded(tmp_path: Path) -
         assert (await server.chat("x", "hr"))[0] == 404
         assert (await server.post("/v1/unload_lora_adapter", {"lora_name": "hr"}))[0] == 404
         assert (await server.post("/v1/unload_lora_adapter", {"lora_name": "base"}))[0] == 404
+
+
+async def test_the_command_line_loads_replaces_and_unloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter_directory(tmp_path / "a")
+
+    async def command(*words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, ["lora", *words, "--server", server.url])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    async with running(Sources(root=tmp_path)) as server:
+        code, _, err = await command("load", "hr", "a")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "SFT_LORA_TOKEN" in err
+        monkeypatch.setenv("SFT_LORA_TOKEN", TOKEN)
+        code, out, _ = await command("load", "hr", "a", "--json")
+        assert (code, json.loads(out)["loaded"]) == (0, "hr")
+        assert "hr" in server.service.models
+        code, _, err = await command("load", "hr", "a")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "it is loaded; unload it" in err
+        assert (await command("load", "hr", "a", "--replace"))[0] == 0
+        code, _, err = await command("load", "x", "../outside")
+        assert code == 2
+        assert "is not under the adapters of this server" in err
+        assert (await command("unload", "hr"))[:2] == (0, "unloaded hr\n")
+        code, _, err = await command("unload", "hr")
+        assert code == 2
+        assert "'hr' is not loaded; so says http" in err
+        monkeypatch.setenv("SFT_LORA_TOKEN", "a-wrong-token-of-some-length")
+        code, _, err = await command("unload", "base")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "wrong-token" not in err
+    code, _, err = await command("unload", "hr")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is `sft-guard lora serve` running there?" in err
 
 
 async def test_only_the_token_loads_and_only_from_where_it_is_allowed(tmp_path: Path) -> None:
