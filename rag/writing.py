@@ -18,6 +18,7 @@ from rag.index import vectors_available
 from rag.merging import trailing_to_merge
 from rag.postings import Postings, merged
 from rag.segment import Segment, bands_of, words_of, write_segment
+from rag.text import text_hash
 from rag.types import FLAT, IVF, Document, KbMeta, SegmentMeta
 from slo.errors import DataError
 
@@ -238,4 +239,6 @@ class _Piece:
 def _number(document: Document) -> int:
     """What a document adds to `KbMeta.content_sum`."""
     roles = "".join(f"\x1f{role}" for role in document.acl)
-    return int.from_bytes(sha256(f"{document.doc_id}\x1f{document.text_hash}{roles}\x1e".encode()).digest(), "big")
+    title = f"\x1d{text_hash(document.title)}" if document.title else ""  # it decides what is found by words
+    content = f"{document.doc_id}\x1f{document.text_hash}{roles}{title}\x1e"
+    return int.from_bytes(sha256(content.encode()).digest(), "big")

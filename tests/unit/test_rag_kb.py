@@ -345,11 +345,24 @@ def test_the_content_id_depends_on_content_alone(tmp_path: Path) -> None:
         ("a", [{"text": "x"}, {"text": "y"}]),
         ("b", [{"text": "x"}]),
         ("c", [{"text": "x"}, {"text": "y"}]),
+        ("d", [{"text": "x", "title": "t"}, {"text": "y"}]),  # found by other words: another content
+        ("e", [{"text": "x"}, {"text": "y", "title": "t"}]),
     ):
         kb = KnowledgeBase.init(tmp_path / name)
         kb.add(rows)
         ids.append(kb.content_id)
-    assert ids[0] == ids[2] != ids[1]
+    assert ids[0] == ids[2]
+    assert len(set(ids)) == 4
+
+
+def test_another_title_is_another_content_and_the_old_one_back_is_the_old_content(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "d", "text": "x", "title": "Annual leave"}, {"doc_id": "e", "text": "y"}])
+    before = kb.content_id
+    kb.add([{"doc_id": "d", "text": "x", "title": "Sick leave"}], update=True)
+    assert kb.content_id != before
+    kb.add([{"doc_id": "d", "text": "x", "title": "Annual leave"}], update=True)
+    assert kb.content_id == before
 
 
 def test_reading_needs_no_write_permission(rules: KnowledgeBase) -> None:
