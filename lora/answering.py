@@ -15,6 +15,7 @@ from lora.artifact import check_artifact
 from lora.guards import Guards, processors, prompt_of, stop_ids
 from lora.json_lines import read_lines
 from rag.model_client import AnswerModel, ModelConfig, ModelError, OpenAiModel
+from rag.probing import probe_bytes, probe_model
 from rag.text import normalise_space
 from slo.errors import DataError
 
@@ -46,12 +47,16 @@ class LocalModel:
         if threads:
             torch.set_num_threads(threads)
         if adapter is not None:
-            check_artifact(read_directory(adapter))
+            files = read_directory(adapter)
+            check_artifact(files)
+            probe_bytes(files)
+        probe_model(base)
         quiet.disable_progress_bar()
         on_gpu = torch.cuda.is_available()
+        dtype = torch.bfloat16 if on_gpu else torch.float32
         try:
             self._tokenizer: Any = hf.AutoTokenizer.from_pretrained(base, padding_side="left")
-            model = hf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if on_gpu else torch.float32)
+            model = hf.AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
         except Exception as error:  # of a damaged file each library raises its own, tokenizers even plain Exception
             raise DataError(f"{base}: {' '.join(str(error).split())[:200]}; name a causal model or its path") from error
         if self._tokenizer.pad_token_id is None:

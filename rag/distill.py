@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rag.probing import probe_directory
 from rag.static_embedder import CARD, FORMAT, PIECES, TABLE, TOKENIZER, Card
 from rag.wordpiece import UNKNOWN
 from slo.errors import ConfigError, DataError
@@ -142,6 +143,7 @@ def quantised(table: Table) -> tuple[Any, Any]:
 
 def _token_vectors(source: Path, latin_only: bool, threads: int) -> tuple[Table, Table, Any]:
     """Rotated vectors of every piece (all components), SIF weights, and the tokenizer that fits them."""
+    probe_directory(source)
     with warnings.catch_warnings(), redirect_stderr(StringIO()):  # progress bars and deprecations of those libraries
         warnings.simplefilter("ignore")
         import numpy
@@ -151,7 +153,7 @@ def _token_vectors(source: Path, latin_only: bool, threads: int) -> tuple[Table,
 
         torch.set_num_threads(threads)
         try:
-            model = AutoModel.from_pretrained(source, local_files_only=True)
+            model = AutoModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, use_fast=True)
             made = distill_from_model(
                 model,

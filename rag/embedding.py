@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rag.hashed import DIM_DEFAULT, DIM_MAX, DIM_MIN, HASHED_TFIDF, HashedTfIdfEmbedder
+from rag.probing import probe_directory, probe_model
 from rag.static_embedder import CARD, StaticEmbedder
 from rag.text import char_ngrams, latin_ratio
 from slo.errors import DataError
@@ -135,10 +136,11 @@ class TransformerEmbedder:
         threads: torch threads; the answer path shares its machine with the proxy.
         allow_download: look at the model hub for what is not on this machine.
     Raises:
-        DataError: no such model here, or it cannot be loaded.
+        DataError: no such model here, or it cannot be loaded. RefusedError: `artifact_rejected`.
     """
 
     def __init__(self, name: str, threads: int = 1, allow_download: bool = False) -> None:
+        probe_model(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside those libraries are not ours to fix
             import torch
@@ -296,6 +298,8 @@ def load_embedder(name: str | None = None, *, threads: int = 1, allow_download: 
     if name.startswith(_HASHED):
         return _hashed(name)
     if directory := _static_directory(name):
+        if name not in _STATIC_NAMES:
+            probe_directory(directory)
         return StaticEmbedder(directory, STATIC_NAME if name in _STATIC_NAMES else name)
     if name in _DEFAULT_NAMES:
         _limit_threads(threads)

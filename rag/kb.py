@@ -184,7 +184,7 @@ class KnowledgeBase:
 
     @property
     def content_id(self) -> str:
-        """12 hex digits over all ids, texts, titles and roles: the same content has the same id anywhere, in any order."""
+        """12 hex digits over all ids, texts, titles and roles: equal content has an equal id anywhere, in any order."""
         return sha256(self._meta.content_sum.encode()).hexdigest()[:12]
 
     def attach(self, embedder: Embedder) -> None:

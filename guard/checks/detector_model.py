@@ -15,6 +15,7 @@ from typing import Any
 from guard.checks.detector_labels import NLI, TOKENS, Labels, read_labels
 from guard.checks.detector_spec import DetectorSpec
 from guard.checks.file_watch import file_sha256
+from rag.probing import probe_model
 from slo.errors import ConfigError, DataError
 
 CONTEXT_CHARS = 120_000
@@ -43,6 +44,7 @@ class HfDetector:
             transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             torch.set_num_threads(spec.thread_count)
             self._torch = torch
+            probe_model(spec.model)
             source: dict[str, Any] = {"local_files_only": not spec.allow_download, "trust_remote_code": False}
             try:
                 config = transformers.AutoConfig.from_pretrained(spec.model, **source)

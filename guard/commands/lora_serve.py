@@ -88,6 +88,7 @@ def run_serve(args: argparse.Namespace) -> int:
     from guard.lora_metrics import metrics_of
     from lora.serving.catalog import Sources
     from lora.serving.run import Surroundings, serve
+    from rag.probing import noted
 
     config = _config(args)
     may_ask = _bearer(_secret("--api-key-env", args.api_key_env), open_without=True)
@@ -95,7 +96,7 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.host not in ("127.0.0.1", "::1", "localhost") and not args.api_key_env:
         progress(f"listening on {args.host} without --api-key-env: whoever reaches the port may ask")
     around = Surroundings(
-        Sources(_opener(args), args.adapter_root, _look_for(args.base)),
+        Sources(_opener(args), args.adapter_root, _look_for(args.base), isolated=noted(progress)),
         may_ask,
         may_load,
         metrics_of(args.service),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.commands.common import Groups, add_command, emit, login, needs_extra, progress
+from rag.probing import probe_model
 from slo.clock import SystemClock
 from slo.errors import ConfigError, DataError, RefusedError
 
@@ -80,6 +81,7 @@ def run_train(args: argparse.Namespace) -> int:
             raise ConfigError("--threads", args.threads, "write a number from 1")
         torch.set_num_threads(args.threads)
     device = device_of(args.device)
+    probe_model(args.base)
     tokenizer = load_tokenizer(args.base, offline=args.offline)
     encoded, notes = {}, []
     for name, pairs in rows.items():

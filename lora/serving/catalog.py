@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora.adapter_files import Adapter, adapter_hash, read_directory
+from lora.artifact import check_artifact
+from rag.probing import probe_bytes
 from slo.errors import ConfigError, RefusedError
 
 SEALED = "sealed:"
@@ -36,12 +38,15 @@ class Served:
 class Sources:
     """Where adapters may come from. root: directories named at run time lie under it; None allows none.
 
-    look: shown the source and files of each that is read.
+    look: shown the source and files of each that is read. probe: a child that reads the files first; returns how it was
+    kept from the network, which `isolated` is told.
     """
 
     open_sealed: OpenSealed | None = None
     root: Path | None = None
     look: Callable[[str, Mapping[str, bytes]], None] = lambda source, files: None
+    probe: Callable[[Mapping[str, bytes]], str] = probe_bytes
+    isolated: Callable[[str], None] = lambda isolation: None
 
     def read(self, source: str, token: str | None, *, anywhere: bool = False) -> tuple[Mapping[str, bytes], str]:
         """Files and hash of `sealed:NAME@VERSION` or of a directory. anywhere: whoever started the server asks.
@@ -56,9 +61,12 @@ class Sources:
             if self.open_sealed is None:
                 raise ConfigError("lora_path", source[:200], "start the server with --vault and --keys")
             opened = self.open_sealed(name, version, token).files
-            self.look(source, opened)
-            return opened, adapter_hash(opened)
-        files = read_directory(Path(source) if anywhere else self._within(source))
+            return self._examined(source, opened)
+        return self._examined(source, read_directory(Path(source) if anywhere else self._within(source)))
+
+    def _examined(self, source: str, files: Mapping[str, bytes]) -> tuple[Mapping[str, bytes], str]:
+        check_artifact(files)
+        self.isolated(self.probe(files))
         self.look(source, files)
         return files, adapter_hash(files)
 

@@ -18,6 +18,7 @@ from lora.artifact import CONFIG, WEIGHTS, check_artifact
 from lora.guards import prompt_of, stop_ids
 from lora.serving.choosing import NotFiniteError, choose
 from lora.serving.types import MIXED, Row
+from rag.probing import probe_model
 from slo.errors import DataError, RefusedError
 
 Choice = int | NotFiniteError
@@ -42,10 +43,12 @@ class Model:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         if base.startswith(("/", ".", "~")) and not Path(base).is_dir():
             raise DataError(f"{base}: no such directory; name a causal model or the directory of one")
+        probe_model(base)
         on_gpu = torch.cuda.is_available()
+        dtype = torch.bfloat16 if on_gpu else torch.float32
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-            model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if on_gpu else torch.float32)
+            model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
         except Exception as error:  # of a damaged file each library raises its own, tokenizers even plain Exception
             raise DataError(f"{base}: {_short(error)}; name a causal model or its path") from error
         self._decoder = copy.deepcopy(self.tokenizer)  # of the model's thread; the other reads prompts meanwhile

@@ -45,7 +45,9 @@ def load_base(base: str, device: torch.device, *, four_bit: bool = False, offlin
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    options: dict[str, Any] = {"dtype": dtype_on(device), "local_files_only": offline or Path(base).exists()}
+    options: dict[str, Any] = {
+        "dtype": dtype_on(device), "local_files_only": offline or Path(base).exists(), "use_safetensors": True,
+    }  # fmt: skip
     if four_bit:
         options |= _four_bit(device)
     with _one_line(base, "model"):
