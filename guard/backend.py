@@ -60,7 +60,7 @@ from slo.metric_names import INDICATORS
 from slo.types import ActionKind, State, Verdict, Version
 
 if TYPE_CHECKING:
-    from guard.wiring import Guard
+    from guard.parts import Parts
 
 log = logging.getLogger("sft-guard")
 
@@ -75,7 +75,7 @@ HISTORY_S = 3600.0
 class GuardBackend:
     """Implements `guard.admin.backend.AdminBackend`."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Parts) -> None:
         self._guard = guard
 
     # -- metrics --------------------------------------------------------------------------------------------------

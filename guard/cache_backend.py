@@ -28,7 +28,7 @@ from guard.wire.dialects import DIALECTS
 from slo.errors import ConfigError, DataError, RefusedError
 
 if TYPE_CHECKING:
-    from guard.wiring import Guard
+    from guard.parts import Parts
 
 HOTTEST_COUNT = 20
 ANSWER_CHARS = 4000
@@ -39,7 +39,7 @@ _HEX = frozenset("0123456789abcdef")
 class CacheBackend:
     """Implements `guard.admin.cache_routes.CacheAdmin`."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Parts) -> None:
         self._guard = guard
 
     # -- reading --------------------------------------------------------------------------------------------------

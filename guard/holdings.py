@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from guard.wiring import Guard
+    from guard.parts import Parts
 
 Row = tuple[str, Mapping[str, str], float | None]
 
 
-def held(guard: Guard) -> Iterator[tuple[str, int]]:
+def held(guard: Parts) -> Iterator[tuple[str, int]]:
     """(table, entries) of each; docs/reliability.md says what each takes and where it ends."""
     yield from guard.recent.held()
     yield from guard.labels.held()
@@ -23,7 +23,7 @@ def held(guard: Guard) -> Iterator[tuple[str, int]]:
         yield from guard.kept_care.care.held()
 
 
-def held_rows(guard: Guard) -> Iterator[Row]:
+def held_rows(guard: Parts) -> Iterator[Row]:
     """Rows for the metrics page."""
     for table, count in held(guard):
         yield "sft_guard_held_entries", {"table": table}, float(count)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from guard.admin.backend import DriftRow, QualityReport
 
 if TYPE_CHECKING:
-    from guard.wiring import Guard
+    from guard.parts import Parts
 
 COMPONENTS = ("query", "retrieval", "answer", "kb", "language")
 _STATE = {"steady": 0.0, "learning": 0.0, "signal": 1.0, "alarm": 2.0}
 
 
-def drift_rows(guard: Guard) -> tuple[DriftRow, ...]:
+def drift_rows(guard: Parts) -> tuple[DriftRow, ...]:
     """The last of each release and component. Until questions are learnt, the centroid of a window speaks for them."""
     news = guard.pipeline.drift_news if guard.pipeline is not None else {}
     rows = []
@@ -28,7 +28,7 @@ def drift_rows(guard: Guard) -> tuple[DriftRow, ...]:
     return tuple(rows)
 
 
-def quality_report(guard: Guard) -> QualityReport:
+def quality_report(guard: Parts) -> QualityReport:
     """Everything since the start, and the last round of probes."""
     probes = guard.probes
     return QualityReport(
@@ -37,7 +37,7 @@ def quality_report(guard: Guard) -> QualityReport:
     )  # fmt: skip
 
 
-def quality_gauges(guard: Guard) -> Iterable[tuple[str, Mapping[str, str], float | None]]:
+def quality_gauges(guard: Parts) -> Iterable[tuple[str, Mapping[str, str], float | None]]:
     """Asked for at scrape time."""
     for row in drift_rows(guard):
         labels = {"release": row.release, "component": row.component}

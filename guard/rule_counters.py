@@ -51,7 +51,7 @@ def state_rows(state: ReleaseState, rollbacks: Mapping[str, float]) -> Iterator[
 
 
 def guard_rows(guard: Any) -> Iterator[GaugeRow]:
-    """Whether the guard can do its work. guard: a `guard.wiring.Guard`."""
+    """Whether the guard can do its work. guard: a `guard.parts.Parts`."""
     last = guard.judge.last
     for release in {judged.verdict.release for judged in last.judged} if last else ():
         yield "sft_release_judged", {"release": release, "life": life_of(release, guard.memory)}, 1.0

@@ -14,7 +14,7 @@ from guard.settings import Settings
 from slo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guard.wiring import Guard
+    from guard.parts import Parts
 
 
 def probe_plan(settings: Settings) -> ProbePlan | None:
@@ -42,7 +42,7 @@ def probe_plan(settings: Settings) -> ProbePlan | None:
     return ProbePlan(load_probes(file), route, probes.every, probes.per_hour, probes.k, probes.model)
 
 
-def probe_runner(guard: Guard) -> ProbeRunner | None:
+def probe_runner(guard: Parts) -> ProbeRunner | None:
     """The runner of this guard; None without probes."""
     plan = probe_plan(guard.settings)
     if plan is None:
@@ -52,7 +52,7 @@ def probe_runner(guard: Guard) -> ProbeRunner | None:
     return ProbeRunner(plan, quiet, offer, _arms(guard), guard.exporter.inc, guard.clock)
 
 
-def _arms(guard: Guard) -> Callable[[], Sequence[Assignment]]:
+def _arms(guard: Parts) -> Callable[[], Sequence[Assignment]]:
     def arms() -> Sequence[Assignment]:
         in_traffic = guard.split.in_traffic()
         asked = {a.target.version.release_id for a in in_traffic}

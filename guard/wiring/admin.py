@@ -12,12 +12,12 @@ from guard.cache_backend import CacheBackend
 from guard.settings import split_host_port
 
 if TYPE_CHECKING:
-    from guard.wiring.guard import Guard
+    from guard.parts import Parts
 
 log = logging.getLogger("sft-guard")
 
 
-async def open_admin(guard: Guard) -> tuple[AdminHandle, str]:
+async def open_admin(guard: Parts) -> tuple[AdminHandle, str]:
     """The open listener, and its host:port.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from guard.feedback import PATH as FEEDBACK_PATH
@@ -13,8 +14,8 @@ from guard.tracing import onward_of
 from guard.wiring.checks import screen_of
 
 if TYPE_CHECKING:
+    from guard.parts import Parts
     from guard.release.state import ReleaseState
-    from guard.wiring.guard import Guard
 
 log = logging.getLogger("sft-guard")
 
@@ -22,13 +23,16 @@ SHED_RATIO = 0.25
 """Share of the traffic refused while a rule asks to shed and there is no canary; the lowest priority first."""
 
 
-def data_path_of(guard: Guard) -> DataPath:
-    """The data path of this guard: its split, fan-out, pipeline and cache are there already."""
+def data_path_of(guard: Parts, thumb: Callable[[str, bool], None], flag: Callable[[str], None]) -> DataPath:
+    """The data path of this guard: its split, fan-out, pipeline and cache are there already.
+
+    thumb: told (release, up) of what a user thought. flag: told the id of an answer that a thumb points down at.
+    """
     settings = guard.settings
     feedback = feedback_handler(
         guard.recent,
-        guard.recorders.thumb,
-        guard.cached.flag,
+        thumb,
+        flag,
         label=guard.labels.label,
         token=lambda: guard.settings.admin_token,  # also after a reload
     )
@@ -47,7 +51,7 @@ def data_path_of(guard: Guard) -> DataPath:
     )
 
 
-def apply_state(guard: Guard, state: ReleaseState) -> None:
+def apply_state(guard: Parts, state: ReleaseState) -> None:
     """Make a release state effective for the next request. Never fails, never waits."""
     targets, release = guard.settings.targets, guard.settings.file.release
     stable = targets.get(state.stable)

@@ -14,7 +14,7 @@ from guard.wiring.data_path import apply_state
 from slo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guard.wiring.guard import Guard
+    from guard.parts import Parts
 
 _FIXED: dict[str, Callable[[Any], object]] = {
     "service": lambda f: f.service,
@@ -33,7 +33,7 @@ _FIXED: dict[str, Callable[[Any], object]] = {
 """What is bound at start cannot be swapped under load; better refused than half applied."""
 
 
-async def follow(guard: Guard, settings: Settings) -> None:
+async def follow(guard: Parts, settings: Settings) -> None:
     """Swap to a new configuration as a whole, or raise and change nothing.
 
     Raises:

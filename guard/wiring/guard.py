@@ -33,7 +33,7 @@ from slo.types import Version
 
 
 class Guard:
-    """One sidecar. `start()`, then requests; `reload()` at any time; `stop()` once."""
+    """One sidecar, and its `guard.parts.Parts`. `start()`, then requests; `reload()` at any time; `stop()` once."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         """Reads every file, opens no socket.
@@ -61,14 +61,14 @@ class Guard:
         self.fanout = self.recorders.fanout(self.cached.recorders())
         checked = CheckedSink(self.fanout, self.kept_care.care if self.kept_care is not None else None)
         self.pipeline = pipeline_of(settings, self.rules, checked, self.exporter, self.clock)
-        self.data_path = data_path_of(self)
+        self.data_path = data_path_of(self, self.recorders.thumb, self.cached.flag)
         if self.kept_care is not None:
             self.kept_care.connect(self.data_path, self.pipeline, self.exporter, self._lags)
         self.probes = checked.probes = probe_runner(self)
 
         self.release = ReleaseParts(self)
         self.journal, self.last_rollbacks = self.release.journal, self.release.last_rollbacks
-        self.judging = Judging(self)
+        self.judging = Judging(self, self.release.expected)
         self.outside, self.intake = self.judging.outside, self.judging.intake
         self.fleet, self.judge = self.judging.fleet, self.judging.judge
 

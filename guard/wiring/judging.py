@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from guard.alert_intake import AlertIntake
@@ -12,13 +13,14 @@ from guard.outside import OutsideAlerts
 from guard.state_files import AlertStore
 
 if TYPE_CHECKING:
-    from guard.wiring.guard import Guard
+    from guard.parts import Parts
 
 
 class Judging:
     """The judge of one guard with its sources. `fleet`: None where this process judges by its own windows."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Parts, expected: Callable[[str], Mapping[str, float]]) -> None:
+        """expected: what an evaluation found for a version before it had traffic."""
         rules, clock = guard.rules, guard.clock
         self._guard = guard
         self.alerts = AlertStore(guard.settings.state_dir, clock.wall_s())
@@ -36,7 +38,7 @@ class Judging:
             clock,
             outside=self.outside.verdicts,
             blind=self._blind,
-            expected=guard.release.expected,
+            expected=expected,
         )
 
     def _blind(self) -> dict[str, str]:

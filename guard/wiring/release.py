@@ -28,7 +28,7 @@ from slo.types import Version
 if TYPE_CHECKING:
     import aiohttp
 
-    from guard.wiring.guard import Guard
+    from guard.parts import Parts
     from registry.store import RegistryStore
 
 log = logging.getLogger("sft-guard")
@@ -48,7 +48,7 @@ class ReleaseParts:
     kb_facts: KbFacts
     adapter_facts: AdapterFacts
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Parts) -> None:
         self._guard = guard
         self.journal = Journal(guard.settings.state_dir, on_fault=self._disk_fault)
         self.controller: Controller | None = None
@@ -230,7 +230,7 @@ class ReleaseParts:
 class _ConfiguredVersions(Mapping[str, Version]):
     """The versions of the running configuration, also after a reload."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Parts) -> None:
         self._guard = guard
 
     def __getitem__(self, name: str) -> Version:
