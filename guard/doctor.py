@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +44,36 @@ class Diagnosis:
     cure: str = ""
 
 
-def examine(settings: Settings, *, token_present: bool) -> list[Diagnosis]:
-    """All findings, in the order in which a person would look."""
+def examine(settings: Settings, *, token_present: bool, missing: Mapping[str, str] | None = None) -> list[Diagnosis]:
+    """All findings, in the order in which a person would look.
+
+    missing: variable -> place of secrets that have stand-ins (see `load_without_secrets`); what needs one is not tried.
+    """
+    unset = missing or {}
     findings = [Diagnosis("ok", "guard.yaml", f"{settings.path} (hash {settings.config_hash})")]
+    findings += [
+        Diagnosis(
+            "fault",
+            "environment",
+            f"{name} is not set in this shell ({place}): `serve` would not start from it",
+            "export it to try what needs it; a guard that runs already has its own",
+        )
+        for name, place in unset.items()
+    ]
     findings += _slo(settings)
     findings += _prices(settings)
     findings += _baseline(settings)
     findings += _ports(settings)
     findings += _state(settings)
-    findings += _admin(settings, token_present)
+    if settings.file.admin.token_env not in unset:
+        findings += _admin(settings, token_present)
     findings += _clock()
     findings += _embedder(settings)
     findings += _safety(settings)
     findings += _semantic_cache(settings)
     findings += [Diagnosis(*found) for found in examine_tiers(settings)]
     findings += [Diagnosis(*found) for found in examine_files(settings)]
-    findings += asyncio.run(_network(settings))
+    findings += asyncio.run(_network(settings, unset))
     return findings
 
 
@@ -280,7 +294,7 @@ def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("warn", "semantic cache", f"English: refused ({text}); {chinese}", cure)
 
 
-async def _network(settings: Settings) -> list[Diagnosis]:
+async def _network(settings: Settings, unset: Mapping[str, str]) -> list[Diagnosis]:
     findings: list[Diagnosis] = []
     timeout = aiohttp.ClientTimeout(total=settings.file.timeouts.connect + 2)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -289,20 +303,23 @@ async def _network(settings: Settings) -> list[Diagnosis]:
                 findings += await _endpoint(session, f"upstream {name}", endpoint)
         if settings.file.registry.url:
             findings += await _url(session, "registry", settings.file.registry.url.rstrip("/") + "/healthz")
-        if settings.file.windows.source == "prometheus":
+        if settings.file.windows.source == "prometheus" and settings.file.windows.token_env not in unset:
             state, text, cure = await examine_prometheus(settings)
             findings.append(Diagnosis(state, "windows", text, cure))
         if settings.file.alertmanager:
             findings += await _url(session, "alertmanager", settings.file.alertmanager.url.rstrip("/") + "/-/healthy")
         if settings.file.otel:
             findings.append(await _reachable("otel", settings.file.otel.endpoint))
-        if settings.file.cache and settings.file.cache.enabled and settings.file.cache.redis:
+        redis = settings.file.cache.redis if settings.file.cache and settings.file.cache.enabled else None
+        if redis and redis.password_env not in unset:
             from guard.cache.examine import examine_redis
 
             findings += [Diagnosis(*found) for found in await examine_redis(settings)]
         if settings.file.checks.enabled and settings.file.checks.judge:
             findings.append(await _reachable("judge", settings.file.checks.judge.url))
         for webhook in settings.file.webhooks:
+            if webhook.url_env in unset:
+                continue
             findings.append(await _reachable(f"webhook {webhook.name}", settings.webhook_urls[webhook.name]))
     return findings
 

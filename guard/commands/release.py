@@ -127,7 +127,7 @@ def _judged_text(judged: dict[str, Any] | None) -> str:
     """What the last evaluation came to."""
     if judged is None:
         return "not yet"
-    verdict = f", {judged['verdict']}" if judged["verdict"] else ""
+    verdict = f" (rules {judged['verdict']})" if judged["verdict"] else ""
     rule = f", rule {judged['rule']}" if judged["rule"] else ""
     return f"{utc(judged['wall_s'])} {judged['action']}{verdict}{rule}: {judged['reason']}"
 

@@ -12,7 +12,7 @@ from guard.commands.common import Groups, add_command, emit
 from guard.doctor import Diagnosis, examine
 from guard.release.plan import parse_plan
 from guard.rule_files import written_plan
-from guard.settings import environment_value, load_settings
+from guard.settings import environment_value, load_settings, load_without_secrets
 from guard.settings.fields import NAME
 from guard.settings.safety import safety_spec
 from slo.errors import ConfigError, RefusedError
@@ -134,8 +134,9 @@ def _check_file(path: Path) -> tuple[str, list[Path]]:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Try everything; exit 1 when something is at fault."""
-    settings = load_settings(args.config)
-    findings: list[Diagnosis] = examine(settings, token_present=environment_value("SFT_GUARD_TOKEN") is not None)
+    settings, missing = load_without_secrets(args.config)
+    token_present = environment_value("SFT_GUARD_TOKEN") is not None
+    findings: list[Diagnosis] = examine(settings, token_present=token_present, missing=missing)
     width = max(len(f.subject) for f in findings)
     lines = [
         f"{f.state:5} {f.subject:{width}}  {f.text}" + (f"\n{'':6}{'':{width}}  -> {f.cure}" if f.cure else "")

@@ -8,7 +8,14 @@ written as `10m`, shares as `10%` or `0.1`, sizes as `64MiB`; inside they are se
 
 from guard.settings.fields import parse_origin, split_host_port
 from guard.settings.file import GuardFile
-from guard.settings.loading import Settings, child_environment, environment_value, guard_json_schema, load_settings
+from guard.settings.loading import (
+    Settings,
+    child_environment,
+    environment_value,
+    guard_json_schema,
+    load_settings,
+    load_without_secrets,
+)
 
 __all__ = [
     "GuardFile",
@@ -17,6 +24,7 @@ __all__ = [
     "environment_value",
     "guard_json_schema",
     "load_settings",
+    "load_without_secrets",
     "parse_origin",
     "split_host_port",
 ]

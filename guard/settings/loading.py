@@ -20,6 +20,9 @@ from slo.strict_yaml import INIT, load_yaml_file, validate_model
 _OF_THE_CALLER = frozenset({"authorization", "cookie", "x-api-key", "api-key"})
 """Headers that one version may set and another takes from the client."""
 
+UNSET = "set the environment variable"
+_STAND_INS = {"secret_env": "whsec_c3RhbmQtaW46IG5vdCBzZXQ=", "url_env": "http://stand-in.invalid"}
+
 
 class Settings:
     """A checked guard.yaml with its paths made absolute and its secrets read."""
@@ -63,9 +66,7 @@ class Settings:
             return None
         value = self._environment.get(name, "").strip()
         if not value:
-            raise ConfigError(
-                f"{self.path.name}: {place}", name, f"set the environment variable {name}, or remove this line"
-            )
+            raise ConfigError(f"{self.path.name}: {place}", name, f"{UNSET} {name}, or remove this line")
         return value
 
     def _target(self, name: str, version: VersionSettings, own: frozenset[str]) -> Target:
@@ -149,6 +150,28 @@ def load_settings(path: Path | str, environment: dict[str, str] | None = None) -
     file = with_rule_hashes(validate_model(GuardFile, document, path.name), path.name, path.parent)
     env = dict(os.environ) if environment is None else environment  # noqa: TID251 - this is the one place.
     return Settings(path, file, env, text_hash(text))
+
+
+def load_without_secrets(path: Path | str) -> tuple[Settings, dict[str, str]]:
+    """As `load_settings`, for who only looks: (settings, variable -> place of each that is not set).
+
+    Those have stand-ins of the right form, which open nothing. The person on call has the file, and rarely its secrets.
+
+    Raises:
+        ConfigError: anything else that is wrong.
+    """
+    env = dict(os.environ)  # noqa: TID251 - this is the one place.
+    missing: dict[str, str] = {}
+    while True:
+        try:
+            return load_settings(path, env), missing
+        except ConfigError as error:
+            name = str(error.value)
+            if not error.cure.startswith(f"{UNSET} {name},") or name in missing:
+                raise
+            field = error.place.rpartition(".")[2]
+            env[name] = _STAND_INS.get(field, "x-stand-in=not-set")
+            missing[name] = error.place.partition(": ")[2]
 
 
 def environment_value(name: str) -> str | None:

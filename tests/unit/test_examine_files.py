@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,29 @@ def test_drift_intents_and_probes(config: Path) -> None:
     for name in ("intents.yaml", "probes.yaml", "ref.json"):
         (here / name).unlink()
     assert [lines(config)[subject][0] for subject in ("intents", "probes", "drift")] == ["fault"] * 3
+
+
+def test_doctor_goes_on_without_the_secrets_and_says_which(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("BOT_TOKEN", "HOOK_SECRET", "HOOK_URL"):
+        monkeypatch.delenv(name, raising=False)
+    more = "\nadmin: {token_env: BOT_TOKEN}\nwebhooks:\n  - {name: pager, url_env: HOOK_URL, secret_env: HOOK_SECRET}\n"
+    config.write_text(config.read_text().replace("embedder: static", "embedder: none") + more)
+    capsys.readouterr()
+    assert main(["doctor", "-c", str(config), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    said = [f["text"] for f in findings if f["subject"] == "environment"]
+    assert said == [
+        f"{name} is not set in this shell ({place}): `serve` would not start from it"
+        for name, place in (("BOT_TOKEN", "admin.token_env"), ("HOOK_SECRET", "webhooks[0].secret_env"),
+                            ("HOOK_URL", "webhooks[0].url_env"))
+    ]  # fmt: skip
+    subjects = {f["subject"] for f in findings}
+    assert "upstream v1.0.0" in subjects
+    assert not subjects & {"admin token", "webhook pager"}
+    config.write_text(config.read_text() + "nonsense: 1\n")
+    assert main(["doctor", "-c", str(config)]) == 2
 
 
 def test_a_state_directory_that_cannot_be_is_named(config: Path) -> None:
