@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guard.commands.common import Groups, add_command, emit, progress
 from guard.commands.times import time_range
-from guard.settings import Settings, load_settings
+from guard.settings import Settings, load_without_secrets
 from slo.artefact import Baseline, IncidentSpan
 from slo.clock import SystemClock
 from slo.collecting import MAX_DAYS, SPAN_DAYS, Terms
@@ -144,7 +144,7 @@ def _from_prometheus(args: argparse.Namespace, terms: Terms) -> Baseline:
 
 def _terms(args: argparse.Namespace) -> Terms:
     """What is asked for, from the options and, when named, guard.yaml."""
-    settings = load_settings(args.config) if args.config else None
+    settings = load_without_secrets(args.config)[0] if args.config else None
     now_wall_s = SystemClock().wall_s()
     try:
         window_s = parse_duration_s(args.window)

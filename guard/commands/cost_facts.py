@@ -10,7 +10,7 @@ from typing import Any
 from guard.commands.admin_call import call_admin
 from guard.commands.common import progress
 from guard.release.plan import parse_plan
-from guard.settings import Settings, load_settings
+from guard.settings import Settings, load_without_secrets
 from slo.economics.advice import Facts
 from slo.errors import ConfigError, GuardError
 from slo.spec import load_slo_file
@@ -35,7 +35,7 @@ def gather(args: argparse.Namespace) -> Facts:
         "evaluation_rows": _rows(args.evaluation_set) if args.evaluation_set else None,
     }
     if args.config:
-        known |= _configured(load_settings(args.config))
+        known |= _configured(load_without_secrets(args.config)[0])
     if args.config or args.admin:
         known["drill_mttr_s"] = _last_drill(args)
     return Facts(**known)

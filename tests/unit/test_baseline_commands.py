@@ -124,6 +124,18 @@ def test_recorded_incidents_are_left_out_from_before_they_opened(
     assert dict(load_baseline(out).excluded)["incident"] in (46 + 560, 47 + 560)
 
 
+def test_collecting_for_a_guard_needs_none_of_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BOT_TOKEN", raising=False)
+    run(capsys, "init", "--dir", tmp_path)
+    config = tmp_path / "guard.yaml"
+    config.write_text(config.read_text() + "\nadmin: {token_env: BOT_TOKEN}\n")
+    status, _, told = run(capsys, "baseline", "collect", "--log", log_of(tmp_path, week()), "-c", config,
+                          "--out", tmp_path / "b.json", "--no-drift")  # fmt: skip
+    assert status == 0, told
+
+
 def test_a_record_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "release.db").write_bytes(b"no database" * 100)
     with pytest.raises(DataError, match="incidents cannot be read"):
