@@ -15,7 +15,9 @@ from typing import Any
 
 from lora.adapter_files import adapter_hash, read_directory
 from lora.artifact import WEIGHTS, check_artifact
+from lora.dataset_files import read_rows
 from lora.evaluation import content_sha256
+from lora.register_gate import MIN_ROWS, doubts, rules_of
 from lora.runlog import CARD, EVALUATION, read_object
 from registry.model import BLOCKS, EVIDENCE, Lineage, ModelVersion, Stage
 from registry.port import RegistryPort
@@ -47,6 +49,7 @@ class Ready:
     """An adapter, its run card and its evaluation, held against each other. evaluation: {} for none.
 
     adapter_sha256: of weights and configuration, sealed or not. trained_wall_s: 0.0 when the card does not say.
+    doubts: why the evaluation opens nothing, whatever its figures.
     """
 
     artifact_url: str
@@ -57,11 +60,13 @@ class Ready:
     lineage: Lineage
     trained_wall_s: float
     sealed: Sealed | None = None
+    doubts: tuple[str, ...] = ()
+    min_rows: int = MIN_ROWS
 
     @property
     def passed(self) -> bool:
-        """Whether the evaluation says so; not evaluated is not passed."""
-        return self.evaluation.get("passed") is True
+        """Whether the evaluation says so, and may; not evaluated is not passed."""
+        return self.evaluation.get("passed") is True and not self.doubts
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -86,11 +91,14 @@ def prepare(
     sealed: Sealed | None = None,
     evaluation: Path | None = None,
     commit: str = "",
+    min_rows: int = MIN_ROWS,
+    rules_sha256: str = "",
 ) -> Ready:
     """Read what a run left, and hold it against the adapter.
 
     Args:
         run: directory with run_card.json and evaluation.json.
+        min_rows, rules_sha256: as in `lora.register_gate.doubts`.
         files: of an adapter that was opened from the vault, with `sealed`; None reads the directory `adapter`.
 
     Raises:
@@ -123,7 +131,26 @@ def prepare(
         assert adapter is not None
         url = adapter.resolve().as_uri()
     card_sha256 = sha256((run / CARD).read_bytes()).hexdigest() if card else ""
-    return Ready(url, own, card, card_sha256, found, _lineage(card, found, commit), _trained(card), sealed)
+    why = doubts(
+        found, card, min_rows=min_rows, rules_sha256=rules_sha256, trained=_trained_questions(card)
+    ) if found else ()  # fmt: skip
+    lineage = _lineage(card, found, commit)
+    return Ready(url, own, card, card_sha256, found, lineage, _trained(card), sealed, why, min_rows)
+
+
+def _trained_questions(card: Mapping[str, Any]) -> frozenset[str]:
+    """The questions of the training, where its file is still there and is still the same; none otherwise."""
+    data = _object(card, "data")
+    digest = _object(data, "files").get("train.jsonl")
+    path = Path(str(data.get("directory") or "")) / "train.jsonl"
+    if not digest or not path.is_file():
+        return frozenset()
+    try:
+        if sha256(path.read_bytes()).hexdigest() != digest:
+            return frozenset()
+        return frozenset(row.question for row in read_rows(path))
+    except (OSError, DataError):
+        return frozenset()
 
 
 def _lineage(card: Mapping[str, Any], evaluation: Mapping[str, Any], commit: str) -> Lineage:
@@ -154,6 +181,7 @@ def result_of(ready: Ready) -> dict[str, object]:
     if not ready.evaluation:
         return {"passed": False, BLOCKS: list(CLOSED), EVIDENCE: ["it was not evaluated; run sft-guard lora eval"]}
     decision = _object(ready.evaluation, "decision")
+    reasons = [*(str(reason) for reason in decision.get("reasons", [])), *ready.doubts]
     side = _object(ready.evaluation, "sides").get(str(decision.get("decided_on")), ready.evaluation["summary"])
     return {
         "passed": ready.passed,
@@ -166,7 +194,8 @@ def result_of(ready: Ready) -> dict[str, object]:
         "rules_sha256": _object(ready.evaluation, "rules").get("sha256", ""),
         "embedder": ready.evaluation.get("embedder", ""),
         "made_wall_s": ready.evaluation.get("made_wall_s"),
-        **({} if ready.passed else {BLOCKS: list(CLOSED), EVIDENCE: [str(r) for r in decision.get("reasons", [])]}),
+        "min_rows": ready.min_rows,
+        **({} if ready.passed else {BLOCKS: list(CLOSED), EVIDENCE: reasons}),
     }
 
 
@@ -188,6 +217,7 @@ async def register(
         meta: dict[str, object] = {
             "artifact_type": "LoRAAdapter", "base_model": base, "adapter_sha256": ready.adapter_sha256,
             "run_card_sha256": ready.card_sha256, "sealed": sealed is not None,
+            **({"rules_sha256": rules} if (rules := rules_of(ready.evaluation)) else {}),
             **({"content_sha256": sealed.content_sha256, "key_id": sealed.key_id} if sealed else {}),
         }  # fmt: skip
         name = f"lora+{int(ready.trained_wall_s or wall_s)}"
@@ -199,7 +229,9 @@ async def register(
             lineage=replace(ready.lineage, parent=parent),
         )  # fmt: skip
     said = result_of(ready)
-    key = f"{GATE}-{model}-{known.version}-{said.get('evaluation_sha256') or 'none'}"
+    # The same evaluation that was doubted and is not any more (its rules are named now) is another word of the gate.
+    doubted = f"-{sha256(repr(ready.doubts).encode()).hexdigest()[:8]}" if ready.doubts else ""
+    key = f"{GATE}-{model}-{known.version}-{said.get('evaluation_sha256') or 'none'}{doubted}"
     await port.evaluate(model, known.version, GATE, said, actor=actor, key=key)
     return known
 

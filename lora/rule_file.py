@@ -15,12 +15,14 @@ from slo.errors import ConfigError, DataError, GuardError
 class RuleFile:
     """`rag.answer_rules.RuleSource` over a file. say: told of every change, one line each.
 
+    only: SHA-256 of the rules that the model behind was judged with; no others are taken. None takes any.
+
     Raises:
         ConfigError, DataError: the file cannot be used. At the start that is an error; later the rules in force stay.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self._path, self._say = path, say
+    def __init__(self, path: Path, say: Callable[[str], None], *, only: str | None = None) -> None:
+        self._path, self._say, self._only = path, say, only
         self._rules, self._sha256 = self._read()
         self._seen = self._stamp()
         self._note = ""
@@ -72,7 +74,12 @@ class RuleFile:
             before = self._bytes()
             rules = read_rules(self._path)
             if self._bytes() == before:
-                return rules, sha256(before).hexdigest()
+                found = sha256(before).hexdigest()
+                if self._only is not None and found != self._only:
+                    judged = f"was judged with {self._only[:12]}" if self._only else "was judged without rules"
+                    cure = f"these rules are {found[:12]}, the model behind them {judged}; evaluate it with these"
+                    raise ConfigError("rules", str(self._path), cure)
+                return rules, found
         raise ConfigError("rules", str(self._path), "it is being written to; replace it in one step")
 
     def _bytes(self) -> bytes:

@@ -58,6 +58,8 @@ def register(groups: Groups) -> None:
     serve.add_argument("--routes", type=Path, metavar="FILE", help="routes.yaml: who answers which question")
     about = "rules behind the model (docs/lora.md): answers that miss a known topic are replaced; the file is followed"
     serve.add_argument("--rules", type=Path, metavar="FILE", help=about)
+    about = "evaluation.json of the adapter behind: --rules must be, and stay, those that it was judged with"
+    serve.add_argument("--evaluation", type=Path, metavar="FILE", help=about)
     serve.add_argument("--prices", type=Path, metavar="FILE", help="price table; default: the one shipped")
     serve.add_argument("--k", type=int, default=3, help="documents a question (default 3)")
     serve.add_argument("--also", action="append", default=[], metavar="NAME=DIR[@GENERATION]",
@@ -140,8 +142,23 @@ def run_kb_serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
+def _judged_with(args: argparse.Namespace) -> str | None:
+    """Hash of the rules that the adapter was judged with, "" for none; None when nobody said."""
+    if args.evaluation is None:
+        return None
+    from lora.register_gate import rules_of
+    from lora.registering import read_evaluation
+
+    wanted = rules_of(read_evaluation(args.evaluation))
+    if wanted and args.rules is None:
+        cure = f"{args.evaluation} was judged with the rules {wanted[:12]}; name that file"
+        raise ConfigError("--rules", "nothing", cure)
+    return wanted
+
+
 def _rules(args: argparse.Namespace, asks_models: bool) -> Any:
     """The rules behind the model, checked against the knowledge base; None without."""
+    only = _judged_with(args)
     if args.rules is None:
         return None
     if not asks_models:
@@ -152,7 +169,7 @@ def _rules(args: argparse.Namespace, asks_models: bool) -> Any:
     from rag.kb import KnowledgeBase
     from rag.kb_commands import parse_place
 
-    rules = RuleFile(args.rules, progress)
+    rules = RuleFile(args.rules, progress, only=only)
     directory, generation = parse_place(str(args.kb))
     rules.check(KnowledgeBase.open(directory, generation=generation, key=key_of(args), lazy=True).iter_documents())
     return rules

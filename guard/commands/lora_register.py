@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ def register(lora: Groups) -> None:
     parser.add_argument("--name", required=True, help="model in the registry")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="default: RUN/adapter, or RUN where that is none")
     parser.add_argument("--evaluation", type=Path, metavar="FILE", help="default: RUN/evaluation.json")
+    about = "fewest questions of an evaluation that opens Staging (default 30)"
+    parser.add_argument("--min-rows", type=int, metavar="N", help=about)
+    about = "rules that will stand behind it; where it was judged with rules, they must be these"
+    parser.add_argument("--rules", type=Path, metavar="FILE", help=about)
     parser.add_argument("--stage", action="store_true", help="None -> Staging, where its evaluation has passed")
     about = "baseline.json whose `current` similarity it becomes; made when there is none"
     parser.add_argument("--baseline", type=Path, metavar="FILE", help=about)
@@ -78,10 +83,14 @@ def run_register(args: argparse.Namespace) -> int:
 
 
 def _ready(args: argparse.Namespace) -> Any:
+    from lora.register_gate import MIN_ROWS
     from lora.registering import Sealed, prepare
     from rag.provenance import git_commit
 
     commit = git_commit() if args.commit is None else args.commit
+    if args.min_rows is not None and args.min_rows < 1:
+        raise ConfigError("--min-rows", args.min_rows, "write a number from 1")
+    gate: dict[str, Any] = {"min_rows": args.min_rows or MIN_ROWS, "rules_sha256": _rules_sha256(args.rules)}
     if args.sealed:
         from guard.commands.lora_vault import split_label, vault_of
 
@@ -92,9 +101,18 @@ def _ready(args: argparse.Namespace) -> Any:
         vault = vault_of(argparse.Namespace(**{**vars(args), "token_env": args.vault_token_env}))
         opened, manifest = vault.open(name, version), vault.verify(name, version)
         place = Sealed(name, version, opened.content_sha256, manifest.key_id)
-        return prepare(args.run_path, opened.files, sealed=place, evaluation=args.evaluation, commit=commit)
+        return prepare(args.run_path, opened.files, sealed=place, evaluation=args.evaluation, commit=commit, **gate)
     adapter = args.adapter or (args.run_path / "adapter" if (args.run_path / "adapter").is_dir() else args.run_path)
-    return prepare(args.run_path, None, adapter=adapter, evaluation=args.evaluation, commit=commit)
+    return prepare(args.run_path, None, adapter=adapter, evaluation=args.evaluation, commit=commit, **gate)
+
+
+def _rules_sha256(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError("--rules", str(path), f"cannot be read ({error.strerror}); check the path") from error
 
 
 def _current(path: Path, ready: Any, now_wall_s: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guard.commands.common import Groups, add_command, emit, login, needs_extra, progress
 from guard.settings import environment_value
 from slo.clock import SystemClock
-from slo.errors import ConfigError
+from slo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lora.serving.app import Authorise
@@ -191,8 +191,36 @@ def _look_for(base: str) -> Callable[[str, Mapping[str, bytes]], None]:
     def look(source: str, files: Mapping[str, bytes]) -> None:
         if note := other_base(files, base, known(base)):
             progress(f"{source}: {note}")
+        if note := _needs_rules(source, files):
+            progress(f"{source}: {note}")
 
     return look
+
+
+def _needs_rules(source: str, files: Mapping[str, bytes]) -> str:
+    """That an adapter was judged with rules behind it, which are not applied here; "" when it was not, or nobody knows.
+
+    Its evaluation lies in it, or beside its directory, where `lora eval --out RUN` leaves it.
+    """
+    from lora.adapter_files import adapter_hash
+    from lora.register_gate import rules_of
+    from lora.registering import read_evaluation
+    from lora.runlog import EVALUATION
+
+    place = Path(source)
+    for path in (place / EVALUATION, place.parent / EVALUATION) if place.is_dir() else ():
+        try:
+            found = read_evaluation(path)
+        except DataError:  # none there, or it says nothing that can be believed
+            continue
+        model = found.get("model")
+        of = model.get("adapter_sha256") if isinstance(model, dict) else None
+        if of == adapter_hash(files) and (wanted := rules_of(found)):
+            return (
+                f"it was judged with the rules {wanted[:12]}, which are not applied here; let `sft-guard kb serve "
+                f"--rules FILE --evaluation {path}` ask it"
+            )
+    return ""
 
 
 def _secret(flag: str, name: str | None) -> str | None:

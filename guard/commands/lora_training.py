@@ -184,16 +184,19 @@ def _data(directory: Path) -> tuple[dict[str, list[tuple[str, str]]], dict[str, 
     from lora.dataset_files import CARD, check_files, read_rows
 
     made = check_files(directory) if (directory / CARD).exists() else {}
-    rows, digest = {}, sha256()
+    rows, digest, files = {}, sha256(), {}
     for name in ("train", "validation"):
         path = directory / f"{name}.jsonl"
         rows[name] = [(row.question, row.answer) for row in read_rows(path)]
-        digest.update(path.read_bytes())
+        content = path.read_bytes()
+        digest.update(content)
+        files[path.name] = sha256(content).hexdigest()
         if not rows[name]:
             raise DataError(f"{path}: no row; a set for training needs rows here, see sft-guard lora dataset --split")
     data = {
         "directory": str(directory), "sha256": digest.hexdigest(),
         "rows": {name: len(found) for name, found in rows.items()},
+        "files": files,
         "card": {name: made[name] for name in ("data_sha256", "source", "seed", "replayed") if name in made},
     }  # fmt: skip
     return rows, data

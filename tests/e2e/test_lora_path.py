@@ -141,6 +141,7 @@ def test_from_a_knowledge_base_to_a_promoted_adapter(
         shutil.rmtree(made / plaintext)
     registry = ("--registry", f"sqlite:///{tmp_path}/registry.db")
     registered = run("lora", "register", made, "--name", "hr-rules", "--sealed", "hr-rules@v2", *lock, "--stage",
+                     "--rules", tmp_path / "rules.yaml", "--min-rows", 16,
                      "--baseline", tmp_path / "baseline.json", *registry)  # fmt: skip
     assert registered["stage"] == "Staging"
 
