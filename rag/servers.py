@@ -19,7 +19,7 @@ from rag.model_client import ModelConfig
 from rag.router import Pricer
 from rag.routes_file import Routes
 from rag.search import Reranker
-from rag.serve import create_app
+from rag.serving.app import create_app
 from slo.errors import ConfigError
 
 _DRAIN_S = 5
@@ -57,9 +57,9 @@ async def serve_many(
         kbs: a port of 0 takes a free one.
         model: answers for all of them; without one answers are extractive.
         embedder: name of `load_embedder`, loaded once for all in the background ("none": words only).
-        others: name to DIR or DIR@GENERATION, see `rag.serve.create_app`; beside each of `kbs`.
+        others: name to DIR or DIR@GENERATION, see `rag.serving.app.create_app`; beside each of `kbs`.
         reranker: for all of them. key: of the signatures of their pointers.
-        routes, prices, context_tokens, rules: see `rag.serve.create_app`.
+        routes, prices, context_tokens, rules: see `rag.serving.app.create_app`.
         on_ready: called with the ports, in order, when all of them accept connections.
 
     Raises:
