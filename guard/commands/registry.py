@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
@@ -121,6 +122,8 @@ def run_serve(args: argparse.Namespace) -> int:
         host, port = split_host_port(args.listen)
     except ValueError as error:
         raise ConfigError("--listen", args.listen, "write host:port") from error
+    if token is None and not _is_loopback(host):
+        raise ConfigError("--listen", args.listen, "name the token of writes with --token-env, or listen on 127.0.0.1")
     with translated():
         store = RegistryStore(args.database)
     config = uvicorn.Config(create_app(store, token=token), host=host, port=port, log_level="warning")
@@ -133,6 +136,14 @@ def run_serve(args: argparse.Namespace) -> int:
     uvicorn.Server(config).run(sockets=[sock])
     store.close()
     return 0
+
+
+def _is_loopback(host: str) -> bool:
+    """A name other than localhost may lead anywhere."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def run_list(args: argparse.Namespace) -> int:

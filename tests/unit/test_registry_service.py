@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from guard.cli import main
+from guard.commands.registry import _is_loopback
 from registry.store import RegistryStore
 from tests.contracts.test_registry_contract import Served
 
@@ -175,3 +177,21 @@ async def test_a_key_of_another_request_is_a_conflict_and_never_a_silent_repetit
     later = gate | {"key": "build-18"}
     assert len((await call("POST", "/models/kb/versions/v1/evaluations", later))[1]) == 1
     assert (await call("POST", "/models/adapter/versions/v1/evaluations", later))[0] == 409
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "registry.example:0"])
+def test_open_writes_are_not_offered_to_a_network(
+    listen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "r.sqlite"
+    assert main(["registry", "serve", "--listen", listen, "--database", f"sqlite:///{place}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "name the token of writes with --token-env" in said
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True),
+                                                ("localhost", True), ("", False), ("::", False)])  # fmt: skip
+def test_what_is_loopback(host: str, loopback: bool) -> None:
+    assert _is_loopback(host) is loopback
