@@ -49,6 +49,8 @@ def shut_in(told: dict[str, Any]) -> str:
         (resource.RLIMIT_AS, told["memory_bytes"]), (resource.RLIMIT_CPU, told["cpu_s"]), (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 64),
     ):  # fmt: skip
+        hard = resource.getrlimit(limit)[1]  # what this process was given is never raised
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)

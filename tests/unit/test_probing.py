@@ -53,6 +53,15 @@ def test_a_sound_adapter_is_read_and_the_child_says_how_it_was_shut_in() -> None
     assert probe_bytes(adapter_files(), ProbeLimits(namespaces=False)) == "refused"
 
 
+def test_limits_that_this_process_has_are_kept() -> None:
+    code = (
+        "import resource\nfrom rag.probing import probe_bytes\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "print(probe_bytes({'a.json': b'{}'}, None))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() in ("namespace", "refused"), ended.stderr
+
+
 def test_without_namespaces_people_are_told_once() -> None:
     said: list[str] = []
     note = noted(said.append)
