@@ -184,6 +184,8 @@ class HashedNgramEmbedder:
     It sees shared characters, not meaning. An empty text is the zero vector.
     """
 
+    by_characters = True
+
     def __init__(self, dim: int = 512) -> None:
         import numpy
 

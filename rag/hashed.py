@@ -33,6 +33,7 @@ class HashedTfIdfEmbedder:
     """It sees shared characters, not meaning. An empty text is the zero vector."""
 
     every_answer = True
+    by_characters = True
 
     def __init__(self, dim: int = DIM_DEFAULT) -> None:
         import numpy

@@ -40,6 +40,11 @@ class Semantic:
         """Whether it is fast enough to read every answer; a transformer is given a share of the time only."""
         return bool(getattr(self.embedder, "every_answer", False))
 
+    @property
+    def by_characters(self) -> bool:
+        """Whether its vectors are those of shared characters: their cosine falls with the length of the longer text."""
+        return bool(getattr(self.embedder, "by_characters", False))
+
     def semantic_for(self, *texts: str) -> Semantic:
         """What serves a comparison of these texts: one member for all of them, or this itself."""
         if not self._members:

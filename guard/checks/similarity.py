@@ -33,7 +33,8 @@ def check_similarity(
 ) -> Finding:
     """Cosine of the answer with the reference when there is one, else with the best context.
 
-    Without an embedder that covers the text it is the cosine of words, and `detector` says so. waiting_for: why an
+    Without an embedder that covers the text it is the cosine of words, and `detector` says so; so it is of a context
+    that only hashed characters would be compared with. waiting_for: why an
     embedder that will serve such texts cannot just now; then the check is skipped, because the two scales differ and a
     mean over both would move with the load.
     """
@@ -44,8 +45,9 @@ def check_similarity(
     if waiting_for and (embedded or semantic is None):
         return Finding(CHECK, CheckResult.SKIPPED, None, waiting_for)
     to = "to the reference" if reference.strip() else "to the best context"
-    if semantic is not None and embedded:
-        score, detector = semantic.best_cosine(answer, others), semantic.semantic_for(answer, *others).name
+    reader = semantic.semantic_for(answer, *others) if semantic is not None and embedded else None
+    if semantic is not None and reader is not None and not (reader.by_characters and not reference.strip()):
+        score, detector = semantic.best_cosine(answer, others), reader.name
     else:
         compare = lexical_cosine if reference.strip() else best_part_cosine
         score = max(compare(answer[:LEXICAL_CHARS], other[:LEXICAL_CHARS]) for other in others)

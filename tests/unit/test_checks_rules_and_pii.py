@@ -15,8 +15,10 @@ from guard.checks.drift import DriftCheck, Reference, compare, hashed_vector, lo
 from guard.checks.pii import check_pii, find_pii, redact
 from guard.checks.pii_patterns import luhn
 from guard.checks.rules import Rules, json_problem, load_rules, parse_rules
+from guard.checks.semantic import Semantic
 from guard.checks.similarity import best_part_cosine, check_similarity, check_zero_hit, lexical_cosine
 from guard.checks.spec import HASHED_FINGERPRINT
+from rag.hashed import HashedTfIdfEmbedder
 from slo.errors import ConfigError, DataError
 from slo.patterns import compile_safe
 from slo.types import CheckResult
@@ -189,6 +191,7 @@ class CoversAscii:
     """Stands in for an embedder that reads Latin script only."""
 
     name = "fake"
+    by_characters = False
 
     def covers(self, text: str) -> bool:
         return text.isascii()
@@ -207,6 +210,16 @@ def test_two_scales_of_similarity_are_never_mixed_for_one_script() -> None:
     assert check_similarity(*english, semantic=fake, waiting_for="busy").result is CheckResult.SKIPPED
     assert check_similarity(*english, waiting_for="loading").result is CheckResult.SKIPPED
     assert check_similarity(*chinese, semantic=fake, waiting_for="busy").score == 1.0
+
+
+def test_hashed_characters_are_not_compared_with_a_whole_passage() -> None:
+    hashed = Semantic(HashedTfIdfEmbedder())
+    sentence = "\u7b2c\u4e00\u5e74\u7279\u4f11\u6709\u5341\u4e94\u5929\u3002"
+    passage = sentence + "\u8acb\u5047\u8acb\u5728\u7cfb\u7d71\u4e2d\u7533\u8acb\u3002" * 3 + "abc def. " * 20
+    assert hashed.best_cosine(sentence, [passage]) < 0.5
+    found = check_similarity(sentence, (passage,), semantic=hashed)
+    assert (found.score, found.detector) == (1.0, "lexical (words and character bigrams)")
+    assert check_similarity(sentence, (), sentence, semantic=hashed).detector == hashed.name
 
 
 def test_zero_hit_knows_unknown_from_nothing() -> None:
