@@ -107,10 +107,8 @@ def exchange_row(exchange: Exchange) -> ExchangeRow:
 
 def last_judged(status: Status, wall_s: float) -> Judged | None:
     """What the last evaluation came to; None before the first one."""
-    if status.last_judged_ago_s is None:
-        return None
-    when_s = wall_s - status.last_judged_ago_s
-    return Judged(when_s, status.last_action, status.last_verdict, status.last_rule, status.last_reason)
+    said = status.judged
+    return None if said is None else Judged(wall_s - said.ago_s, said.action, said.verdict, said.rule, said.reason)
 
 
 def last_deed(status: Status) -> Deed | None:

@@ -110,7 +110,7 @@ def _status_text(status: dict[str, Any]) -> str:
         f"canary       {name(status['canary'])}, {status['canary_ratio']:.0%} of the sessions",
         f"previous     {name(status['previous'])}",
     ]
-    if status["stage_number"]:
+    if status["stage_number"] and status["phase"] in ("rolling_out", "paused"):
         held = f"held {status['stage_held_s']:.0f} of {status['stage_hold_s']:.0f} s"
         events = f"{status['stage_events_count']} of {status['stage_min_events_count']} events"
         lines.append(f"stage        {status['stage_number']} of {status['stage_count']}: {held}, {events}")

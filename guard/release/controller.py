@@ -22,7 +22,7 @@ from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox, in_thread
 from guard.release.plan import DEFAULT, Plan
 from guard.release.pointer import ReleaseRegistry
-from guard.release.report import CommandResult, DrillResult, Hooks, ReleaseStatus, status_of
+from guard.release.report import CommandResult, DrillResult, Hooks, Last, ReleaseStatus, status_of
 from guard.release.state import (
     ROLLBACKS_PER_DAY,
     UNKNOWN_LIMIT_S,
@@ -94,7 +94,8 @@ class Controller:
         self.failed_ticks_count = 0
         self._last_tick_s: float | None = None
         self._turn, self._drilling = asyncio.Lock(), asyncio.Lock()
-        self._last: tuple[Action, tuple[Verdict, ...], float] | None = None
+        self._last: Last | None = None
+        self._judged: Last | None = None
         self._cases = Casebook(journal, outbox, clock, facts, offload, self._hooks.on_incident)
         self._enactor = Enactor(
             state=ReleaseState(service=service, stable=stable, mode=mode),
@@ -319,6 +320,7 @@ class Controller:
             pending=self._enactor.owes,
             outbox_waiting_count=self._outbox.waiting_count,
             rollbacks_allowed=self._max_rollbacks_per_day,
+            judged=self._judged,
             last_deed=self._enactor.last_deed,
         )
 
@@ -340,7 +342,7 @@ class Controller:
             # A judge that breaks must not take the loop with it; to the release it is as good as blind.
             action = Action(ActionKind.HOLD, f"unknown: the judge failed ({type(error).__name__})")
             self._hooks.on_alert("judge_failed", f"{type(error).__name__}: {error}")
-        self._last = (action, verdicts, self._clock.now_s())
+        self._last = self._judged = (action, verdicts, self._clock.now_s())
         return action, verdicts
 
     async def _carry_out(

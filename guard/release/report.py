@@ -12,6 +12,17 @@ from slo.types import Action, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What the last evaluation came to, whatever a person did since. rule: the one that spoke, "" without a breach."""
+
+    ago_s: float
+    action: str
+    verdict: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseStatus:
     """The release as a person wants to see it. Durations in seconds, ratios 0..1.
 
@@ -45,8 +56,7 @@ class ReleaseStatus:
     last_action: str
     last_reason: str
     last_judged_ago_s: float | None
-    last_rule: str
-    last_verdict: str
+    judged: Judged | None
     last_deed: AuditLine | None
     verdicts: tuple[Verdict, ...]
     registry: str
@@ -84,6 +94,9 @@ class DrillResult:
     message: str
 
 
+Last = tuple[Action, tuple[Verdict, ...], float]
+
+
 def _nothing(*_words: object) -> None:
     return None
 
@@ -106,6 +119,16 @@ class Hooks:
     on_new_life: Callable[[str, int], None] = _nothing
 
 
+def _judged(last: Last | None, now_s: float) -> Judged | None:
+    if last is None:
+        return None
+    action, verdicts, judged_s = last
+    spoke = action.verdicts or verdicts
+    rule = rule_of(spoke)
+    said = "" if rule == "none" else rule
+    return Judged(now_s - judged_s, action.kind.value, worst_of(spoke), said, action.reason)
+
+
 def worst_of(verdicts: tuple[Verdict, ...]) -> str:
     """The gravest state among verdicts: breach, unknown, ok; "" without any."""
     said = {verdict.state for verdict in verdicts}
@@ -114,7 +137,7 @@ def worst_of(verdicts: tuple[Verdict, ...]) -> str:
 
 def status_of(
     state: ReleaseState,
-    last: tuple[Action, tuple[Verdict, ...], float] | None,
+    last: Last | None,
     *,
     now_s: float,
     wall_s: float,
@@ -123,14 +146,16 @@ def status_of(
     pending: str,
     outbox_waiting_count: int,
     rollbacks_allowed: int,
+    judged: Last | None = None,
     last_deed: AuditLine | None = None,
 ) -> ReleaseStatus:
-    """Put the status together. last: what was decided last, on which verdicts, at which monotonic second."""
+    """Put the status together.
+
+    last: what was decided last, also by a person; judged: by an evaluation. Each with verdicts and monotonic second.
+    """
     stage = state.plan.stages[min(state.stage, len(state.plan.stages) - 1)]
     rolling = state.phase in (Phase.ROLLING_OUT, Phase.PAUSED)
     action, verdicts, judged_s = last or (None, (), None)
-    spoke = (action.verdicts if action else ()) or verdicts
-    rule = rule_of(spoke)
     return ReleaseStatus(
         service=state.service,
         mode=state.mode.value,
@@ -158,8 +183,7 @@ def status_of(
         last_action=action.kind.value if action else "",
         last_reason=action.reason if action else "",
         last_judged_ago_s=None if judged_s is None else now_s - judged_s,
-        last_rule="" if rule == "none" else rule,
-        last_verdict=worst_of(spoke),
+        judged=_judged(judged, now_s),
         last_deed=last_deed,
         verdicts=verdicts,
         registry=registry,

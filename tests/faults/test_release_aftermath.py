@@ -116,11 +116,18 @@ async def test_when_it_began_survives_a_restart(tmp_path: Path, worlds: list[Wor
     assert deed is not None
     assert (deed.action, deed.actor, deed.detail) == ("start", "ann", "try it")
     await again.controller.tick()
+    judged_s = again.clock.now_s()
     incident = again.journal.incident(again.controller.state.incident_id)
     assert incident is not None
     assert incident.began_s == pytest.approx(began_s, abs=0.1)
     status = again.controller.status()
-    assert (status.last_action, status.last_verdict, status.last_rule) == ("roll_back", "breach", "hallucination")
+    judged = status.judged
+    assert judged is not None
+    assert (judged.action, judged.verdict, judged.rule) == ("roll_back", "breach", "hallucination")
+    assert judged.reason == status.last_reason
+    drill = await again.controller.drill(actor="ann")
+    assert drill.passed
+    assert again.controller.status().judged == replace(judged, ago_s=again.clock.now_s() - judged_s)
     assert status.last_deed is not None
     assert (status.last_deed.action, status.last_deed.actor) == ("rollback", "guard")
     await again.controller.close_incident(incident.incident_id, actor="ann", reason="done")

@@ -379,6 +379,8 @@ async def test_commands_are_audited_with_their_actor(tmp_path: Path, worlds: lis
     world = await rolling(World(tmp_path, ScriptedJudge(HOLD)))
     worlds.append(world)
     await world.controller.pause(actor="bob")
+    assert "pause by a person" in world.controller.status().last_reason
+    assert world.controller.status().judged is None  # a person's word is no evaluation
     await world.controller.resume(actor="bob")
     await world.controller.advance(actor="cid")
     result = await world.controller.rollback(actor="dan", reason="users complain")
