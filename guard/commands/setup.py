@@ -12,7 +12,7 @@ from guard.commands.common import Groups, add_command, emit
 from guard.doctor import Diagnosis, examine
 from guard.release.plan import parse_plan
 from guard.rule_files import written_plan
-from guard.settings import environment_value, load_settings, load_without_secrets
+from guard.settings import UNSET, environment_value, load_settings, load_without_secrets
 from guard.settings.fields import NAME
 from guard.settings.safety import safety_spec
 from slo.errors import ConfigError, RefusedError
@@ -81,8 +81,9 @@ def run_check(args: argparse.Namespace) -> int:
     while todo:
         path = todo.pop(0)
         try:
-            kind, more = _check_file(path)
-            done.append({"file": str(path), "kind": kind})
+            kind, more, unset = _check_file(path)
+            errors += unset
+            done += [{"file": str(path), "kind": kind}] if not unset else []
             todo += [m for m in more if m not in args.files and str(m) not in {d["file"] for d in done}]
         except ConfigError as error:
             errors += [error, *error.more]
@@ -92,39 +93,40 @@ def run_check(args: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def _check_file(path: Path) -> tuple[str, list[Path]]:
-    """Kind of the file and the files it names. The kind is told by its keys, not by its name."""
+def _check_file(path: Path) -> tuple[str, list[Path], list[ConfigError]]:
+    """Kind of the file, the files it names, secrets that are not set. The kind is told by its keys, not by its name."""
     document, _ = load_yaml_file(path, INIT)
     if "routes" in document or "versions" in document or "listen" in document:
-        settings = load_settings(path)
+        settings, missing = load_without_secrets(path)
+        unset = [ConfigError(f"{path.name}: {place}", v, UNSET.format(v)) for v, place in missing.items()]
         file = settings.file
         parse_plan(written_plan(settings), f"{path}: release.plan")
         safety_spec(settings)
         named = [file.slo, file.prices, file.checks.rules, file.checks.intents]
         if file.checks.probes is not None and file.checks.probes.file.suffix != ".jsonl":
             named.append(file.checks.probes.file)
-        return "guard", [settings.resolve(p) for p in named if p is not None]
+        return "guard", [settings.resolve(p) for p in named if p is not None], unset
     if "objectives" in document or "preset" in document:
         load_slo_file(path)
-        return "slo", []
+        return "slo", [], []
     if "models" in document:
         PriceTable.load(path)
-        return "prices", []
+        return "prices", [], []
     if "rules" in document:
         from guard.checks.rules import load_rules
 
         load_rules(path)
-        return "rules", []
+        return "rules", [], []
     if "intents" in document:
         from guard.following.intents_file import load_intents
 
         load_intents(path)
-        return "intents", []
+        return "intents", [], []
     if "probes" in document:
         from guard.probing.probes_file import load_probes
 
         load_probes(path)
-        return "probes", []
+        return "probes", [], []
     raise ConfigError(
         path.name,
         ", ".join(map(str, document))[:80],

@@ -9,6 +9,7 @@ written as `10m`, shares as `10%` or `0.1`, sizes as `64MiB`; inside they are se
 from guard.settings.fields import parse_origin, split_host_port
 from guard.settings.file import GuardFile
 from guard.settings.loading import (
+    UNSET,
     Settings,
     child_environment,
     environment_value,
@@ -18,6 +19,7 @@ from guard.settings.loading import (
 )
 
 __all__ = [
+    "UNSET",
     "GuardFile",
     "Settings",
     "child_environment",

@@ -20,7 +20,7 @@ from slo.strict_yaml import INIT, load_yaml_file, validate_model
 _OF_THE_CALLER = frozenset({"authorization", "cookie", "x-api-key", "api-key"})
 """Headers that one version may set and another takes from the client."""
 
-UNSET = "set the environment variable"
+UNSET = "set the environment variable {}, or remove this line"
 _STAND_INS = {"secret_env": "whsec_c3RhbmQtaW46IG5vdCBzZXQ=", "url_env": "http://stand-in.invalid"}
 
 
@@ -66,7 +66,7 @@ class Settings:
             return None
         value = self._environment.get(name, "").strip()
         if not value:
-            raise ConfigError(f"{self.path.name}: {place}", name, f"{UNSET} {name}, or remove this line")
+            raise ConfigError(f"{self.path.name}: {place}", name, UNSET.format(name))
         return value
 
     def _target(self, name: str, version: VersionSettings, own: frozenset[str]) -> Target:
@@ -167,7 +167,7 @@ def load_without_secrets(path: Path | str) -> tuple[Settings, dict[str, str]]:
             return load_settings(path, env), missing
         except ConfigError as error:
             name = str(error.value)
-            if not error.cure.startswith(f"{UNSET} {name},") or name in missing:
+            if error.cure != UNSET.format(name) or name in missing:
                 raise
             field = error.place.rpartition(".")[2]
             env[name] = _STAND_INS.get(field, "x-stand-in=not-set")

@@ -106,6 +106,10 @@ def test_doctor_goes_on_without_the_secrets_and_says_which(
     subjects = {f["subject"] for f in findings}
     assert "upstream v1.0.0" in subjects
     assert not subjects & {"admin token", "webhook pager"}
+    assert main(["check", str(config), "--json"]) == 2
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [e["value"] for e in told["errors"]] == ["'BOT_TOKEN'", "'HOOK_SECRET'", "'HOOK_URL'"]
+    assert [d["kind"] for d in told["checked"]] == ["slo"]  # the files that it names are checked all the same
     config.write_text(config.read_text() + "nonsense: 1\n")
     assert main(["doctor", "-c", str(config)]) == 2
 
