@@ -36,7 +36,7 @@ from tests.faults.rig import Rig
 from tests.faults.tcp_proxy import MODES
 
 EXTRA = "exchange_log: {segment: 8MiB, max_total: 64MiB}\nlimits: {concurrent_requests: 500}\n"
-SAMPLE_S = 10.0
+SAMPLE_S, READINGS = 10.0, 5
 FAULT_S, WELL_S = 8.0, 7.0
 """36 faults and six other events take 582 s: each has been once when the tenth minute begins."""
 
@@ -44,6 +44,16 @@ FAULT_S, WELL_S = 8.0, 7.0
 def kind_of(process: psutil.Process) -> str:
     """Which of the guard's children this is."""
     return WORKER if "guard.checks.worker" in process.cmdline() else OTHERS
+
+
+def sizes_mib(guard: psutil.Process) -> dict[str, float]:
+    """Resident memory of the guard and of its children, by kind."""
+    found = {GUARD: guard.memory_info().rss / 2**20}
+    for child in guard.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            kind = kind_of(child)
+            found[kind] = found.get(kind, 0.0) + child.memory_info().rss / 2**20
+    return found
 
 
 def figures(text: str) -> dict[str, float]:
@@ -133,17 +143,17 @@ class Soak:
     async def watch(self) -> None:
         guard = psutil.Process(self.rig.process.pid)
         while True:
-            await asyncio.sleep(SAMPLE_S)
+            seen: dict[str, list[float]] = {}
+            for _ in range(READINGS):  # their mean: a burst of two seconds weighs two seconds
+                await asyncio.sleep(SAMPLE_S / READINGS)
+                for name, size in sizes_mib(guard).items():
+                    seen.setdefault(name, []).append(size)
+            rss_mib = {name: sum(sizes) / len(sizes) for name, sizes in seen.items()}
             page = figures((await self.rig.request(self.rig.admin_port, "GET", "/metrics")).body.decode())
             held = {}
             for name, value in page.items():
                 if name.startswith("sft_guard_held_entries{") and (table := re.search(r'table="(\w+)"', name)):
                     held[table[1]] = value
-            rss_mib = {GUARD: guard.memory_info().rss / 2**20}
-            for child in guard.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    kind = kind_of(child)
-                    rss_mib[kind] = rss_mib.get(kind, 0.0) + child.memory_info().rss / 2**20
             at_s = time.monotonic() - self.began_s
             one = {name.partition("{")[0]: value for name, value in page.items()}
             now = Sample(

@@ -69,6 +69,20 @@ def _middle(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
+def floor(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The least of each minute: what it falls back to between the bursts that faults make.
+
+    >>> floor([(0.0, 5.0), (30.0, 3.0), (59.0, 4.0), (61.0, 9.0)])
+    [(30.0, 3.0), (61.0, 9.0)]
+    """
+    least: dict[int, tuple[float, float]] = {}
+    for at_s, size in points:
+        minute = int(at_s // 60.0)
+        if minute not in least or size < least[minute][1]:
+            least[minute] = (at_s, size)
+    return list(least.values())
+
+
 def settled_s(minutes: float) -> float:
     """From when on a run counts: the tenth minute, or a third of a shorter one."""
     return min(SETTLED_S, 20.0 * minutes)
@@ -84,17 +98,21 @@ def said(samples: Sequence[Sample], minutes: float) -> dict[str, Any]:
     sizes["blocks"] = lambda s: s.blocks
     found: dict[str, Any] = {"settled_s": settled_s(minutes)}
     ok = False
-    for name, size in sizes.items():
-        fitted = line([(s.at_s, value) for s in late if (value := size(s)) is not None])
+    points = {
+        name if name == "blocks" else f"rss_{name}": [(s.at_s, v) for s in late if (v := size(s)) is not None]
+        for name, size in sizes.items()
+    }
+    points["rss_guard_floor"] = floor(points[f"rss_{GUARD}"])
+    for name, seen in points.items():
+        fitted = line(seen)
         if fitted is None:
             continue
-        key = name if name == "blocks" else f"rss_{name}"
-        found[key] = {
+        found[name] = {
             "ends": [round(end, 1) for end in fitted.ends],
             "percent_per_hour": round(fitted.percent_per_hour, 2),
             "half_width": round(fitted.half_width, 2),
         }
-        if name == GUARD:
+        if name == f"rss_{GUARD}":
             ok = fitted.percent_per_hour < LIMIT_PERCENT_PER_HOUR
     third = max(1, len(late) // 3)
     level: dict[str, Callable[[Sample], float | None]] = {

@@ -22,7 +22,8 @@ log = logging.getLogger("sft_guard.otel")
 
 SEMCONV = "https://opentelemetry.io/schemas/1.41.1"
 QUEUE_COUNT = 4096
-BATCH_COUNT = 512
+BATCH_COUNT = 128
+"""Spans sent at once: with the events of their checks 512 took 4.6 MiB while they were sent, 128 take 2."""
 EVERY_S = 1.0
 TIMEOUT_S = 5.0
 METRICS_EVERY_S = 15.0

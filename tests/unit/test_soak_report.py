@@ -58,6 +58,7 @@ def test_the_guards_own_line_decides_from_the_tenth_minute_on(growth: float, ok:
     assert found["ok"] is ok
     assert found["rss_guard"]["percent_per_hour"] == pytest.approx(growth, abs=0.02 + growth / 10)
     assert {"rss_worker", "rss_sum", "blocks"} <= set(found)
+    assert found["rss_guard_floor"]["percent_per_hour"] == pytest.approx(growth, abs=0.02 + growth / 10)
     assert found["held"]["verdicts"] == [0.0, 600.0, 1790.0]
     assert (found["descriptors"], found["threads"], found["tasks"]) == ([60, 60], [12, 12], [18.0, 18.0])
 
