@@ -20,6 +20,7 @@ from guard.streaming import BodyCapture, ByteRelay, EventRelay, PackedEventRelay
 from guard.usage import cost_of, read_answer, usage_of
 from guard.wire import http1
 from guard.wire.dialect import Dialect, StreamWatcher
+from guard.wire.outline import is_json
 from guard.wire.replies import STATUS_OF, error_body, reply
 from guard.wire.sse import EventTooLarge
 from guard.wire.tokens import estimate_tokens
@@ -117,7 +118,7 @@ class Passage:
         self._plan = plan
         if path.screen is not None and body and self._dialect.checked:
             question = self._dialect.question(route, body)
-            if not question and not facts.understood:
+            if not question and not (facts.understood and is_json(body)):
                 path.screen.unread()
             refusal = self._refusal = path.screen.refusal(route, question)
             if refusal is not None:
@@ -195,12 +196,13 @@ class Passage:
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
-        head = self._method
-        connection.send(self, self._request_bytes(head), to_head=head.method == b"HEAD")
+        method = self._method
+        head, body = self._request_parts(method)
+        connection.send(self, head, body, to_head=method.method == b"HEAD")
         if self._client.write_paused:
             connection.pause()
 
-    def _request_bytes(self, head: http1.RequestHead) -> bytes:
+    def _request_parts(self, head: http1.RequestHead) -> tuple[bytes, bytes]:
         plan, pool = self._plan, self._pool
         body = self._dialect.upstream_body(self._facts, plan.target.rename_model)
         dropped = plan.set_names
@@ -213,9 +215,9 @@ class Passage:
             dropped = dropped | _TRACEPARENT
             lines += b"traceparent: %s\r\n" % trace(self.exchange_id, head.notes.get(b"traceparent", b"")[:100])
         length = b"content-length: %d\r\n" % len(body) if body or head.method in _BODY_METHODS else b""
-        return b"%s %s%s HTTP/1.1\r\nhost: %s\r\n%s%s%s\r\n%s" % (
-            head.method, pool.base_path, head.target, pool.host_header, head.lines(dropped), lines, length, body,
-        )  # fmt: skip
+        return b"%s %s%s HTTP/1.1\r\nhost: %s\r\n%s%s%s\r\n" % (
+            head.method, pool.base_path, head.target, pool.host_header, head.lines(dropped), lines, length,
+        ), body  # fmt: skip
 
     # Answering -------------------------------------------------------------------------------------------------------
 

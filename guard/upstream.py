@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from guard.limits import Egress, is_address
 from guard.ports import Endpoint, Limits, Reason, Timeouts
-from guard.turn_writes import TurnWrites
+from guard.turn_writes import AT_ONCE_BYTES, TurnWrites
 from guard.wire.again import ResponseMemory
 from guard.wire.chunked import BadChunk, ChunkReader
 from guard.wire.http1 import BadFraming, ResponseHead, bare_lf
@@ -76,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.open_count += 1
         self._dial.uncount()  # at this very moment, or it would take two places in its pool
 
-    def send(self, caller: Caller, request: bytes, *, to_head: bool) -> None:
+    def send(self, caller: Caller, head: bytes, body: bytes, *, to_head: bool) -> None:
         """Ask. `to_head`: the method is HEAD, so that the answer has no body whatever its head says."""
         self.caller = caller
         self.to_head = to_head
@@ -84,8 +84,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.started_body = False
         shared = self._pool.shared
         self.sent_s = self.since_s = shared.now_s()
+        if len(body) >= AT_ONCE_BYTES:  # not joined either: copying a large body costs as much as a small request
+            shared.writes.flush()
+            if not self.transport.is_closing():
+                self.transport.writelines((head, body))
+            return
         self.unsent = True
-        shared.writes.add(self._put, request)
+        shared.writes.add(self._put, head + body)
 
     def _put(self, request: bytes) -> None:
         self.unsent = False

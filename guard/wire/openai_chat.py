@@ -12,6 +12,7 @@ import msgspec
 
 from guard.ports import ExchangeText, Reason, Route
 from guard.wire.dialect import AnswerFacts, PlainFrames, RequestFacts, StreamWatcher
+from guard.wire.outline import CUT, outline
 from guard.wire.sse import read_event
 from guard.wire.text import (
     Headers,
@@ -186,7 +187,9 @@ class OpenAIChat(PlainFrames):
 
     def read_request(self, route: Route, body: bytes) -> RequestFacts:
         try:
-            request = _read_request(body)
+            request = _read_request(outline(body))
+            if request.model == CUT or request.user == CUT or request.stream_options is not msgspec.UNSET:
+                request = _read_request(body)  # these are needed as they are
         except NOT_JSON:
             return RequestFacts(body)  # The upstream says what is wrong with it.
         options = request.stream_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -60,6 +61,9 @@ class _Wire:
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.written += pieces
+
     def is_closing(self) -> bool:
         return self.aborted
 
@@ -113,7 +117,7 @@ async def test_an_answer_before_its_question_was_sent(reused: bool) -> None:
     connection, wire = _connection()
     connection.reused = reused
     caller = _Caller()
-    connection.send(caller, b"question", to_head=False)  # type: ignore[arg-type]
+    connection.send(caller, b"quest", b"ion", to_head=False)  # type: ignore[arg-type]
     connection.data_received(ANSWER)
     if reused:  # left over from somebody else's question: taken for a connection that was closed meanwhile
         assert caller.told == [(Reason.UPSTREAM_CUT, False)]
@@ -127,7 +131,17 @@ async def test_an_answer_before_its_question_was_sent(reused: bool) -> None:
 
 async def test_a_question_nobody_waits_for_any_more_is_not_sent() -> None:
     connection, wire = _connection()
-    connection.send(_Caller(), b"question", to_head=False)  # type: ignore[arg-type]
+    connection.send(_Caller(), b"quest", b"ion", to_head=False)  # type: ignore[arg-type]
     connection.abandon()
     await asyncio.sleep(0)
     assert wire.written == []
+
+
+async def test_a_large_question_goes_out_at_once_after_what_was_asked_before_it() -> None:
+    connection, wire = _connection()
+    seen = wire.written
+    connection._pool.shared.writes.add(seen.append, b"earlier")
+    body = b"x" * AT_ONCE_BYTES
+    connection.send(_Caller(), b"head", body, to_head=False)  # type: ignore[arg-type]
+    assert seen == [b"earlier", b"head", body]
+    assert not connection.unsent
