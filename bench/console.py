@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 
-from guard.admin import backend as shapes
+from guard.admin import shapes
 from guard.recent import RecentExchanges
 from slo.clock import SystemClock
 from slo.types import Exchange, Outcome

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from guard.admin.backend import AlertBatch, AlertsStored
+from guard.admin.shapes import AlertBatch, AlertsStored
 from guard.outside import OutsideAlerts
 from guard.state_files import AlertStore
 from slo.clock import Clock

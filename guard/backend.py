@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from guard.admin.backend import (
+from guard.admin.shapes import (
     AlertBatch,
     AlertsStored,
     BaselineInfo,

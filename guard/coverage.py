@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from guard.admin.backend import CorrectedRow
+from guard.admin.shapes import CorrectedRow
 from guard.human_labels import HumanLabels
 from slo.indicators import INDICATOR_OF_CHECK
 from slo.ppi import MIN_LABELS

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from guard.admin.backend import AlertIn
+from guard.admin.shapes import AlertIn
 from guard.state_files import KnownAlert
 from slo.clock import Clock
 from slo.outside import Arm, OutsideAlert, OutsideRule, judge_outside

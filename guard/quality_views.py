@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from guard.admin.backend import DriftRow, QualityReport
+from guard.admin.shapes import DriftRow, QualityReport
 
 if TYPE_CHECKING:
     from guard.parts import Parts

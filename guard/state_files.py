@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from guard.admin.backend import AlertBatch, AlertIn, AlertsStored
+from guard.admin.shapes import AlertBatch, AlertIn, AlertsStored
 from slo.codec import NOT_JSON
 from slo.errors import DataError
 

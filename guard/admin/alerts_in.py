@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
-from guard.admin.backend import AlertBatch, AlertIn
+from guard.admin.shapes import AlertBatch, AlertIn
 from slo.errors import DataError
 
 

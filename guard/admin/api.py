@@ -21,8 +21,14 @@ from starlette.exceptions import HTTPException
 from exporters.text import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from guard.admin.access import Refusal, actor_of
 from guard.admin.alerts_in import read_delivery
-from guard.admin.backend import (
-    AdminBackend,
+from guard.admin.backend import AdminBackend
+from guard.admin.cache_routes import CacheAdmin, add_cache_routes
+from guard.admin.console import add_console
+from guard.admin.hooks import add_flagger_hooks
+from guard.admin.incident_routes import add_incident_routes
+from guard.admin.pages import docs_page, status_page
+from guard.admin.reference import document_refusals
+from guard.admin.shapes import (
     AlertsStored,
     BaselineInfo,
     CommandResult,
@@ -40,12 +46,6 @@ from guard.admin.backend import (
     SloReport,
     Stats,
 )
-from guard.admin.cache_routes import CacheAdmin, add_cache_routes
-from guard.admin.console import add_console
-from guard.admin.hooks import add_flagger_hooks
-from guard.admin.incident_routes import add_incident_routes
-from guard.admin.pages import docs_page, status_page
-from guard.admin.reference import document_refusals
 from guard.admin.shield import Shield, error_body
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError, DataError, GuardError, RefusedError, SourceError, UpstreamError

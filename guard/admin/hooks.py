@@ -19,7 +19,8 @@ from fastapi import Body, FastAPI, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.admin.backend import AdminBackend, Gate
+from guard.admin.backend import AdminBackend
+from guard.admin.shapes import Gate
 
 PREFIX = "/api/v1/gate/flagger/"
 GO_ON = {"confirm-rollout": "pass", "confirm-traffic-increase": "pass", "confirm-promotion": "pass", "rollback": "fail"}

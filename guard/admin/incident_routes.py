@@ -11,7 +11,8 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard.admin.access import actor_of
-from guard.admin.backend import AdminBackend, IncidentClosed
+from guard.admin.backend import AdminBackend
+from guard.admin.shapes import IncidentClosed
 
 _encode = msgspec.json.Encoder().encode
 _TOKEN = [Depends(HTTPBearer(auto_error=False, scheme_name="bearer"))]

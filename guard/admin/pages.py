@@ -13,7 +13,7 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
-from guard.admin.backend import ExchangeRow, Health, Readiness, ReleaseStatus, SloReport, SloRow, VersionView
+from guard.admin.shapes import ExchangeRow, Health, Readiness, ReleaseStatus, SloReport, SloRow, VersionView
 
 REFRESH_S = 5
 CELL_CHARS = 300

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guard.admin.backend import (
+from guard.admin.shapes import (
     ComparisonRow,
     Course,
     Deed,

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from guard.admin.backend import BaselineInfo, IncidentList, ReleaseStatus, SloReport
+from guard.admin.shapes import BaselineInfo, IncidentList, ReleaseStatus, SloReport
 from slo.errors import RefusedError, UpstreamError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)

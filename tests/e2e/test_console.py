@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guard.admin import backend as shapes
+from guard.admin import shapes
 from guard.admin.console import TYPES
 from slo.clock import SystemClock
 from tests.browser import Page, browser, needs_chromium

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guard.admin import backend as shapes
+from guard.admin import shapes
 from guard.admin.access import Refusal
 from guard.admin.api import COMMANDS, create_admin_app
 from guard.admin.shield import ALERTS_PATH

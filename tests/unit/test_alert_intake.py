@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from guard.admin.backend import AlertBatch, AlertIn, AlertsStored
+from guard.admin.shapes import AlertBatch, AlertIn, AlertsStored
 from guard.alert_intake import AlertIntake
 from guard.outside import OutsideAlerts
 from guard.state_files import AlertStore

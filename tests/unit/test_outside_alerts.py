@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from guard.admin.backend import AlertBatch, AlertIn
+from guard.admin.shapes import AlertBatch, AlertIn
 from guard.outside import RETRY_S, OutsideAlerts
 from guard.state_files import AlertStore, KnownAlert
 from slo.actions import ReleaseSnapshot, decide

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guard.admin.backend import AlertBatch, AlertIn
+from guard.admin.shapes import AlertBatch, AlertIn
 from guard.state_files import AlertStore, load_windows, save_windows
 from slo.clock import SystemClock
 from slo.errors import DataError

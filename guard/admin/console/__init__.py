@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from guard.admin.backend import AdminBackend, History
+from guard.admin.backend import AdminBackend
+from guard.admin.shapes import History
 from slo.clock import Clock
 from slo.errors import RefusedError
 
