@@ -10,7 +10,7 @@ import pytest
 from bench.soak import FAULT_S, WELL_S, figures
 from bench.soak_report import GUARD, SETTLED_S, WORKER, Sample, line, said, settled_s
 from tests.faults.dead_dependencies import DEPENDENCIES
-from tests.faults.rig import MODES
+from tests.faults.tcp_proxy import MODES
 
 
 def test_a_line_by_hand() -> None:
