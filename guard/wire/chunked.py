@@ -49,7 +49,7 @@ class ChunkReader:
         """
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:  # a CONNECT that follows is the second
             if not self.done:
                 raise BadChunk(str(error)) from None
             self.surplus = True

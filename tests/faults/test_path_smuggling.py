@@ -160,11 +160,20 @@ async def test_what_is_unusual_but_clear_is_passed_on_with_one_framing(name: str
     assert b"transfer-encoding" not in upstream.requests[0].head.lower()
 
 
-async def test_what_follows_a_chunked_request_is_not_answered():
+@pytest.mark.parametrize(
+    "following",
+    [
+        INNER,
+        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+    ids=["a-request", "connect", "upgrade"],
+)
+async def test_what_follows_a_chunked_request_is_not_answered(following: bytes):
     first = post(b"Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n")
     async with Upstream(lambda _: Script(http(completion()))) as upstream, running(target(upstream.port)) as guard:
         reader, writer = await asyncio.open_connection("127.0.0.1", guard.port)
-        writer.write(first + INNER)
+        writer.write(first + following)
         raw = await reader.read(-1)
         writer.close()
     assert raw.count(b"HTTP/1.1 200") == 1
