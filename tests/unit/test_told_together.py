@@ -22,7 +22,7 @@ from slo.clock import SystemClock
 from slo.sources.memory import MemorySource
 from slo.spec import parse_slo
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
-from tests.unit.test_slo_memory import StepClock
+from tests.unit.exporters_helpers import ManualClock
 
 SLOS = parse_slo("service: bot\npreset: support-faq\n").objectives
 SIMPLE = Exchange("e0", 5.0, "chat", "r1", "stable", Outcome.OK, 200, duration_s=0.2, cost_usd=0.1)
@@ -47,7 +47,7 @@ batches = st.lists(st.lists(ends, max_size=20), max_size=6)
 @settings(max_examples=40)
 @given(batches)
 def test_windows_count_the_same_together(told: list[list[Exchange]]) -> None:
-    clock = StepClock()
+    clock = ManualClock()
     together, each = MemorySource(SLOS, clock), MemorySource(SLOS, clock)
     for batch in told:
         together.served_many(iter(batch))
@@ -67,7 +67,7 @@ def test_windows_count_the_same_together(told: list[list[Exchange]]) -> None:
 @settings(max_examples=40)
 @given(batches)
 def test_metrics_and_the_last_exchanges_say_the_same_together(told: list[list[Exchange]]) -> None:
-    clock = StepClock()
+    clock = ManualClock()
     together, each = PrometheusExporter("bot", (), clock=clock), PrometheusExporter("bot", (), clock=clock)
     recent_together, recent_each = RecentExchanges(kept_count=20), RecentExchanges(kept_count=20)
     for batch in told:
