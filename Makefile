@@ -8,7 +8,7 @@ MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 1
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv .venv; }
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: lora-train-long setup run test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-lora-serve bench-checks-speed bench-kb kb-integrity debian clean audit
+.PHONY: lora-train-long setup run compile uncompile test lint types arch golden format cache-model bench-cache bench-checks bench-safety bench-proxy bench-drift bench-verdicts bench-baseline scenarios sim screenshots bench-console bench-lora-serve bench-checks-speed bench-kb kb-integrity debian clean audit
 
 setup: $(STAMP)  ## create .venv with everything the program and the tests need
 
@@ -28,6 +28,12 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 
 run: $(RUN_STAMP)  ## knowledge base, answer path, guard and admin listener, all on loopback; light set-up without torch
 	$(BIN)/sft-guard demo
+
+compile: setup  ## the data path as machine code beside its sources (a third less processor time there); needs gcc; `make uncompile` goes back
+	$(BIN)/python -m guard.compiling build
+
+uncompile: setup
+	$(BIN)/python -m guard.compiling remove
 
 test: setup  ## all tests; those that need a Debian package skip with a reason where it is missing
 	$(BIN)/python -m pytest -n auto --dist worksteal

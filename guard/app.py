@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from guard import compiled
 from guard.log_lines import LineHandler, log_to_stderr
 from guard.private_state import UMASK, tighten
 from guard.settings import Settings, load_settings
@@ -76,6 +77,7 @@ async def _serve(settings: Settings, lines: LineHandler) -> int:
         await guard.stop(drain=False)  # what was opened before the fault is closed again
         raise
     log.info("data http://%s  admin http://%s  stable %s", *guard.addresses, guard.status_line())
+    log.info("the data path %s", compiled.state()[1])
     print(f"sft-guard: serving on http://{guard.addresses[0]} (admin http://{guard.addresses[1]})", flush=True)
     with contextlib.suppress(asyncio.CancelledError):
         await stop.wait()

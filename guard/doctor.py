@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
+from guard import compiled
 from guard.examine_files import examine_files
 from guard.examine_tiers import examine_tiers
 from guard.fleet_windows import examine_prometheus
@@ -68,6 +69,7 @@ def examine(settings: Settings, *, token_present: bool, missing: Mapping[str, st
     if settings.file.admin.token_env not in unset:
         findings += _admin(settings, token_present)
     findings += _clock()
+    findings.append(Diagnosis("ok", "data path", compiled.state()[1]))
     findings += _embedder(settings)
     findings += _safety(settings)
     findings += _semantic_cache(settings)
