@@ -49,7 +49,10 @@ class ChunkReader:
         """
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:  # a CONNECT that follows is the second
+        except (
+            httptools.HttpParserError,
+            httptools.HttpParserUpgrade,
+        ) as error:  # a CONNECT that follows is the second
             if not self.done:
                 raise BadChunk(str(error)) from None
             self.surplus = True

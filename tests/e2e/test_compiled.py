@@ -1,0 +1,87 @@
+"""The data path as machine code keeps every promise of the sources, and an edited source wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from guard import compiled
+
+ROOT = Path(__file__).resolve().parents[2]
+_PARTS = (
+    "alerts",
+    "bench",
+    "dashboards",
+    "exporters",
+    "guard",
+    "lora",
+    "rag",
+    "registry",
+    "slo",
+    "tests",
+    "pyproject.toml",
+)
+
+
+def python(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run in the copy, whose packages come before those of the checkout."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # noqa: TID251 - a child's
+    clean["PYTHONPATH"] = str(place)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=place, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="compiling needs the Debian packages gcc and libc6-dev")
+@pytest.mark.skipif(find_spec("mypyc") is None, reason="compiling needs mypy")
+def test_the_compiled_path_keeps_the_promises_and_an_edited_source_wins(tmp_path: Path) -> None:
+    for part in _PARTS:
+        leave = shutil.ignore_patterns("__pycache__", "*.so", "compiled.json")
+        whole = ROOT / part
+        shutil.copytree(whole, tmp_path / part, ignore=leave) if whole.is_dir() else shutil.copy(whole, tmp_path / part)
+    built = python(tmp_path, "-m", "guard.compiling", "build")
+    assert built.returncode == 0, built.stderr[-2000:]
+    where = "import guard.passage, guard.compiled; print(guard.passage.__file__, guard.compiled.state())"
+    assert compiled.SUFFIX in python(tmp_path, "-c", where).stdout
+
+    files = [str(file) for file in sorted((tmp_path / "tests" / "faults").glob("test_path_*.py"))]
+    ran = python(tmp_path, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files)
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    assert " passed" in ran.stdout
+
+    source = tmp_path / "guard" / "split.py"
+    source.write_text(source.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    seen = python(tmp_path, "-c", where).stdout
+    assert "passage.py " in seen
+    assert "guard.split changed since" in seen
+    assert python(tmp_path, "-m", "guard.compiling", "remove").stdout.startswith(
+        f"{len(compiled.MODULES) + 1} files removed"
+    )
+    assert not list(tmp_path.glob("guard/*.so"))
+
+
+def copied(root: Path, written: dict[str, object] | str) -> Path:
+    """A root with sources of one module and the record of a compilation."""
+    (root / "guard").mkdir()
+    (root / "guard" / "split.py").write_text("", encoding="utf-8")
+    text = written if isinstance(written, str) else json.dumps(written)
+    compiled.record_of(root).write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_record_that_is_damaged_or_of_another_python_means_sources(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    runs, words = compiled.state(copied(tmp_path / "a", "{"))
+    assert not runs
+    assert "cannot be read" in words
+    runs, words = compiled.state(copied(tmp_path / "b", {"suffix": ".cpython-39.so", "modules": {}, "files": []}))
+    assert not runs
+    assert "build again" in words
