@@ -130,7 +130,10 @@ class QueryDrift:
             if self._file is not None:
                 save_novelty(self._file, model)
         except Exception as error:  # what was learnt before goes on; a defect here must not stop the checks
-            log.warning("drift could not be learnt: %s", type(error).__name__)
+            why = str(error) if isinstance(error, ValueError) else type(error).__name__
+            log.warning("drift of questions (%s) could not be learnt from %d: %s", self.label, len(questions), why)
+            if self.model is None and self._next_fit > self._learn_count:
+                self._next_fit = min(FIRST_FIT, self._learn_count)  # from the questions to come, or it never would be
             return
         self.model, self._windows = model, {}
 

@@ -203,6 +203,22 @@ def watching(directory: Path | None, dim: int = 512) -> QueryDrift:
     return QueryDrift("latin", [space], window=50, learn_count=600, directory=directory)
 
 
+def test_questions_that_are_all_the_same_are_learnt_from_no_model_and_others_later_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch = watching(None)
+    for _ in range(600):
+        watch.take("hello", "r1", stable=True)
+    watch.wait()
+    assert watch.model is None
+    assert "could not be learnt from 600: nearly all questions are the same" in caplog.text
+    chance = random.Random(1)
+    for _ in range(600):
+        watch.take(usual(chance), "r1", stable=True)
+    watch.wait()
+    assert watch.model is not None
+
+
 def test_strangers_among_the_questions_are_found_named_and_kept_over_a_restart(tmp_path: Path) -> None:
     chance = random.Random(3)
     watch = watching(tmp_path)

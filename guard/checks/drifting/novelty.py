@@ -153,7 +153,7 @@ def fit(
         vectors: per space the unit vectors of the questions, shape (count, dim). examples: the questions as they may be
             shown to people (redacted). seed: of the windows that are drawn and of the groups' beginnings.
     Raises:
-        ValueError: too few questions.
+        ValueError: too few questions, or nearly all of them the same.
     """
     import numpy as np
 
@@ -169,6 +169,8 @@ def fit(
     ordinary = _columns(near, coded[cut:], seen)
     groups, of_group = _grouped(spaces[0], min(GROUPS, cut // 20), chance)
     holes = _strangers(near, coded, cut, groups, of_group, (later[0] @ groups.T).argmax(axis=1))
+    if not holes:
+        raise ValueError("nearly all questions are the same, so none can stand for a stranger")
     centre, scale = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
     strangers = np.concatenate([features for _, features in holes])
     weights = _logistic(*(np.clip((f - centre) / scale, -CLIP, CLIP) for f in (ordinary, strangers)))
