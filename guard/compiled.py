@@ -32,10 +32,13 @@ MODULES = (
     "guard.sinks",
     "guard.split",
     "guard.streaming",
+    "guard.turn_writes",
     "guard.wire.again",
     "guard.wire.chunked",
+    "guard.wire.outline",
     "guard.wire.sse",
     "slo.sources.memory",
+    "slo.sources.together",
 )
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
