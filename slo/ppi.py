@@ -63,7 +63,7 @@ def corrected_rate(counts: Labelled, min_labels: int = MIN_LABELS) -> Corrected 
 
     >>> found = corrected_rate(Labelled(1000, 100, 20, 15, 40, 1))
     >>> [round(v, 4) for v in (found.raw, found.rate, found.low, found.high)]
-    [0.1, 0.0975, 0.0699, 0.2015]
+    [0.1, 0.0975, 0.0663, 0.1931]
     """
     n = counts.answer_count
     if counts.label_count < min_labels or n <= 0:

@@ -43,7 +43,7 @@ def ordinary_of(windows: Sequence[tuple[int, float, float]]) -> Ordinary:
     """Baseline out of (count, mean, sum of squared deviations) of learnt windows.
 
     >>> ordinary_of([(2, 1.0, 2.0), (2, 3.0, 2.0)])
-    Ordinary(count=4, mean=2.0, deviation=1.4142135623730951, between=1.0)
+    Ordinary(count=4, mean=2.0, deviation=1.4142135623730951, between=1.224744871391589)
     """
     count = sum(n for n, _, _ in windows)
     mean = sum(n * m for n, m, _ in windows) / count
