@@ -40,6 +40,7 @@ MODULES = (
     "slo.sources.memory",
     "slo.sources.together",
 )
+SHARED = "sft_guard_path__mypyc"
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
 
@@ -83,22 +84,29 @@ def state(root: Path = ROOT) -> tuple[bool, str]:
     return True, f"runs compiled ({len(now)} modules)"
 
 
-class Sources(importlib.abc.MetaPathFinder):
-    """Finds the sources of modules whose machine code is out of date."""
+class Places(importlib.abc.MetaPathFinder):
+    """Finds the modules it was told of where it was told."""
 
-    def __init__(self, root: Path, modules: frozenset[str]) -> None:
-        self._root, self._modules = root, modules
+    def __init__(self, places: dict[str, Path]) -> None:
+        self._places = places
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """As the import system asks."""
-        if fullname not in self._modules:
-            return None
-        return importlib.util.spec_from_file_location(fullname, source_of(fullname, self._root))
+        place = self._places.get(fullname)
+        return None if place is None else importlib.util.spec_from_file_location(fullname, place)
 
 
 def prefer_changed_sources(root: Path = ROOT) -> None:
-    """Called before anything of the data path is imported; costs one look for a file when nothing was compiled."""
-    if record_of(root).exists() and not state(root)[0]:
-        sys.meta_path.insert(0, Sources(root, frozenset(MODULES)))
+    """Called before anything of the data path is imported; costs one look for a file when nothing was compiled.
+
+    The library that the compiled modules share lies beside the packages, where an editable install does not look.
+    """
+    if not record_of(root).exists():
+        return
+    if state(root)[0]:
+        places = {SHARED: root / f"{SHARED}{SUFFIX}"}
+    else:
+        places = {module: source_of(module, root) for module in MODULES}
+    sys.meta_path.insert(0, Places(places))

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from guard.compiled import MODULES, ROOT, SUFFIX, digests, record_of, source_of, state
+from guard.compiled import MODULES, ROOT, SHARED, SUFFIX, digests, record_of, source_of, state
 
-GROUP = "sft_guard_path"
+GROUP = SHARED.removesuffix("__mypyc")
 PACKAGES = ("guard", "exporters", "alerts", "dashboards", "slo", "registry", "rag", "lora")
 _SETUP = f"""
 import sys

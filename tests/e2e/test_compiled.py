@@ -51,6 +51,18 @@ def test_the_compiled_path_keeps_the_promises_and_an_edited_source_wins(tmp_path
     where = "import guard.passage, guard.compiled; print(guard.passage.__file__, guard.compiled.state())"
     assert compiled.SUFFIX in python(tmp_path, "-c", where).stdout
 
+    # As an editable install finds packages: each by its name, nothing else beside them.
+    editable = f"""import sys
+from importlib.machinery import PathFinder
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        return PathFinder.find_spec(name, [{str(tmp_path)!r}]) if name in {_PARTS!r} else None
+sys.meta_path.insert(0, Finder())
+import guard.passage
+print(guard.passage.__file__)"""
+    seen = subprocess.run([sys.executable, "-P", "-c", editable], cwd="/", capture_output=True, text=True, check=False)
+    assert compiled.SUFFIX in seen.stdout, seen.stderr[-1000:]
+
     files = [str(file) for file in sorted((tmp_path / "tests" / "faults").glob("test_path_*.py"))]
     ran = python(tmp_path, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files)
     assert ran.returncode == 0, ran.stdout[-3000:]
@@ -58,9 +70,9 @@ def test_the_compiled_path_keeps_the_promises_and_an_edited_source_wins(tmp_path
 
     source = tmp_path / "guard" / "split.py"
     source.write_text(source.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
-    seen = python(tmp_path, "-c", where).stdout
-    assert "passage.py " in seen
-    assert "guard.split changed since" in seen
+    now = python(tmp_path, "-c", where).stdout
+    assert "passage.py " in now
+    assert "guard.split changed since" in now
     assert python(tmp_path, "-m", "guard.compiling", "remove").stdout.startswith(
         f"{len(compiled.MODULES) + 1} files removed"
     )
