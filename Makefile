@@ -29,7 +29,7 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 run: $(RUN_STAMP)  ## knowledge base, answer path, guard and admin listener, all on loopback; light set-up without torch
 	$(BIN)/sft-guard demo
 
-compile: setup  ## the data path as machine code beside its sources (a third less processor time there); needs gcc; `make uncompile` goes back
+compile: setup  ## the data path as machine code beside its sources (a fifth less processor time there); needs gcc; `make uncompile` goes back
 	$(BIN)/python -m guard.compiling build
 
 uncompile: setup

@@ -6,6 +6,7 @@ What it is for and who looks after it being up to date: `guard.compiled`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from guard.compiled import MODULES, ROOT, SHARED, SUFFIX, digests, record_of, source_of, state
@@ -56,23 +58,30 @@ def build(root: Path = ROOT) -> list[Path]:
         if done.returncode or len(made) != len(MODULES) + 1:
             raise SystemExit(f"guard.compiling: not compiled; the last words:\n{(done.stdout + done.stderr)[-2000:]}")
         remove(root)
+        written = {"suffix": SUFFIX, "modules": digests(MODULES, place), "files": sorted(map(str, made))}
+        _record({**written, "suffix": "an unfinished build"}, root)  # until all is there the sources run
         for file in made:
             shutil.copy2(place / file, root / file)
-        written = {"suffix": SUFFIX, "modules": digests(place), "files": sorted(map(str, made))}
-        record_of(root).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")  # last: now it counts
+        _record(written, root)
     return [root / file for file in made]
 
 
+def _record(written: Mapping[str, object], root: Path) -> None:
+    new = record_of(root).with_suffix(".new")
+    new.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    new.replace(record_of(root))
+
+
 def remove(root: Path = ROOT) -> int:
-    """Take the machine code away; returns how many files."""
-    try:
-        files = [root / name for name in json.loads(record_of(root).read_bytes())["files"]]
-    except FileNotFoundError:
-        return 0
-    record_of(root).unlink()
-    for file in files:
-        file.unlink(missing_ok=True)
-    return len(files)
+    """Take the machine code away, the record last: while some is missing the sources run. Returns their count."""
+    made = [root / f"{SHARED}{SUFFIX}", *(source_of(module, root).with_suffix(SUFFIX) for module in MODULES)]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # a damaged record: known names
+        made += [root / name for name in json.loads(record_of(root).read_bytes())["files"]]
+    there = [file for file in dict.fromkeys(made) if file.exists()]
+    for file in there:
+        file.unlink()
+    record_of(root).unlink(missing_ok=True)
+    return len(there)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guard import compiled
+from guard import compiled, compiling
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = (
@@ -44,8 +45,8 @@ def python(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_compiled_path_keeps_the_promises_and_an_edited_source_wins(tmp_path: Path) -> None:
     for part in _PARTS:
         leave = shutil.ignore_patterns("__pycache__", "*.so", "compiled.json")
-        whole = ROOT / part
-        shutil.copytree(whole, tmp_path / part, ignore=leave) if whole.is_dir() else shutil.copy(whole, tmp_path / part)
+        given = ROOT / part
+        shutil.copytree(given, tmp_path / part, ignore=leave) if given.is_dir() else shutil.copy(given, tmp_path / part)
     built = python(tmp_path, "-m", "guard.compiling", "build")
     assert built.returncode == 0, built.stderr[-2000:]
     where = "import guard.passage, guard.compiled; print(guard.passage.__file__, guard.compiled.state())"
@@ -79,21 +80,48 @@ print(guard.passage.__file__)"""
     assert not list(tmp_path.glob("guard/*.so"))
 
 
-def copied(root: Path, written: dict[str, object] | str) -> Path:
-    """A root with sources of one module and the record of a compilation."""
-    (root / "guard").mkdir()
-    (root / "guard" / "split.py").write_text("", encoding="utf-8")
-    text = written if isinstance(written, str) else json.dumps(written)
-    compiled.record_of(root).write_text(text, encoding="utf-8")
+def copied(root: Path, written: object) -> Path:
+    """A root with the sources of the path and the record of a compilation."""
+    for module in compiled.MODULES:
+        source = compiled.source_of(module, root)
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_text("", encoding="utf-8")
+    compiled.record_of(root).write_text(json.dumps(written), encoding="utf-8")
     return root
 
 
-def test_a_record_that_is_damaged_or_of_another_python_means_sources(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    runs, words = compiled.state(copied(tmp_path / "a", "{"))
-    assert not runs
-    assert "cannot be read" in words
-    runs, words = compiled.state(copied(tmp_path / "b", {"suffix": ".cpython-39.so", "modules": {}, "files": []}))
-    assert not runs
-    assert "build again" in words
+def whole(**changed: object) -> dict[str, object]:
+    """The record of a compilation of empty sources that made no files."""
+    empty = hashlib.sha256(b"").hexdigest()
+    return {"suffix": compiled.SUFFIX, "modules": dict.fromkeys(compiled.MODULES, empty), "files": [], **changed}
+
+
+@pytest.mark.parametrize(
+    ("written", "runs", "words"),
+    [
+        (whole(), True, "runs compiled"),
+        ("{", False, "cannot be read"),
+        ({"suffix": compiled.SUFFIX}, False, "cannot be read"),
+        (whole(suffix=".cpython-39.so"), False, "build again"),
+        (whole(suffix="an unfinished build"), False, "unfinished"),
+        (whole(files=["guard/split.so"]), False, "not whole"),
+        (whole(modules={"guard.gone": ""}), False, "another version"),
+        (whole(modules=dict.fromkeys(compiled.MODULES, "other")), False, "changed since"),
+    ],
+    ids=["whole", "damaged", "half", "other-python", "unfinished", "file-missing", "other-version", "edited"],
+)
+def test_what_is_not_whole_and_up_to_date_means_sources(
+    written: object, runs: bool, words: str, tmp_path: Path
+) -> None:
+    found = compiled.state(copied(tmp_path, written))
+    assert found[0] is runs
+    assert words in found[1]
+
+
+def test_removing_takes_what_is_there_whatever_the_record_says(tmp_path: Path) -> None:
+    root = copied(tmp_path, "{")
+    left = compiled.source_of("guard.split", root).with_suffix(compiled.SUFFIX)
+    left.write_bytes(b"")
+    assert compiling.remove(root) == 1
+    assert not left.exists()
+    assert not compiled.record_of(root).exists()
