@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from guard.accepting import stop_accepting
 from guard.cache.key import target_mark
 from guard.cache.service import AnswerCache
 from guard.limits import Admission, Egress, RetryBudget
@@ -200,7 +201,7 @@ class DataPath:
         """Stop: no new connections; answers under way may finish for `drain_s`, then they get error frames."""
         self.draining = True
         if self._server is not None:
-            self._server.close()
+            await stop_accepting(self._server)
         for client in list(self._clients):
             if client.state == HEAD:
                 client.check(self.now_s())

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from guard.accepting import stop_accepting
 from tests.cache_kit import redis_server
 from tests.faults.stub_servers import Handler, answer_to, embeddings, http_server, model, port_of, takes_all
 from tests.faults.tcp_proxy import FaultProxy
@@ -105,7 +106,7 @@ class Rig:
 
     async def _server(self, handler: Handler) -> int:
         server = await http_server(handler)
-        self._stack.callback(server.close)
+        self._stack.push_async_callback(stop_accepting, server)
         return port_of(server)
 
     async def _start(self) -> None:

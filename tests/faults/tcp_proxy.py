@@ -10,7 +10,8 @@ import asyncio
 import socket
 import struct
 from types import TracebackType
-from typing import Any
+
+from guard.accepting import stop_accepting
 
 MODES = ("refused", "blackhole", "stalled", "slow", "garbage", "rst")
 RESET = struct.pack("ii", 1, 0)
@@ -24,24 +25,27 @@ class TcpProxy:
         self.port = 0
         self.open_count = 0
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def listen(self) -> None:
         """On the port it had before, if it had one."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1000)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Nobody listens any more; open connections go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await stop_accepting(server)
 
     async def drop(self) -> None:
         """Reset every open connection."""
-        for task in list(self._tasks):
+        clients = dict(self._clients)
+        for task in clients:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*clients, return_exceptions=True)
+        for writer in clients.values():
+            writer.transport.abort()  # Of a task that was not given its first turn.
 
     def asked(self, data: bytes, writer: asyncio.StreamWriter) -> bool | None:
         """Bytes of a request: True passes them on, False keeps them, None ends the connection."""
@@ -51,10 +55,12 @@ class TcpProxy:
         """Bytes of an answer, to be written to `writer`. False: nothing more comes on this connection."""
         raise NotImplementedError
 
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._clients[task] = writer
+        task.add_done_callback(self._clients.pop)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.open_count += 1
         back: asyncio.StreamWriter | None = None
         answers: asyncio.Task[None] | None = None
@@ -73,7 +79,6 @@ class TcpProxy:
             pass  # Either side is gone, or the mode changed.
         finally:
             self.open_count -= 1
-            self._tasks.discard(task)
             if answers is not None:
                 answers.cancel()
                 await asyncio.gather(answers, return_exceptions=True)
@@ -108,10 +113,10 @@ class FaultProxy(TcpProxy):
         return self
 
     async def set(self, mode: str) -> None:
+        if mode in ("refused", "blackhole"):
+            await self.refuse()
         if mode != "stalled":
             await self.drop()
-        if mode in ("refused", "blackhole"):
-            self.refuse()
         for sock in self._full:
             sock.close()
         self._full = []
@@ -172,7 +177,7 @@ class RedisProxy(TcpProxy):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.refuse()
+        await self.refuse()
         await self.drop()
 
     async def answered(self, data: bytes, writer: asyncio.StreamWriter) -> bool:
