@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.deploy.image import instructions
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 GUARD = Path(sys.executable).with_name("sft-guard")
@@ -173,13 +175,18 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_the_image_installs_what_the_program_needs_at_the_tested_versions_by_hash() -> None:
     locked, tested = pins(DEPLOY / "requirements.lock"), pins(ROOT / "constraints.txt")
+    built = pins(DEPLOY / "build.lock")
+    assert "mypy" in built
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *(d for extra in IMAGE_EXTRAS for d in project["optional-dependencies"][extra])]
     names = {re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=;!]", text)[0]).lower() for text in asked}
     assert names - set(locked) == set(), "a dependency is not in the lock: run scripts/lock.sh"
     assert {n: v for n, v in locked.items() if n in tested and tested[n] != v} == {}, "run scripts/lock.sh"
-    text = (DEPLOY / "requirements.lock").read_text()
-    for name in locked:
+    assert {n: v for n, v in built.items() if tested.get(n, v) != v or locked.get(n, v) != v} == {}, (
+        "run scripts/lock.sh"
+    )
+    text = (DEPLOY / "requirements.lock").read_text() + (DEPLOY / "build.lock").read_text()
+    for name in {*locked, *built}:
         assert re.search(rf"^{name}==[^\n]*\\\n    --hash=sha256:", text, flags=re.MULTILINE | re.IGNORECASE), name
     assert "torch" not in locked
 
@@ -189,8 +196,12 @@ def test_the_image_runs_as_nobody_and_carries_no_installer() -> None:
     last = text.rpartition("FROM ")[2]
     assert "USER 10001" in last
     assert "--require-hashes --only-binary :all:" in text
-    assert "uninstall --yes pip" in text
+    removed = re.findall(r"uninstall --yes ([^\\\n]+)", text)[0].split()
+    tools = {*pins(DEPLOY / "build.lock")} - {*pins(DEPLOY / "requirements.lock")}
+    assert {*removed} == {"pip", "setuptools", "wheel", *tools}
     # What it copies and calls is there.
-    assert (ROOT / "deploy" / "requirements.lock").exists()
+    assert [word for word, _ in instructions(text)].count("COPY") == 2
+    for name in ("requirements.lock", "build.lock"):
+        assert (DEPLOY / name).exists()
     helped = run(GUARD, "serve", "--help")
     assert "--config" in helped.stdout
