@@ -59,18 +59,11 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _serve(settings: Settings, lines: LineHandler) -> int:
     guard = Guard(settings)
     lines.on_drop = lambda: guard.exporter.inc("sft_guard_messages_dropped_total")
-    stop = asyncio.Event()
+    stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    reloads: set[asyncio.Task[None]] = set()
-
-    def reload() -> None:
-        task = loop.create_task(_reload(guard))
-        reloads.add(task)  # the loop itself keeps only weak references
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
     try:
         await guard.start()
     except BaseException:
@@ -79,11 +72,21 @@ async def _serve(settings: Settings, lines: LineHandler) -> int:
     log.info("data http://%s  admin http://%s  stable %s", *guard.addresses, guard.status_line())
     log.info("the data path %s", compiled.state()[1])
     print(f"sft-guard: serving on http://{guard.addresses[0]} (admin http://{guard.addresses[1]})", flush=True)
+    reloads = loop.create_task(_reload_when(reload_asked, guard))
     with contextlib.suppress(asyncio.CancelledError):
         await stop.wait()
+    reloads.cancel()
     log.info("stopping: streams may finish for up to %g s", guard.settings.file.timeouts.drain)
     await guard.stop(drain=True)
     return 0
+
+
+async def _reload_when(asked: asyncio.Event, guard: Guard) -> None:
+    """One after the other; what is asked during a reload, however often, is one more."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await _reload(guard)
 
 
 async def _reload(guard: Guard) -> None:
@@ -96,6 +99,9 @@ async def _reload(guard: Guard) -> None:
         more = error.more if isinstance(error, ConfigError) else ()
         for one in (error, *more):
             log.error("reload refused, the old configuration stays: %s", one)
+    except Exception:  # a fault of ours: the next SIGHUP is answered all the same
+        guard.reload_failed()
+        log.exception("reload failed")
     else:
         log.info("reloaded %s (hash %s)", settings.path, settings.config_hash)
 
