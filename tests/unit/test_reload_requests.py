@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ class Counting:
     def __init__(self, faults: tuple[Exception | None, ...] = ()) -> None:
         self.faults = list(faults)
         self.running = self.most = self.ended = self.refused = 0
-        self.settings: Any = type("Settings", (), {"path": "guard.yaml", "config_hash": "h"})
+        self.settings = SimpleNamespace(path="guard.yaml")
 
     async def reload(self, _: Any) -> None:
         self.running += 1
@@ -52,7 +53,8 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
-    monkeypatch.setattr(app, "load_settings", lambda path: path)
+    loaded = SimpleNamespace(path="guard.yaml", config_hash="h")
+    monkeypatch.setattr(app, "load_settings", lambda _: loaded)
     monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
