@@ -307,6 +307,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = CLOSED
+        self.write_paused = False  # a round of checks may still know this connection
         occupant, self.occupant = self.occupant, None
         if occupant is not None:
             occupant.client_gone(Reason.CLIENT_GONE)

@@ -35,6 +35,7 @@ from guard.ports import (
     Target,
     Timeouts,
 )
+from guard.rounds import Rounds
 from guard.split import session_key, session_label
 from guard.upstream import EndpointPool, PoolStats, Upstreams
 from guard.wire.dialect import Dialect
@@ -49,7 +50,7 @@ OwnPost = Callable[[Mapping[bytes, bytes], bytes], Awaitable[tuple[int, bytes]]]
 """Handler of a path of the guard's own: (lower-case headers, body) -> (status, JSON body)."""
 
 _TICK_S = 0.05  # how late the end of a budget may be noticed
-_SLOW_TICK_S = 0.25
+_CLIENTS_EVERY_S, _CLIENTS_AT_ONCE = 0.25, 16
 _FLUSH_S = 1.0
 
 
@@ -166,6 +167,7 @@ class DataPath:
         self._plans: dict[int, TargetPlan] = {}
         self._active: set[Passage] = set()
         self._clients: set[ClientConnection] = set()
+        self._rounds: Rounds[ClientConnection] = Rounds(_CLIENTS_EVERY_S, _CLIENTS_AT_ONCE)
         self._refused: Counter[str] = Counter()
         self._bytes_in = self._bytes_out = self._requests = self._sink_failures = 0
         self._id_prefix = os.urandom(6).hex().encode()
@@ -190,7 +192,7 @@ class DataPath:
         except OSError as error:
             place = "listeners.data"
             raise ConfigError(place, f"{host}:{port}", f"choose a free address ({error.strerror or error})") from error
-        self._slow_tick = loop.call_later(_SLOW_TICK_S, self._check_clients)
+        self._slow_tick = loop.call_later(_CLIENTS_EVERY_S, self._check_clients)
         if self._freezes_gc:
             # What exists now lives as long as the process; the collector need not look at it again.
             gc.collect()
@@ -440,10 +442,12 @@ class DataPath:
 
     def _check_clients(self) -> None:
         now_s = self.now_s()
-        for client in list(self._clients):
+        clients, pause_s, round_begins = self._rounds.next(self._clients)
+        for client in clients:
             client.check(now_s)
-        self.upstreams.sweep(now_s)
-        self._slow_tick = asyncio.get_running_loop().call_later(_SLOW_TICK_S, self._check_clients)
+        if round_begins:
+            self.upstreams.sweep(now_s)
+        self._slow_tick = asyncio.get_running_loop().call_later(pause_s, self._check_clients)
 
 
 class _OwnCall:
