@@ -4,8 +4,8 @@ Rows: `direct` (the load client asks the fake upstream), `path` (the data path a
 (`sft-guard serve` with everything on: split, metrics, exchange log, checks fed) and `watched` (the same, while five
 consoles are open and every panel and the metrics are read each second). Server on one core, load and upstream on
 another; other proxies are compared by `bench.proxy_peers`. The open-loop figures count from the moment a request was
-due, so a stall is charged to every request it delays. CPU is that of the proxy process alone; its check worker is a
-process of its own.
+due, so a stall is charged to every request it delays. CPU is that of the proxy process alone; check worker and
+log converter are processes of their own, kept on the other core.
 
 Needs the bench kit (`--bench-dir`) and, for its fake upstream, the Debian packages nginx-light and
 libnginx-mod-http-lua; says so and ends with 0 when they are not there.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -23,11 +24,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -156,13 +158,33 @@ def server(
         command = [str(Path(sys.executable).parent / "sft-guard"), "serve", "--config", str(config)]
     with process(["taskset", "-c", "0", "env", *environment, *command], scratch / "server.log") as child:
         wait_ready(port, scratch / "server.log")
-        for pid in children(child.pid):  # the check worker: not on the core that is measured
-            os.sched_setaffinity(pid, {int(load_core())})
-        if row != "watched":
+        with (
+            helpers_elsewhere(child.pid),
+            watching(admin, scratch / "admin.log") if row == "watched" else nullcontext(),
+        ):
             yield port, child.pid
-            return
-        with watching(admin, scratch / "admin.log"):
-            yield port, child.pid
+
+
+@contextmanager
+def helpers_elsewhere(pid: int) -> Iterator[None]:
+    """Check worker and log converter are processes of their own, which come and go: never on the core measured."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while True:
+            for helper in children(pid):
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(helper, {int(load_core())})
+            if ended.wait(0.1):
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager
@@ -181,8 +203,11 @@ def load_core() -> str:
 
 def children(pid: int) -> list[int]:
     """Direct children of a process."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in task.read_text().split()]
+    return found
 
 
 def wait_ready(port: int, log: Path, within_s: float = 30.0, headers: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_SHORTEST_PAUSE_S = 0.005
+_SHORTEST_PAUSE_S = 0.002
 
 
 class Rounds(Generic[T]):

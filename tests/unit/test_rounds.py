@@ -25,7 +25,7 @@ def test_a_round_sees_each_member_once_in_the_time_of_a_round(counts: list[int],
             largest = max(largest, len(more))
         assert sorted(seen) == sorted(members)
         assert spent_s <= 0.25 + 1e-9
-        assert largest <= max(at_once, -(-count // 50))
+        assert largest <= max(at_once, -(-count // 125))
 
 
 def test_few_members_are_one_call_a_round():
