@@ -14,6 +14,7 @@ from typing import Any
 
 from guard import compiled
 from guard.log_lines import LineHandler, log_to_stderr
+from guard.one_arena import share_one_arena
 from guard.private_state import UMASK, tighten
 from guard.settings import Settings, load_settings
 from guard.wiring import Guard
@@ -24,6 +25,7 @@ log = logging.getLogger("sft-guard")
 
 def serve(settings: Settings) -> int:
     """Run the sidecar until it is told to stop. Returns the exit code."""
+    share_one_arena()
     lines = log_to_stderr()
     # A core dump would hold prompts and keys.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
