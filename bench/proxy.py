@@ -167,14 +167,15 @@ def server(
 
 @contextmanager
 def helpers_elsewhere(pid: int) -> Iterator[None]:
-    """Check worker and log converter are processes of their own, which come and go: never on the core measured."""
+    """Check worker and log converter are processes of their own, which come and go: within 0.1 s off this core."""
     ended = threading.Event()
 
     def look() -> None:
         while True:
             for helper in children(pid):
                 with contextlib.suppress(OSError):
-                    os.sched_setaffinity(helper, {int(load_core())})
+                    for thread in Path(f"/proc/{helper}/task").iterdir():
+                        os.sched_setaffinity(int(thread.name), {int(load_core())})
             if ended.wait(0.1):
                 return
 

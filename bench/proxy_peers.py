@@ -3,7 +3,8 @@
 In one run, on the same core, round by round: direct / nginx / haproxy / the guard with everything on / Portkey gateway
 / LiteLLM proxy, each with the configuration of the bench kit; JSON of 2, 20 and 200 kB, 1, 32 and 256 connections, a
 fixed rate, streams; nginx and the guard once more with a TLS upstream. CPU is that of the server's process alone (of
-the guard: without check worker and log converter, processes of their own on the other core); "per core": 1,000 / (CPU s per 1,000).
+the guard: without check worker and log converter, processes of their own on the other core); "per core": 1,000 / (CPU s
+per 1,000).
 
 Needs the bench kit (`--bench-dir`). What is not there is skipped with one line that says how to get it.
 """

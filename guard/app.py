@@ -78,6 +78,7 @@ async def _serve(settings: Settings, lines: LineHandler) -> int:
     with contextlib.suppress(asyncio.CancelledError):
         await stop.wait()
     reloads.cancel()
+    await asyncio.gather(reloads, return_exceptions=True)
     log.info("stopping: streams may finish for up to %g s", guard.settings.file.timeouts.drain)
     await guard.stop(drain=True)
     return 0

@@ -15,7 +15,8 @@ _M_ARENA_MAX = -8  # malloc.h
 
 def share_one_arena() -> bool:
     """Whether it was asked for and taken; a limit that is set in the environment stays, other libraries have none."""
-    if "MALLOC_ARENA_MAX" in os.environ:  # noqa: TID251 - glibc's own variable
+    environ = os.environ  # noqa: TID251 - glibc's own variables
+    if "MALLOC_ARENA_MAX" in environ or "arena_max" in environ.get("GLIBC_TUNABLES", ""):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and mallopt(_M_ARENA_MAX, 1) == 1

@@ -201,9 +201,9 @@ class DataPath:
 
     async def drain(self) -> None:
         """Stop: no new connections; answers under way may finish for `drain_s`, then they get error frames."""
-        self.draining = True
         if self._server is not None:
             await stop_accepting(self._server)
+        self.draining = True
         for client in list(self._clients):
             if client.state == HEAD:
                 client.check(self.now_s())
@@ -442,7 +442,7 @@ class DataPath:
 
     def _check_clients(self) -> None:
         now_s = self.now_s()
-        clients, pause_s, round_begins = self._rounds.next(self._clients)
+        clients, pause_s, round_begins = self._rounds.next(self._clients, now_s)
         for client in clients:
             client.check(now_s)
         if round_begins:

@@ -17,6 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/opt/sft-guard"
+RUNS_COMPILED = (
+    "import guard.app, guard.listener; from guard import compiled; print(compiled.state()[1]); "
+    "assert compiled.state()[0] and guard.listener.__file__.endswith('.so')"
+)
 
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
@@ -60,11 +64,13 @@ def main() -> int:
             elif word == "COPY":
                 copied(rest, work)
             elif word == "RUN" and "apt-get" not in rest:
-                command = arguments + rest.replace(PREFIX, str(prefix)).replace("python -m venv", "python3 -m venv")
+                command = arguments + rest.replace(PREFIX, str(prefix)).replace(
+                    "python -m venv", f"{sys.executable} -m venv"
+                )
                 if subprocess.run(["sh", "-ec", command], cwd=work, check=False).returncode:
                     return 1
         shutil.rmtree(work)
-        for command in (["sft-guard", "--version"], ["python", "-m", "guard.compiling", "state"]):
+        for command in (["sft-guard", "--version"], ["python", "-c", RUNS_COMPILED]):
             done = subprocess.run([prefix / "bin" / command[0], *command[1:]], cwd=directory, check=False)
             if done.returncode:
                 return 1
@@ -72,7 +78,7 @@ def main() -> int:
         tools = [name for name in left if re.match(r"(pip|setuptools|mypy|librt|pathspec|ast_serialize)[-_]", name)]
         size = sum(path.stat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
         print(f"{len(left)} packages, {size / 1e6:.0f} MB; left of the tools: {', '.join(tools) or 'nothing'}")
-        return 1 if tools else 0
+        return 1 if tools or not left else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import uvloop
 
 from guard.accepting import stop_accepting
 
+COUNT = 100
+
 
 class Greeter(asyncio.Protocol):
     def __init__(self, met: list[Any]) -> None:
@@ -24,11 +26,11 @@ class Greeter(asyncio.Protocol):
 
 
 async def in_the_turn_of_the_end(turns: int) -> tuple[int, list[bytes]]:
-    """(those the protocols knew of when listening had ended, what each client read) of five clients."""
+    """(those the protocols knew of when listening had ended, what each client read) of a hundred clients."""
     met: list[Any] = []
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Greeter(met), "127.0.0.1", 0, backlog=16)
-    clients = [socket.create_connection(server.sockets[0].getsockname(), timeout=5) for _ in range(5)]
+    server = await loop.create_server(lambda: Greeter(met), "127.0.0.1", 0, backlog=COUNT)
+    clients = [socket.create_connection(server.sockets[0].getsockname(), timeout=5) for _ in range(COUNT)]
     for _ in range(turns):
         await asyncio.sleep(0)
     await stop_accepting(server)
@@ -48,4 +50,4 @@ async def in_the_turn_of_the_end(turns: int) -> tuple[int, list[bytes]]:
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_whoever_had_connected_is_greeted(loop: Callable[[], asyncio.AbstractEventLoop], turns: int) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(in_the_turn_of_the_end(turns)) == (5, [b"hello"] * 5)
+        assert runner.run(in_the_turn_of_the_end(turns)) == (COUNT, [b"hello"] * COUNT)
