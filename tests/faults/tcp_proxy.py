@@ -79,12 +79,12 @@ class TcpProxy:
             pass  # Either side is gone, or the mode changed.
         finally:
             self.open_count -= 1
-            if answers is not None:
-                answers.cancel()
-                await asyncio.gather(answers, return_exceptions=True)
             for side in (writer, back):
                 if side is not None:
                     side.transport.abort()
+            if answers is not None:
+                answers.cancel()
+                await asyncio.gather(answers, return_exceptions=True)
 
     async def _answer(self, behind: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await behind.read(1 << 20):
