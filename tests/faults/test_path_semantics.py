@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 
 import pytest
 
@@ -295,6 +296,18 @@ async def test_two_routes_with_one_path_are_refused():
     with pytest.raises(ConfigError, match="give each path to one route only"):
         async with running(target(1), routes=(ROUTES[0], ROUTES[0])):
             pass
+
+
+async def test_whoever_has_asked_when_draining_begins_is_answered():
+    async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port)) as guard:
+        clients = [socket.create_connection(("127.0.0.1", guard.port), timeout=5) for _ in range(20)]
+        for client in clients:
+            client.sendall(post(chat()))
+        await guard.path.drain()
+        statuses = [client.recv(12) for client in clients]
+        for client in clients:
+            client.close()
+    assert statuses == [b"HTTP/1.1 200"] * 20
 
 
 async def test_draining_lets_answers_finish_and_ends_the_rest_with_a_frame():
