@@ -20,6 +20,7 @@ Error = sqlite3.Error
 """What the driver raises where SQLAlchemy is not in between."""
 
 RESERVE_BYTES = 128 * 1024
+SMALL_CACHE_KIB = 256
 CHECKPOINT_PAGES = 12
 
 
@@ -31,6 +32,12 @@ def make_durable(connection: sqlite3.Connection) -> None:
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
+
+def keep_small(connection: sqlite3.Connection) -> None:
+    """At most 256 KiB of pages in memory, where 2 MiB are usual: for files whose newest rows are what is asked for."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"PRAGMA cache_size = -{SMALL_CACHE_KIB}")
 
 
 def reserve(connection: sqlite3.Connection, reserve_bytes: int = RESERVE_BYTES) -> bool:

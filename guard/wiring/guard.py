@@ -10,6 +10,7 @@ import asyncio
 
 from guard.admin.server import AdminHandle
 from guard.backend import GuardBackend
+from guard.c_heap import giver_back
 from guard.judge import LOOP_LAG_S, Vitals
 from guard.probing.build import probe_runner
 from guard.release.controller import Controller
@@ -24,7 +25,7 @@ from guard.wiring.checks import pipeline_of
 from guard.wiring.data_path import data_path_of
 from guard.wiring.following import follow
 from guard.wiring.judging import Judging
-from guard.wiring.loops import KeptWindows, Loops, watch_lag
+from guard.wiring.loops import KeptWindows, Loops, give_memory_back, watch_lag
 from guard.wiring.recorders import Recorders
 from guard.wiring.release import ReleaseParts
 from slo.clock import Clock, SystemClock
@@ -103,6 +104,8 @@ class Guard:
             self.loops.begin("probes", self.probes.run())
         self.loops.begin("windows", self.windows.run())
         self.loops.begin("lag", watch_lag(self.vitals, self.clock))
+        if (give_back := giver_back()) is not None:
+            self.loops.begin("memory", give_memory_back(give_back, self.clock))
 
     async def stop(self, *, drain: bool) -> None:
         """Finish streams, flush what is queued, close everything. Safe after a start that failed half-way."""

@@ -1,11 +1,11 @@
-"""What runs beside the requests: loops whose end is noticed, the loop's lag, and windows that outlast the process."""
+"""What runs beside the requests: loops whose end is noticed, lag, free memory, windows that outlast the process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ log = logging.getLogger("sft-guard")
 
 SAVE_EVERY_S = 30.0
 LAG_EVERY_S = 0.05
+GIVE_BACK_EVERY_S = 30.0
 
 
 class Loops:
@@ -58,6 +59,13 @@ async def watch_lag(vitals: Vitals, clock: Clock) -> None:
         due_s = clock.now_s() + LAG_EVERY_S
         await clock.sleep(LAG_EVERY_S)
         vitals.lagged(clock.now_s() - due_s)
+
+
+async def give_memory_back(give_back: Callable[[], bool], clock: Clock) -> None:
+    """For ever: return what is free in the C heap to the system, in another thread."""
+    while True:
+        await clock.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(give_back)
 
 
 class KeptWindows:

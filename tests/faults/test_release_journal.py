@@ -266,3 +266,13 @@ def test_the_reserve_is_renewed_while_there_is_space(journal: Journal) -> None:
     assert journal._db is not None
     free_pages = journal._db.execute("PRAGMA freelist_count").fetchone()[0]
     assert free_pages * 4096 >= 64 * 1024
+
+
+def test_few_of_its_pages_stay_in_memory(journal: Journal) -> None:
+    assert journal._db is not None
+    assert journal._db.execute("PRAGMA cache_size").fetchone()[0] == -256
+    for n in range(1500):
+        journal.record(audit=AuditLine(float(n), "a", "b", "c" * 400, "d" * 400, "e" * 400))
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    assert pages * 4096 > 4 * 256 * 1024
+    assert len(journal.audit(1000)) == 1000  # however small the cache, what was written is there
