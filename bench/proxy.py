@@ -126,9 +126,7 @@ def upstream(bench_dir: Path, scratch: str) -> Iterator[int]:
     command = [
         "env",
         f"BENCH_RUN={scratch}/upstream",
-        "taskset",
-        "-c",
-        load_core(),
+        *elsewhere(),
         "sh",
         str(bench_dir / "upstream/run.sh"),
     ]
@@ -175,7 +173,7 @@ def helpers_elsewhere(pid: int) -> Iterator[None]:
             for helper in children(pid):
                 with contextlib.suppress(OSError):
                     for thread in Path(f"/proc/{helper}/task").iterdir():
-                        os.sched_setaffinity(int(thread.name), {int(load_core())})
+                        os.sched_setaffinity(int(thread.name), load_cores())
             if ended.wait(0.1):
                 return
 
@@ -191,15 +189,21 @@ def helpers_elsewhere(pid: int) -> Iterator[None]:
 @contextmanager
 def watching(admin: int, log: Path) -> Iterator[None]:
     """Consoles and scrapes against the admin listener, from the load core; what they were answered is printed."""
-    command = ["taskset", "-c", load_core(), sys.executable, "-m", "bench.admin_load", str(admin)]
+    command = [*elsewhere(), sys.executable, "-m", "bench.admin_load", str(admin)]
     with process(command, log):
         yield
     print(f"admin load: {log.read_text().strip()[-400:]}")
 
 
-def load_core() -> str:
-    """The core of load client and upstream."""
-    return str(min(1, (os.cpu_count() or 1) - 1))
+def load_cores() -> set[int]:
+    """The cores of load client, upstream and the guard's helpers: one of two, three where there are more than three."""
+    count = os.cpu_count() or 1
+    return {1, 2, 3} if count > 3 else {count - 1}
+
+
+def elsewhere() -> list[str]:
+    """What a command begins with that is not to run on the measured core."""
+    return ["taskset", "-c", ",".join(map(str, sorted(load_cores())))]
 
 
 def children(pid: int) -> list[int]:
@@ -235,7 +239,7 @@ def cpu_s(pid: int) -> float:
 def measure(asked: argparse.Namespace, port: int, arguments: list[str], pid: int) -> dict[str, Any]:
     """One point: what load.py says, and the CPU and memory of the process `pid`."""
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    command = ["taskset", "-c", load_core(), sys.executable, str(asked.bench_dir / "load.py"), url, *arguments]
+    command = [*elsewhere(), sys.executable, str(asked.bench_dir / "load.py"), url, *arguments]
     command += ["--duration", str(asked.duration), "--warmup", str(WARMUP_S)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     time.sleep(WARMUP_S + 0.5)

@@ -23,7 +23,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bench.proxy import ROOT, free_port, load_core, measure, process, server, upstream, wait_ready, what_is_missing
+from bench.proxy import ROOT, elsewhere, free_port, measure, process, server, upstream, wait_ready, what_is_missing
 
 ROWS = ("direct", "nginx", "haproxy", "guard", "portkey", "litellm", "nginx-tls", "guard-tls")
 SCENARIOS = ("max", "c1", "c256", "b20k", "b200k", "r500", "stream", "burst")
@@ -83,7 +83,7 @@ def tls_front(upstream_port: int, run: Path) -> Iterator[int]:
     subprocess.run(made, check=True, capture_output=True)
     config = run / "tls.conf"
     config.write_text(TLS_FRONT.format(run=run, upstream=upstream_port, port=port))
-    with process(["taskset", "-c", load_core(), "nginx", "-p", str(run), "-c", str(config)], run / "nginx.log"):
+    with process([*elsewhere(), "nginx", "-p", str(run), "-c", str(config)], run / "nginx.log"):
         yield port
 
 

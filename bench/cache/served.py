@@ -22,7 +22,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.proxy import children, free_port, load_core, process, upstream, wait_ready, what_is_missing
+from bench.proxy import children, free_port, load_cores, process, upstream, wait_ready, what_is_missing
 from guard.capacity.open_loop import Answer, OpenLoop, Shape
 from slo.statistics import quantile, split_mix
 
@@ -72,7 +72,7 @@ def guard(upstream_port: int, scratch: Path) -> Iterator[tuple[int, int]]:
     with process(["taskset", "-c", "0", *command], scratch / "guard.log") as child:
         wait_ready(port, scratch / "guard.log")
         for pid in children(child.pid):
-            os.sched_setaffinity(pid, {int(load_core())})
+            os.sched_setaffinity(pid, load_cores())
         yield port, admin
 
 
