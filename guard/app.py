@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from guard import compiled
-from guard.log_lines import LineHandler, log_to_stderr
 from guard.c_heap import share_one_arena
+from guard.log_lines import LineHandler, log_to_stderr
 from guard.private_state import UMASK, tighten
 from guard.settings import Settings, load_settings
 from guard.wiring import Guard

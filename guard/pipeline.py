@@ -53,10 +53,10 @@ def _given_up(spec: CheckSpec) -> dict[str, tuple[Finding, ...]]:
 TRIES = 2
 """A text that was with the worker when it died this often is given up as poison."""
 
-RECEIVE_BYTES = 1 << 12
-"""Of what the worker says in one turn of the loop: a result or two, each some 0.1 ms of work. Requests wait for them, and
-with 64 at once they made the 99th percentile."""
-LAST_WORDS_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 18
+RESULTS_AT_ONCE_COUNT = 2
+"""Results taken in one turn of the loop, each some 0.1 ms of work: the requests of the turn wait for them, and as the
+worker answers in batches these made the 99th percentile."""
 TOLD_AT_ONCE_COUNT = 256
 OLD_AT_ONCE_COUNT = 32
 RECENT_COUNT = 1000
@@ -160,6 +160,8 @@ class WorkerPipeline:
         self._link: socket.socket | None = None
         self._splitter = Splitter()
         self._out = bytearray()
+        self._said: deque[bytes] = deque()  # by the worker, and not yet taken
+        self._hearing_due = False
         self._writing = self._pump_due = self._stopping = self._ready = self._ending = False
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -306,23 +308,30 @@ class WorkerPipeline:
             self._loop.remove_writer(link)
             self._pump()
 
-    def _read(self, at_most_bytes: int = RECEIVE_BYTES) -> None:
+    def _read(self) -> None:
         assert self._link is not None
         try:
-            data = self._link.recv(at_most_bytes)
-            bodies = self._splitter.feed(data)
+            data = self._link.recv(RECEIVE_BYTES)
+            self._said += self._splitter.feed(data)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValueError):
-            data, bodies = b"", []
+            data = b""
         if not data:
             self._disconnect()
             return
         self._heard_s = self._clock.now_s()
-        for body in bodies:
+        if not self._hearing_due:
+            self._hear()
+
+    def _hear(self, at_most_count: int = RESULTS_AT_ONCE_COUNT) -> None:
+        """Take what the worker said; the rest in the next turns of the loop."""
+        self._hearing_due = False
+        for _ in range(min(at_most_count, len(self._said))):
             try:
-                message = decode_from_worker(body)
+                message = decode_from_worker(self._said.popleft())
             except NOT_JSON:
+                self._said.clear()
                 self._disconnect()  # not our worker's language: start another one
                 return
             if isinstance(message, Done):
@@ -334,6 +343,9 @@ class WorkerPipeline:
             elif isinstance(message, Ready):
                 self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
                 self._blind = message.blind
+        if self._said and self._loop is not None:
+            self._hearing_due = True
+            self._loop.call_soon(self._hear)
         self._pump()
 
     def _finished(self, done: Done) -> None:
@@ -370,6 +382,7 @@ class WorkerPipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._hear(len(self._said))
         for item in (*self._sent.values(), *self._waiting):
             self._give_up([item.exchange], "stopped")
         self._tell_given_up()
@@ -420,6 +433,7 @@ class WorkerPipeline:
             theirs.close()
         ours.setblocking(False)
         self._link, self._splitter, self._out = ours, Splitter(), bytearray(self._hello)
+        self._said.clear()
         self._unanswered, self._heard_s = 0, self._clock.now_s()
         self._ready = self._ending = False
         self._loop.add_reader(ours, self._read)
@@ -432,7 +446,8 @@ class WorkerPipeline:
         for _ in range(64):
             if self._link is None:
                 break
-            self._read(LAST_WORDS_BYTES)
+            self._read()
+        self._hear(len(self._said))
         self._disconnect()
 
     def _disconnect(self) -> None:

@@ -44,6 +44,24 @@ while data := link.recv(65536):
 """
 
 
+# Takes jobs until 40 have come, then answers them all in one write.
+BATCH_WORKER = """
+import socket, sys
+from guard.checks.frames import Done, Job, Ready, Splitter, decode_to_worker, frame
+from slo.types import CheckResult, Finding
+link, splitter, ids = socket.socket(fileno=int(sys.argv[-1])), Splitter(), []
+while data := link.recv(65536):
+    for body in splitter.feed(data):
+        job = decode_to_worker(body)
+        if isinstance(job, Job):
+            ids.append(job.job_id)
+    if len(ids) == 40:
+        link.sendall(b"".join(frame(Done(one, (Finding("rules", CheckResult.PASS, 1.0),), None)) for one in ids))
+        if "dies" in sys.argv:
+            sys.exit(1)
+"""
+
+
 class Told:
     """Sink that keeps what it was told."""
 
@@ -242,6 +260,42 @@ async def test_an_exchange_that_waits_too_long_is_given_up_and_a_late_answer_is_
         pipeline.offer(exchange(1), capture())
         await until(lambda: len(told.exchanges) == 2)
     assert told.results() == {"not checked: too_late": 1, "checked": 1}
+
+
+@pytest.mark.parametrize("then", ["lives", "dies"])
+async def test_a_batch_of_results_is_taken_in_over_many_turns_of_the_loop(tmp_path: Path, then: str) -> None:
+    path = tmp_path / "batch_worker.py"
+    path.write_text(BATCH_WORKER)
+    told, most = Told(), 0
+    async with running(told, Counts(), command=(sys.executable, str(path), then)) as pipeline:
+        for number in range(40):
+            assert pipeline.offer(exchange(number), capture())
+        async with asyncio.timeout(20):
+            while len(told.exchanges) < 40:
+                before = len(told.exchanges)
+                await asyncio.sleep(0)
+                if pipeline.stats().worker_alive:
+                    most = max(most, len(told.exchanges) - before)
+    assert told.results() == {"checked": 40}
+    assert sorted(e.exchange_id for e in told.exchanges) == sorted(f"e{n}" for n in range(40))
+    assert 1 <= most <= 4 or then == "dies"  # two, and two more where more came in the same turn
+
+
+async def test_what_waited_too_long_is_given_up_in_small_lots() -> None:
+    told, most = Told(), 0
+    limits = replace(FAST, age_s=0.2, pending_count=1000)
+    async with running(
+        told, Counts(), limits=limits, command=(sys.executable, "-c", "import time; time.sleep(60)")
+    ) as p:
+        for number in range(1000):
+            assert p.offer(exchange(number), capture())
+        async with asyncio.timeout(20):
+            while len(told.exchanges) < 1000:
+                before = len(told.exchanges)
+                await asyncio.sleep(0)
+                most = max(most, len(told.exchanges) - before)
+    assert told.results() == {"not checked: too_late": 1000}
+    assert most <= 128  # the window of the worker, then 32 at a time
 
 
 async def test_a_worker_that_cannot_start_leaves_the_path_alone(tmp_path: Path) -> None:
