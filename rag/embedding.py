@@ -150,7 +150,9 @@ class TransformerEmbedder:
             torch.set_num_threads(threads)
             transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
             try:
-                self._model: Any = SentenceTransformer(name, device="cpu", local_files_only=not allow_download)
+                self._model: Any = SentenceTransformer(
+                    name, device="cpu", local_files_only=not allow_download, model_kwargs={"use_safetensors": True}
+                )
             except Exception as error:  # the libraries raise a dozen kinds for "not there" and "damaged"
                 raise DataError(
                     f"embedder {name!r}: cannot be loaded ({' '.join(str(error).split())[:200]}); give the path of a "

@@ -28,7 +28,9 @@ class CrossEncoderReranker:
 
             torch.set_num_threads(threads)
             try:
-                self._model: Any = CrossEncoder(name, device="cpu", local_files_only=not allow_download)
+                self._model: Any = CrossEncoder(
+                    name, device="cpu", local_files_only=not allow_download, model_kwargs={"use_safetensors": True}
+                )
             except Exception as error:  # the libraries raise a dozen kinds for "not there" and "damaged"
                 raise DataError(
                     f"reranker {name!r}: cannot be loaded ({' '.join(str(error).split())[:200]}); give the path of a "

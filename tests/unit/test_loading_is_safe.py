@@ -45,8 +45,11 @@ def mistakes(tree: ast.AST) -> list[str]:
             )
             unsafe_torch = name == "torch.load" and given.get("weights_only") != "True"
             unsafe_numpy = given.get("allow_pickle", "False") != "False"
+            unsafe_weights = name.rpartition(".")[2] in ("SentenceTransformer", "CrossEncoder") and (
+                "'use_safetensors': True" not in given.get("model_kwargs", "")
+            )
             remote = given.get("trust_remote_code", "False") != "False"
-            if name in CALLS or unsafe_yaml or unsafe_torch or unsafe_numpy or remote:
+            if name in CALLS or unsafe_yaml or unsafe_torch or unsafe_numpy or unsafe_weights or remote:
                 found.append(f"{name} in line {node.lineno}")
     return found
 
@@ -79,6 +82,7 @@ def test_no_code_loads_what_can_run_code(package: str) -> None:
         "torch.load(path)",
         "np.load(path, allow_pickle=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "SentenceTransformer(name)",
         "eval(text)",
     ],
 )
@@ -87,7 +91,13 @@ def test_the_search_finds(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["yaml.load(t, Loader=SafeLoader)", "torch.load(p, weights_only=True)", "np.load(p, allow_pickle=False)"]
+    "code",
+    [
+        "yaml.load(t, Loader=SafeLoader)",
+        "torch.load(p, weights_only=True)",
+        "np.load(p, allow_pickle=False)",
+        "CrossEncoder(p, model_kwargs={'use_safetensors': True})",
+    ],
 )
 def test_the_search_lets_pass(code: str) -> None:
     assert not mistakes(ast.parse(code))
