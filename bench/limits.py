@@ -7,7 +7,7 @@ A real `sft-guard serve` with checks on, one model server, the clients: each a p
 
 cancels   100,000 requests given up at a random moment: then as many requests at once as the pool holds, and descriptors
 slow      2,000 clients that send a byte of their head a second: p99 of the others, in turns while the slow ones are at
-          the guard and while they are at another server, so that the work of being slow is on the machine both times
+          the guard and while they are at a server that nobody else asks, so that their work is on the machine both times
 idle      10,000 connections that say nothing: resident memory
 overload  three times the capacity, open loop: answers per second, and how soon all is well afterwards
 """
@@ -58,17 +58,12 @@ async def _line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
-class _Guard(Bare):
-    model_port = 0
-
-
 @asynccontextmanager
-async def _guard(extra: str = "") -> AsyncIterator[_Guard]:
+async def _guard(extra: str = "") -> AsyncIterator[Bare]:
     with tempfile.TemporaryDirectory(prefix="sft-guard-limits-") as directory:
         async with _process("--model") as model:
             port = int(await _line(model))
-            guard = _Guard(Path(directory))
-            guard.model_port = port
+            guard = Bare(Path(directory))
             async with guard.before(port, extra=extra):
                 yield guard
 
@@ -206,13 +201,14 @@ async def slow(scale: float) -> dict[str, Any]:
     ratios: list[float] = []
     wrong = 0
     cpu_s = {"elsewhere": 0.0, "here": 0.0}
-    async with _guard() as guard:
+    async with _guard() as guard, _process("--model") as other:
+        other_port = int(await _line(other))
         process = psutil.Process(guard.process.pid)
         client = _Client(guard.data_port)
         await _paced(client, rate, 3.0)
         for _ in range(turns):
             p99_s = {}
-            for where, port in (("elsewhere", guard.model_port), ("here", guard.data_port)):
+            for where, port in (("elsewhere", other_port), ("here", guard.data_port)):
                 async with _process("--slow", str(count), str(port)) as slow_ones:
                     await _line(slow_ones)
                     before_s = sum(process.cpu_times()[:2])
