@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from guard.checks.frames import Done, DriftNews, Hello, Job, Ready, Splitter, decode_from_worker, frame
+from guard.checks.frames import Done, DriftNews, Hello, Job, Ready, decode_from_worker, frame
 from guard.checks.spec import CheckSpec
 from guard.ports import Capture, CheckedSink, ExchangeText, Route
+from guard.worker_link import Worker, WorkerLink
 from slo.clock import Clock
-from slo.codec import NOT_JSON
 from slo.drafts import with_findings
 from slo.types import CheckResult, Exchange, Finding
 
@@ -53,7 +52,6 @@ def _given_up(spec: CheckSpec) -> dict[str, tuple[Finding, ...]]:
 TRIES = 2
 """A text that was with the worker when it died this often is given up as poison."""
 
-RECEIVE_BYTES = 1 << 18
 RESULTS_AT_ONCE_COUNT = 2
 """Results taken in one turn of the loop, each some 0.1 ms of work: the requests of the turn wait for them, and as the
 worker answers in batches these made the 99th percentile."""
@@ -149,32 +147,31 @@ class WorkerPipeline:
         self._given_up = _given_up(spec)
         self._routes = {route: i for i, route in enumerate(routes)}
         self._on_checked, self._counters, self._clock = on_checked, counters, clock
-        self._limits = limits or PipelineLimits()
-        self._command = command or (sys.executable, "-m", "guard.checks.worker")
+        self._limits = limits = limits or PipelineLimits()
+        command = command or (sys.executable, "-m", "guard.checks.worker")
+        worker = Worker(
+            command, "check worker", log, limits.backoff_min_s, limits.backoff_max_s, RESULTS_AT_ONCE_COUNT
+        )  # fmt: skip
+        self._link = WorkerLink(
+            worker, clock, on_start=self._begin, on_body=self._hear, on_end=self._after_death, on_drained=self._pump
+        )
         self._waiting: deque[_Item] = deque()
         self._sent: dict[int, _Item] = {}
         self._bytes = 0
         self._next_id = 0
         self._unanswered = 0  # jobs with the worker, those given up meanwhile included
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._link: socket.socket | None = None
-        self._splitter = Splitter()
-        self._out = bytearray()
-        self._said: deque[bytes] = deque()  # by the worker, and not yet taken
-        self._hearing_due = False
-        self._writing = self._pump_due = self._stopping = self._ready = self._ending = False
-        self._process: asyncio.subprocess.Process | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._pump_due = self._stopping = self._ready = False
+        self._sweeper: asyncio.Task[None] | None = None
         self.drift_news: dict[tuple[str, str], DriftNews] = {}  # the last of each release and component
         self._idle = asyncio.Event()
         self._idle.set()
-        self._heard_s = 0.0
         self._recent: deque[bool] = deque(maxlen=RECENT_COUNT)
         self._recent_checked = 0
         self._dropped: Counter[str] = Counter()
         self._untold: dict[str, list[Exchange]] = {}  # given up in this turn of the loop, by reason
         self._telling_due = False
-        self._checked_count = self._restart_count = self._redacted_count = 0
+        self._checked_count = self._redacted_count = 0
         self._embedder_line, self._problem = "worker not started", ""
         self._blind: Mapping[str, str] = {}
 
@@ -223,9 +220,8 @@ class WorkerPipeline:
         )  # fmt: skip
         self._waiting.append(_Item(exchange, job_id, data, self._clock.now_s()))
         self._bytes += len(data)
-        if self._link is not None and not self._pump_due and self._loop is not None:
-            self._pump_due = True  # one write for all exchanges that end in this turn of the loop
-            self._loop.call_soon(self._pump)
+        if self._link.alive:
+            self._pump_soon()
 
     def _give_up(self, exchanges: Sequence[Exchange], reason: str) -> None:
         """Told at the end of this turn of the loop, with the others of the turn: an overload gives up thousands."""
@@ -270,13 +266,20 @@ class WorkerPipeline:
         self._counters.inc("sft_guard_failopen_total", {"dep": "sink", "reason": "error"})
         log.warning("sink of checked exchanges failed: %s", type(error).__name__)
 
+    def _pump_soon(self) -> None:
+        """One write for all that happens in this turn of the loop."""
+        if not self._pump_due and self._loop is not None:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
     def _pump(self) -> None:
         """Move jobs from waiting to the worker, as many as its window allows."""
         self._pump_due = False
         if not self._waiting and not self._sent:
             self._idle.set()
-        if self._link is None or self._writing or self._ending:
+        if not self._link.drained:
             return
+        jobs: list[bytes] = []
         while self._waiting:
             # After a crash its suspects go one at a time, so that the next crash names the culprit.
             suspects = self._waiting[0].tries or any(item.tries for item in self._sent.values())
@@ -285,68 +288,28 @@ class WorkerPipeline:
             item = self._waiting.popleft()
             self._sent[item.job_id] = item
             self._unanswered += 1
-            self._out += item.data
-        self._write()
+            jobs.append(item.data)
+        if jobs:
+            self._link.send(b"".join(jobs))
 
-    def _write(self) -> None:
-        assert self._loop is not None
-        link = self._link
-        if link is None or not self._out:
-            return
-        try:
-            sent_bytes = link.send(self._out)
-            del self._out[:sent_bytes]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            return  # the reader sees the end of this worker
-        if self._out and not self._writing:
-            self._writing = True
-            self._loop.add_writer(link, self._write)
-        elif not self._out and self._writing:
-            self._writing = False
-            self._loop.remove_writer(link)
-            self._pump()
-
-    def _read(self) -> None:
-        assert self._link is not None
-        try:
-            data = self._link.recv(RECEIVE_BYTES)
-            self._said += self._splitter.feed(data)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, ValueError):
-            data = b""
-        if not data:
-            self._disconnect()
-            return
-        self._heard_s = self._clock.now_s()
-        if not self._hearing_due:
-            self._hear()
-
-    def _hear(self, at_most_count: int = RESULTS_AT_ONCE_COUNT) -> None:
-        """Take what the worker said; the rest in the next turns of the loop."""
-        self._hearing_due = False
-        for _ in range(min(at_most_count, len(self._said))):
-            try:
-                message = decode_from_worker(self._said.popleft())
-            except NOT_JSON:
-                self._said.clear()
-                self._disconnect()  # not our worker's language: start another one
-                return
-            if isinstance(message, Done):
-                self._finished(message)
-            elif isinstance(message, DriftNews):
-                self.drift_news[message.release, message.component] = message
-                while len(self.drift_news) > DRIFT_NEWS_COUNT:
-                    del self.drift_news[next(iter(self.drift_news))]
-            elif isinstance(message, Ready):
-                self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
-                self._blind = message.blind
-        if self._said and self._loop is not None:
-            self._hearing_due = True
-            self._loop.call_soon(self._hear)
+    def _begin(self) -> None:
+        """A worker listens that knows nothing."""
+        self._unanswered, self._ready = 0, False
+        self._link.send(self._hello)
         self._pump()
+
+    def _hear(self, body: bytes) -> None:
+        message = decode_from_worker(body)
+        if isinstance(message, Done):
+            self._finished(message)
+            self._pump_soon()
+        elif isinstance(message, DriftNews):
+            self.drift_news[message.release, message.component] = message
+            while len(self.drift_news) > DRIFT_NEWS_COUNT:
+                del self.drift_news[next(iter(self.drift_news))]
+        elif isinstance(message, Ready):
+            self._ready, self._embedder_line, self._problem = True, message.embedder_line, message.problem
+            self._blind = message.blind
 
     def _finished(self, done: Done) -> None:
         self._unanswered = max(0, self._unanswered - 1)
@@ -368,7 +331,8 @@ class WorkerPipeline:
     async def start(self) -> None:
         """Start the worker and its supervision; does not wait until the worker is ready."""
         self._loop = asyncio.get_running_loop()
-        self._tasks = [self._loop.create_task(self._supervise()), self._loop.create_task(self._sweep())]
+        self._link.start()
+        self._sweeper = self._loop.create_task(self._sweep())
 
     async def stop(self) -> None:
         """Take nothing new, let the worker finish for at most `flush_s`, give up the rest, end the worker."""
@@ -379,104 +343,22 @@ class WorkerPipeline:
                 await asyncio.wait_for(self._idle.wait(), self._limits.flush_s)
             except TimeoutError:
                 pass  # the rest is given up below
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._hear(len(self._said))
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._link.stop()
         for item in (*self._sent.values(), *self._waiting):
             self._give_up([item.exchange], "stopped")
         self._tell_given_up()
         self._sent.clear()
         self._waiting.clear()
         self._bytes = 0
-        self._disconnect()
-        if self._process is not None:
-            try:
-                await asyncio.wait_for(self._process.wait(), 2.0)
-            except TimeoutError:
-                self._kill()
-                await self._process.wait()
-
-    async def _supervise(self) -> None:
-        """Keep one worker alive: start, wait for its end, wait longer each time it dies soon."""
-        backoff_s = self._limits.backoff_min_s
-        while True:
-            began_s = self._clock.now_s()
-            try:
-                await self._spawn()
-                assert self._process is not None
-                status = await self._process.wait()
-                log.warning("check worker ended with status %s; starting another", status)
-            except OSError as error:
-                log.warning("check worker cannot be started: %s", error.strerror)
-            self._last_words()
-            self._after_death()
-            if self._clock.now_s() - began_s > 60.0:
-                backoff_s = self._limits.backoff_min_s
-            await self._clock.sleep(backoff_s)
-            backoff_s = min(self._limits.backoff_max_s, backoff_s * 2)
-            self._restart_count += 1
-
-    async def _spawn(self) -> None:
-        assert self._loop is not None
-        ours, theirs = socket.socketpair()
-        try:
-            # A session of its own: Ctrl-C in the terminal is for the guard, which then ends the worker in order.
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, str(theirs.fileno()), pass_fds=(theirs.fileno(),), start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._link, self._splitter, self._out = ours, Splitter(), bytearray(self._hello)
-        self._said.clear()
-        self._unanswered, self._heard_s = 0, self._clock.now_s()
-        self._ready = self._ending = False
-        self._loop.add_reader(ours, self._read)
-        self._write()
-        self._pump()
-
-    def _last_words(self) -> None:
-        """Read what the worker said before its end, then close."""
-        self._ending = True
-        for _ in range(64):
-            if self._link is None:
-                break
-            self._read()
-        self._hear(len(self._said))
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        """Close our end; the worker leaves when it notices, and is killed if it is past noticing."""
-        link, self._link = self._link, None
-        if link is None:
-            return
-        assert self._loop is not None
-        self._loop.remove_reader(link)
-        if self._writing:
-            self._loop.remove_writer(link)
-            self._writing = False
-        link.close()
-        self._out, self._ready = bytearray(), False
-        if not self._stopping:
-            self._kill()
-
-    def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            try:
-                self._process.kill()
-            except ProcessLookupError:
-                pass  # it ended by itself between the two lines
 
     def _after_death(self) -> None:
         """Put back what the dead worker held, once; a text that was there at two deaths is given up."""
         held = list(self._sent.values())
         self._sent.clear()
-        self._unanswered = 0
+        self._unanswered, self._ready = 0, False
         for item in reversed(held):
             item.tries += 1
             if item.tries >= TRIES:
@@ -492,9 +374,10 @@ class WorkerPipeline:
             now_s = self._clock.now_s()
             while self._give_up_older_than(now_s - self._limits.age_s):
                 await self._clock.sleep(0)  # the requests come first
-            if self._link is not None and self._unanswered and now_s - self._heard_s > self._limits.hang_s:
-                log.warning("check worker says nothing for %.0f s; killing it", now_s - self._heard_s)
-                self._kill()
+            silent_s = now_s - self._link.heard_s
+            if self._link.alive and self._unanswered and silent_s > self._limits.hang_s:
+                log.warning("check worker says nothing for %.0f s; killing it", silent_s)
+                self._link.kill()
 
     def _give_up_older_than(self, limit_s: float) -> bool:
         """Some of them; whether there may be more."""
@@ -514,8 +397,8 @@ class WorkerPipeline:
 
     def stats(self) -> PipelineStats:
         """State of the queue and the worker now."""
-        process = self._process
-        alive = process is not None and process.returncode is None and self._link is not None
+        pid = self._link.pid
+        alive = pid is not None and self._link.alive
         return PipelineStats(
             queue_length=len(self._waiting) + len(self._sent),
             queue_bytes=self._bytes,
@@ -523,10 +406,10 @@ class WorkerPipeline:
             checked_count=self._checked_count,
             dropped=tuple(self._dropped.most_common()),
             worker_alive=alive,
-            worker_pid=process.pid if alive and process is not None else None,
+            worker_pid=pid if alive else None,
             worker_ready=alive and self._ready,
-            restart_count=self._restart_count,
-            heartbeat_age_s=self._clock.now_s() - self._heard_s if alive else None,
+            restart_count=self._link.restart_count,
+            heartbeat_age_s=self._clock.now_s() - self._link.heard_s if alive else None,
             embedder_line=self._embedder_line,
             problem=self._problem,
             redacted_count=self._redacted_count,

@@ -8,18 +8,34 @@ stricter or switches it off (`tightening`).
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from guard.cache.near_frames import Add, Answer, Compare, Compared, Find, FromWorker, Loaded, Remove, Setup
-from guard.cache.near_link import NearLink
+from guard.cache.near_frames import (
+    Add,
+    Answer,
+    Compare,
+    Compared,
+    Find,
+    Loaded,
+    Remove,
+    Setup,
+    ToWorker,
+    decode_from_worker,
+    frame,
+)
 from guard.cache.ports import Counters, Found
 from guard.cache.question import Question, question_of
 from guard.cache.tightening import FalseHits, Strictness, false_hits, rechecked
 from guard.cache.types import CacheKey, CacheRequest, Entry, Removed
 from guard.split import bucket
+from guard.worker_link import Worker, WorkerLink
 from slo.clock import Clock
+
+log = logging.getLogger("guard.cache")
 
 ANY_TENANT = "*"
 PENDING_COUNT = 256
@@ -27,6 +43,8 @@ OUTSTANDING_COUNT = 8
 """Lookups that the worker has not answered, late ones included; one more would be late for certain."""
 
 COMPARING_COUNT = 64
+OUT_BYTES = 4 * 2**20
+"""Bytes that may wait to be written; a worker that does not read is as good as none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +121,10 @@ class NearCache:
     ) -> None:
         self._config, self._lookup, self._recheck = config, lookup, recheck
         self._counters = counters
-        self._link = NearLink(self._said, self._started, clock, command=command, on_drained=self._teach_on)
+        worker = Worker(
+            command or (sys.executable, "-m", "guard.cache.near_worker"), "worker of the semantic cache", log
+        )
+        self._link = WorkerLink(worker, clock, on_start=self._started, on_body=self._said, on_drained=self._teach_on)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._untaught: deque[bytes] = deque()  # digests that the worker has still to hear of
         self._waiting: dict[int, _Waiting] = {}
@@ -146,7 +167,7 @@ class NearCache:
         job_id = self._next_id
         self._next_id += 1
         threshold = self.strict[request.key.namespace.route].threshold
-        if not self._link.send(Find(job_id, question.space, question.text, threshold)):
+        if not self._send(Find(job_id, question.space, question.text, threshold)):
             return self._pass("unavailable")
         self._outstanding += 1
         self._lookups += 1
@@ -187,7 +208,12 @@ class NearCache:
             waiting.timer.cancel()
             waiting.found(entry)
 
-    def _said(self, message: FromWorker) -> None:
+    def _send(self, message: ToWorker) -> bool:
+        """False when there is no worker, or it does not keep up."""
+        return self._link.waiting_bytes <= OUT_BYTES and self._link.send(frame(message))
+
+    def _said(self, body: bytes) -> None:
+        message = decode_from_worker(body)
         if isinstance(message, Answer):
             self._outstanding = max(0, self._outstanding - 1)
             self._answered(message)
@@ -249,7 +275,7 @@ class NearCache:
         digest = request.key.digest
         self._known[digest] = _Known(request.key, question)
         self._known.move_to_end(digest)
-        if not self._link.send(Add(question.space, digest, question.text)) and self._link.alive:
+        if not self._send(Add(question.space, digest, question.text)) and self._link.alive:
             self._untaught.append(digest)
         if len(self._known) > self._config.entry_count:
             self._forget(next(iter(self._known.values())).key)
@@ -262,7 +288,7 @@ class NearCache:
     def _forget(self, key: CacheKey) -> None:
         known = self._known.pop(key.digest, None)
         if known is not None:
-            self._link.send(Remove(known.question.space, key.digest))
+            self._send(Remove(known.question.space, key.digest))
 
     def _started(self) -> None:
         self._latin = self._han = ""
@@ -272,7 +298,7 @@ class NearCache:
         for route, told in lost.values():
             self._judged(route, None)
             told(None)
-        self._link.send(Setup(self._config.embedder, self._config.entry_count))
+        self._send(Setup(self._config.embedder, self._config.entry_count))
         self._teach()
 
     def _teach(self) -> None:
@@ -286,7 +312,7 @@ class NearCache:
             digest = self._untaught.popleft()
             known = self._known.get(digest)
             if known is not None:
-                self._link.send(Add(known.question.space, digest, known.question.text))
+                self._send(Add(known.question.space, digest, known.question.text))
 
     # Re-checks -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +320,7 @@ class NearCache:
         """The fresh answer to a re-checked hit is there; `told` hears whether it says what was served."""
         job_id = self._next_id
         self._next_id += 1
-        if len(self._comparing) >= COMPARING_COUNT or not self._link.send(Compare(job_id, served, fresh)):
+        if len(self._comparing) >= COMPARING_COUNT or not self._send(Compare(job_id, served, fresh)):
             told(None)
             return
         self._comparing[job_id] = (route, told)

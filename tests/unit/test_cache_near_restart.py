@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from guard.cache.near import COMPARING_COUNT, NearCache, NearConfig
+from guard.cache.near import COMPARING_COUNT, OUT_BYTES, NearCache, NearConfig
 from guard.cache.near_frames import Add, Remove, decode_to_worker
-from guard.cache.near_link import OUT_BYTES
 from guard.cache.types import CacheRequest, Entry, Namespace, Removed, key_in
 from guard.checks.frames import Splitter
 from guard.ports import Route
@@ -34,11 +33,8 @@ class Restarted(NearCache):
         """The worker dies; the next one listens."""
         self.end()
         ours, self.theirs = socket.socketpair()
-        for end in (ours, self.theirs):
-            end.setblocking(False)
-        self._link._socket, self._link._splitter = ours, Splitter()
-        asyncio.get_running_loop().add_reader(ours, self._link._read)
-        self._link._on_start()
+        self.theirs.setblocking(False)
+        self._link._listen(ours)
 
     def end(self) -> None:
         self._link._disconnect()
