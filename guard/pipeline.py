@@ -150,7 +150,9 @@ class WorkerPipeline:
         self._limits = limits = limits or PipelineLimits()
         command = command or (sys.executable, "-m", "guard.checks.worker")
         worker = Worker(
-            command, "check worker", log, limits.backoff_min_s, limits.backoff_max_s, RESULTS_AT_ONCE_COUNT
+            command, "check worker", log,
+            backoff_min_s=limits.backoff_min_s, backoff_max_s=limits.backoff_max_s,
+            bodies_at_once=RESULTS_AT_ONCE_COUNT,
         )  # fmt: skip
         self._link = WorkerLink(
             worker, clock, on_start=self._begin, on_body=self._hear, on_end=self._after_death, on_drained=self._pump
@@ -290,7 +292,7 @@ class WorkerPipeline:
             self._unanswered += 1
             jobs.append(item.data)
         if jobs:
-            self._link.send(b"".join(jobs))
+            self._link.send(*jobs)
 
     def _begin(self) -> None:
         """A worker listens that knows nothing."""
@@ -346,13 +348,15 @@ class WorkerPipeline:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._link.stop()
-        for item in (*self._sent.values(), *self._waiting):
-            self._give_up([item.exchange], "stopped")
-        self._tell_given_up()
-        self._sent.clear()
-        self._waiting.clear()
-        self._bytes = 0
+        try:
+            await self._link.stop()
+        finally:
+            for item in (*self._sent.values(), *self._waiting):
+                self._give_up([item.exchange], "stopped")
+            self._tell_given_up()
+            self._sent.clear()
+            self._waiting.clear()
+            self._bytes = 0
 
     def _after_death(self) -> None:
         """Put back what the dead worker held, once; a text that was there at two deaths is given up."""

@@ -22,7 +22,7 @@ RECEIVE_BYTES = 1 << 18
 LAST_READS = 64
 """A worker that ended may have left so many reads; its last words belong to what it did."""
 LONG_LIFE_S = 60.0
-"""Whoever lived so long was no bad start: the next one does not wait longer than the one before."""
+"""Whoever lived so long was no bad start: the wait before the next one is the shortest again."""
 END_S = 2.0
 
 
@@ -30,8 +30,9 @@ END_S = 2.0
 class Worker:
     """What is kept alive.
 
-    command: argv without the number of the socket. name: of it in log lines. backoff_min_s, backoff_max_s: wait before
-    the next one, doubled each time one dies soon. bodies_at_once: frames taken in one turn of the loop.
+    command: argv without the number of the socket. name, log: who says what happens to it, and where. backoff_min_s,
+    backoff_max_s: wait before the next one, doubled each time one dies soon. bodies_at_once: frames taken in one turn
+    of the loop; a worker that answers what it is asked cannot have many more waiting, so their number has no bound.
     """
 
     command: tuple[str, ...]
@@ -47,8 +48,9 @@ class WorkerLink:
 
     Args:
         on_start: a new worker listens and knows nothing yet.
-        on_body: one frame of its. What is raised of `NOT_JSON` means not our worker's language; another is started.
-        on_end: it is over, and what it said was taken. Not told of the end by `stop`.
+        on_body: one of its frames. What is raised of `NOT_JSON` means not our worker's language: what else it said is
+        thrown away, another is started. What else is raised costs this frame and a line in the log.
+        on_end: it is over, and what it said was taken; or it could not be started. Not told of the end by `stop`.
         on_drained: everything that had to wait for the worker has been written.
     """
 
@@ -101,9 +103,10 @@ class WorkerLink:
     def start(self) -> None:
         """Start one and keep one alive; does not wait."""
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name=self._worker.name)
+        self._task.add_done_callback(self._unsupervised)
 
     async def stop(self) -> None:
-        """Take what was said, end the worker."""
+        """Take what was read, end the worker."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
@@ -145,6 +148,10 @@ class WorkerLink:
             await self._clock.sleep(backoff_s)
             backoff_s = min(worker.backoff_max_s, backoff_s * 2)
             self.restart_count += 1
+
+    def _unsupervised(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._worker.log.error("%s is not kept alive any more: %r", self._worker.name, error)
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
@@ -210,18 +217,9 @@ class WorkerLink:
             self._disconnect()
             return
         self.heard_s = self._clock.now_s()
-        if not self._hearing_due:
-            self._hear(self._worker.bodies_at_once)
+        self._hear_soon()
 
-    def _hear(self, at_most_count: int) -> None:
-        """Take what the worker said; the rest in the next turns of the loop."""
-        for _ in range(min(at_most_count, len(self._said))):
-            try:
-                self._on_body(self._said.popleft())
-            except NOT_JSON:
-                self._said.clear()
-                self._disconnect()  # not our worker's language: start another one
-                return
+    def _hear_soon(self) -> None:
         if self._said and not self._hearing_due:
             self._hearing_due = True
             asyncio.get_running_loop().call_soon(self._hear_on)
@@ -229,14 +227,28 @@ class WorkerLink:
     def _hear_on(self) -> None:
         self._hearing_due = False
         self._hear(self._worker.bodies_at_once)
+        self._hear_soon()
+
+    def _hear(self, at_most_count: int) -> None:
+        """Take what the worker said, oldest first."""
+        for _ in range(min(at_most_count, len(self._said))):
+            try:
+                self._on_body(self._said.popleft())
+            except NOT_JSON:
+                self._said.clear()
+                self._disconnect()  # not our worker's language: start another one
+                return
+            except Exception:  # whoever listens is foreign code; it never costs the worker its supervision
+                self._worker.log.exception("%s: what it said could not be taken", self._worker.name)
 
     # Telling ---------------------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> bool:
-        """Whole frames. False: no worker listens."""
+    def send(self, *frames: bytes) -> bool:
+        """In one write, as far as it goes. False: no worker listens."""
         if self._socket is None:
             return False
-        self._out += data
+        for data in frames:
+            self._out += data
         if not self._writing:
             self._write()
         return True
@@ -251,7 +263,8 @@ class WorkerLink:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            return  # the reader sees the end of this worker
+            self.kill()  # where it is not gone yet; the reader sees the end, after its last words
+            return
         loop = asyncio.get_running_loop()
         if self._out and not self._writing:
             self._writing = True

@@ -65,7 +65,8 @@ async def give_memory_back(give_back: Callable[[], bool], clock: Clock) -> None:
     """For ever: return what is free in the C heap to the system, in another thread."""
     while True:
         await clock.sleep(GIVE_BACK_EVERY_S)
-        await asyncio.to_thread(give_back)
+        with contextlib.suppress(RuntimeError):  # no thread to be had now
+            await asyncio.to_thread(give_back)
 
 
 class KeptWindows:

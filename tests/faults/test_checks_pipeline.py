@@ -47,7 +47,7 @@ while data := link.recv(65536):
 # Takes jobs until 40 have come, then answers them all in one write.
 BATCH_WORKER = """
 import socket, sys
-from guard.checks.frames import Done, Job, Ready, Splitter, decode_to_worker, frame
+from guard.checks.frames import Done, Job, Splitter, decode_to_worker, frame
 from slo.types import CheckResult, Finding
 link, splitter, ids = socket.socket(fileno=int(sys.argv[-1])), Splitter(), []
 while data := link.recv(65536):
@@ -278,7 +278,8 @@ async def test_a_batch_of_results_is_taken_in_over_many_turns_of_the_loop(tmp_pa
                     most = max(most, len(told.exchanges) - before)
     assert told.results() == {"checked": 40}
     assert sorted(e.exchange_id for e in told.exchanges) == sorted(f"e{n}" for n in range(40))
-    assert 1 <= most <= 4 or then == "dies"  # two, and two more where more came in the same turn
+    if then == "lives":  # last words are taken at once
+        assert 1 <= most <= 2
 
 
 async def test_what_waited_too_long_is_given_up_in_small_lots() -> None:
