@@ -7,7 +7,7 @@ A real `sft-guard serve` with checks on, one model server, the clients: each a p
 
 cancels   100,000 requests given up at a random moment: then as many requests at once as the pool holds, and descriptors
 slow      2,000 clients that send a byte of their head a second: p99 of the others, in turns while the slow ones are at
-          the guard and while they are at a server that nobody else asks, so that their work is on the machine both times
+          the guard and at a server that nobody else asks, so that their work is on the machine both times
 idle      10,000 connections that say nothing: resident memory
 overload  three times the capacity, open loop: answers per second, and how soon all is well afterwards
 """

@@ -2,10 +2,10 @@
 
 Rows: `direct` (the load client asks the fake upstream), `path` (the data path alone, with a sink that counts), `guard`
 (`sft-guard serve` with everything on: split, metrics, exchange log, checks fed) and `watched` (the same, while five
-consoles are open and every panel and the metrics are read each second). Server on one core, load and upstream on
-another; other proxies are compared by `bench.proxy_peers`. The open-loop figures count from the moment a request was
-due, so a stall is charged to every request it delays. CPU is that of the proxy process alone; check worker and
-log converter are processes of their own, kept on the other core.
+consoles are open and every panel and the metrics are read each second). Server on core 0, load and upstream on core 1,
+or on 1 to 3 where there are more than three; other proxies are compared by `bench.proxy_peers`. The open-loop figures
+count from the moment a request was due, so a stall is charged to every request it delays. CPU is that of the proxy
+process alone; check worker and log converter are processes of their own, kept off core 0.
 
 Needs the bench kit (`--bench-dir`) and, for its fake upstream, the Debian packages nginx-light and
 libnginx-mod-http-lua; says so and ends with 0 when they are not there.
@@ -121,7 +121,7 @@ def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def upstream(bench_dir: Path, scratch: str) -> Iterator[int]:
-    """The kit's fake upstream on the load core."""
+    """The kit's fake upstream, off the measured core."""
     port = free_port()
     command = [
         "env",
@@ -188,7 +188,7 @@ def helpers_elsewhere(pid: int) -> Iterator[None]:
 
 @contextmanager
 def watching(admin: int, log: Path) -> Iterator[None]:
-    """Consoles and scrapes against the admin listener, from the load core; what they were answered is printed."""
+    """Consoles and scrapes against the admin listener, from elsewhere; what they were answered is printed."""
     command = [*elsewhere(), sys.executable, "-m", "bench.admin_load", str(admin)]
     with process(command, log):
         yield

@@ -3,7 +3,7 @@
 In one run, on the same core, round by round: direct / nginx / haproxy / the guard with everything on / Portkey gateway
 / LiteLLM proxy, each with the configuration of the bench kit; JSON of 2, 20 and 200 kB, 1, 32 and 256 connections, a
 fixed rate, streams; nginx and the guard once more with a TLS upstream. CPU is that of the server's process alone (of
-the guard: without check worker and log converter, processes of their own on the other core); "per core": 1,000 / (CPU s
+the guard: without check worker and log converter, processes of their own, off that core); "per core": 1,000 / (CPU s
 per 1,000).
 
 Needs the bench kit (`--bench-dir`). What is not there is skipped with one line that says how to get it.
@@ -75,7 +75,7 @@ def there(row: str, asked: argparse.Namespace) -> bool:
 
 @contextmanager
 def tls_front(upstream_port: int, run: Path) -> Iterator[int]:
-    """The fake upstream behind TLS, on the load core; its certificate is `run`/cert.pem."""
+    """The fake upstream behind TLS, off the measured core; its certificate is `run`/cert.pem."""
     run.mkdir()
     port = free_port()
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]

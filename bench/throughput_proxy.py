@@ -1,6 +1,6 @@
 """Whether the checks at full load cost the proxy anything: `python -m bench.throughput --proxy [--rounds N]`.
 
-The guard on one core, the load client and the fake upstream (of bench.proxy's kit) on another. Each round measures the
+The guard on one core, the load client and the fake upstream (of bench.proxy's kit) elsewhere. Each round measures the
 open-loop latency three times, seconds apart, in an order drawn anew: while a check worker on the guard's own core,
 started as the guard starts its own (nice 19), is kept at full load with answers of the usual size, and twice while that
 worker waits. The ratio of loaded to idle is that of one round; that of the two idle ones is what chance alone gives on
