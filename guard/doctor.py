@@ -17,9 +17,11 @@ from pathlib import Path
 import aiohttp
 
 from guard import compiled
+from guard.checked_names import checked_connector
 from guard.examine_files import examine_files
 from guard.examine_tiers import examine_tiers
 from guard.fleet_windows import examine_prometheus
+from guard.limits import Egress
 from guard.ports import Endpoint
 from guard.private_state import OTHERS
 from guard.safety.injection import ready_models
@@ -299,7 +301,8 @@ def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:
 async def _network(settings: Settings, unset: Mapping[str, str]) -> list[Diagnosis]:
     findings: list[Diagnosis] = []
     timeout = aiohttp.ClientTimeout(total=settings.file.timeouts.connect + 2)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    connector = checked_connector(Egress(settings.file.limits.egress_networks))
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         for name, target in settings.targets.items():
             for endpoint in target.endpoints:
                 findings += await _endpoint(session, f"upstream {name}", endpoint)

@@ -72,9 +72,9 @@ def fleet_source(
     windows = settings.file.windows
     if windows.source != "prometheus" or windows.url is None:
         return None
-    from slo.sources.prometheus_http import PrometheusClient, PrometheusWindows  # its HTTP client is 9 MB
+    from slo.sources.prometheus_http import PrometheusWindows  # its HTTP client is 9 MB
 
-    client = PrometheusClient(windows.url, token=settings.prometheus_token, timeout_s=windows.timeout)
+    client = _client(settings, windows.url)
     fleet = PrometheusWindows(
         slos,
         client,
@@ -90,13 +90,22 @@ def fleet_source(
     return FleetSource(local, fleet, client)
 
 
+def _client(settings: Settings, url: str) -> PrometheusClient:
+    from guard.checked_names import checked_connector
+    from guard.limits import Egress
+    from slo.sources.prometheus_http import PrometheusClient
+
+    egress, windows = Egress(settings.file.limits.egress_networks), settings.file.windows
+    return PrometheusClient(
+        url, token=settings.prometheus_token, timeout_s=windows.timeout, connector=lambda: checked_connector(egress)
+    )
+
+
 async def examine_prometheus(settings: Settings) -> tuple[str, str, str]:
     """Ask for the newest sample of this service. Returns state (ok | warn | fault), what was found, and the cure."""
     windows = settings.file.windows
     assert windows.url is not None
-    from slo.sources.prometheus_http import PrometheusClient
-
-    client = PrometheusClient(windows.url, token=settings.prometheus_token, timeout_s=windows.timeout)
+    client = _client(settings, windows.url)
     labels = {"service": settings.file.service, **windows.labels}
     try:
         rows = await client(newest_sample(labels), None)

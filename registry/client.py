@@ -37,16 +37,25 @@ ANSWER_BYTES = 4 * 1024 * 1024
 class RegistryClient:
     """The REST API behind the port. Redirects are failures: nobody else may answer for the registry.
 
-    url: origin of `registry serve`, from the configuration. timeout_s: for one whole call.
+    url: origin of `registry serve`, from the configuration. timeout_s: for one whole call. connector: makes what a
+    session connects with; it is asked for when the first call is made.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 2.0,
+        connector: Callable[[], aiohttp.BaseConnector] | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise RegistryRefused("invalid", f"registry url: got {url!r}; write http(s)://host:port")
         self._base = url.rstrip("/")
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._connector = connector
         self._session: aiohttp.ClientSession | None = None
 
     async def healthy(self) -> bool:
@@ -177,7 +186,8 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
     ) -> T:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers)
+            connector = self._connector() if self._connector is not None else None
+            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers, connector=connector)
         place = f"registry {self._base}{path.split('?')[0]}"
         try:
             async with self._session.request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Literal
@@ -155,6 +156,22 @@ class LimitSettings(Model):
     )
     upstream_connections: int = Field(1_000, ge=1, description="Open connections to all upstreams.")
     upstream_idle: int = Field(512, ge=0, description="Idle connections kept to all upstreams.")
+    egress_networks: tuple[str, ...] = Field(
+        (),
+        description="Networks that names of upstreams, webhooks, registry, Alertmanager and Prometheus may lead into as"
+        " well, such as 10.0.0.0/8. Public names lead to public addresses only; names without a dot and of private"
+        " zones (.svc, .internal, .local, ...) anywhere but to link-local ones. Read at the start.",
+    )
+
+    @field_validator("egress_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"`{network}` is no network ({error}); write it as 10.0.0.0/8") from error
+        return value
 
     def to_ports(self) -> Limits:
         """As the data path wants them."""

@@ -44,6 +44,7 @@ def data_path_of(guard: Parts, thumb: Callable[[str, bool], None], flag: Callabl
         settings.file.limits.to_ports(),
         settings.file.timeouts.to_ports(),
         clock=guard.clock,
+        allow_networks=settings.file.limits.egress_networks,
         trace=onward_of(settings),
         own_posts={FEEDBACK_PATH: feedback},
         cache=guard.cache.answers if guard.cache is not None else None,

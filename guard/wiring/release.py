@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from guard.limits import Egress
 from guard.release.adapter_facts import AdapterFacts
 from guard.release.alertmanager import AlertmanagerPoster
 from guard.release.chat import ChatSender
@@ -140,7 +141,9 @@ class ReleaseParts:
             return {}
         import aiohttp
 
-        self._session = session = aiohttp.ClientSession()
+        from guard.checked_names import checked_connector
+
+        self._session = session = aiohttp.ClientSession(connector=checked_connector(self._egress()))
         return {w.name: self._sender(w.name, w.format, session) for w in file.webhooks}
 
     def _sender(self, name: str, kind: str, session: aiohttp.ClientSession) -> Sender:
@@ -155,15 +158,21 @@ class ReleaseParts:
         settings = self._guard.settings
         url = settings.file.registry.url
         if url is not None:
+            from guard.checked_names import checked_connector
             from registry.client import RegistryClient
 
-            return RegistryClient(url, token=settings.registry_token)
+            return RegistryClient(
+                url, token=settings.registry_token, connector=lambda: checked_connector(self._egress())
+            )
         from registry.local import LocalRegistry
         from registry.store import RegistryStore
 
         with translated():
             self._store = RegistryStore(f"sqlite:///{settings.state_dir / 'registry.sqlite'}")
         return LocalRegistry(self._store)
+
+    def _egress(self) -> Egress:
+        return Egress(self._guard.settings.file.limits.egress_networks)
 
     # -- what an incident says ----------------------------------------------------------------------------------------
 

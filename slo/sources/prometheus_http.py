@@ -283,18 +283,30 @@ class PrometheusWindows:
 
 
 class PrometheusClient:
-    """Instant queries over HTTP. url: `http(s)://host:port[/prefix]`; no redirects are followed."""
+    """Instant queries over HTTP. url: `http(s)://host:port[/prefix]`; no redirects are followed.
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 3.0) -> None:
+    connector: makes what a session connects with; it is asked for when the first query is sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 3.0,
+        connector: Callable[[], aiohttp.BaseConnector] | None = None,
+    ) -> None:
         self._url = url.rstrip("/") + "/api/v1/query"
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._connector = connector
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, promql: str, at_s: float | None = None) -> list[Row]:
         """Return the rows of an instant vector. Raises SourceError."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers)
+            connector = self._connector() if self._connector is not None else None
+            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers, connector=connector)
         form = {"query": promql} | ({} if at_s is None else {"time": f"{at_s:.3f}"})
         try:
             async with self._session.post(self._url, data=form, allow_redirects=False) as response:
