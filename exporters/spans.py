@@ -47,6 +47,13 @@ class Span:
     error: str = ""
 
 
+def is_kept(exchange: Exchange, ratio: float) -> bool:
+    """Whether an exchange whose checks are known becomes spans: failures and failed checks always do."""
+    if exchange.outcome in _FAILED or any(f.result is CheckResult.FAIL for f in exchange.findings):
+        return True
+    return is_sampled(trace_ids(exchange.exchange_id, exchange.traceparent), ratio)
+
+
 def spans_of(
     exchange: Exchange,
     version: Version | None,
@@ -65,10 +72,9 @@ def spans_of(
         words: what the checks kept: response_model, finish_reasons, retrieval_s; question and answer with `content`.
         provider: `gen_ai.provider.name`.
     """
-    ids = trace_ids(exchange.exchange_id, exchange.traceparent)
-    failed = exchange.outcome in _FAILED or any(f.result is CheckResult.FAIL for f in exchange.findings)
-    if not failed and not is_sampled(ids, ratio):
+    if not is_kept(exchange, ratio):
         return ()
+    ids = trace_ids(exchange.exchange_id, exchange.traceparent)
     words = words or {}
     start_ns = round(exchange.wall_s * NS)
     end_ns = start_ns + round(exchange.duration_s * NS)

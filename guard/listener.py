@@ -95,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._front.limits.client_buffer_bytes)
         if not self._front.opened(self):
             body = error_body(Reason.CONN_LIMIT)
-            self.write(reply(503, body, keep_alive=False, extra=b"retry-after: 1\r\n"))
+            self.write(reply(503, body, keep_alive=False, extra=b"retry-after: %d\r\n" % retry_after_s()))
             self._linger()
 
     # Reading ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ its end (the sink does).
 
 from __future__ import annotations
 
-from random import random
 from typing import TYPE_CHECKING
 
 from guard.ports import Capture, Reason, Refusal, Route
@@ -21,7 +20,7 @@ from guard.usage import cost_of, read_answer, usage_of
 from guard.wire import http1
 from guard.wire.dialect import Dialect, StreamWatcher
 from guard.wire.outline import is_json
-from guard.wire.replies import STATUS_OF, error_body, reply
+from guard.wire.replies import STATUS_OF, error_body, reply, retry_after_s
 from guard.wire.sse import EventTooLarge
 from guard.wire.tokens import estimate_tokens
 from slo.drafts import exchange_of, maker_of
@@ -511,8 +510,3 @@ _BYPASS, _MISS, _HIT = CacheStatus.BYPASS, CacheStatus.MISS, CacheStatus.HIT
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
 _ROLES_BYTES = 1024
 _TRACEPARENT = frozenset({b"traceparent"})
-
-
-def retry_after_s() -> int:
-    """Seconds a refused client should wait; spread, so that they do not all come back at once."""
-    return 1 + int(random() * 4)

@@ -22,7 +22,7 @@ from guard.cache.key import target_mark
 from guard.cache.service import AnswerCache
 from guard.limits import Admission, Egress, RetryBudget
 from guard.listener import HEAD, ClientConnection
-from guard.passage import Passage, retry_after_s
+from guard.passage import Passage
 from guard.ports import (
     Capture,
     ExchangeSink,
