@@ -18,7 +18,7 @@ from guard.turn_writes import TurnWrites
 from guard.wire.again import RequestMemory
 from guard.wire.chunked import BadChunk, ChunkReader
 from guard.wire.http1 import BadRequest, RequestHead, bare_lf
-from guard.wire.replies import CONTINUE, error_body, reply
+from guard.wire.replies import CONTINUE, error_body, reply, retry_after_s
 
 HEAD, BODY, BUSY, LINGER, CLOSED = range(5)
 

@@ -41,7 +41,7 @@ from guard.upstream import EndpointPool, PoolStats, Upstreams
 from guard.wire.dialect import Dialect
 from guard.wire.dialects import DIALECTS
 from guard.wire.http1 import BadRequest, RequestHead
-from guard.wire.replies import error_body, reply
+from guard.wire.replies import error_body, reply, retry_after_s
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError
 from slo.types import CacheStatus, Exchange, Outcome

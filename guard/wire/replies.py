@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from random import random
 
 import msgspec
 
@@ -87,3 +88,8 @@ def reply(
         status, phrase, content_type, len(body), extra, b"" if keep_alive else b"connection: close\r\n",
         b"" if head_only else body,
     )  # fmt: skip
+
+
+def retry_after_s() -> int:
+    """Seconds a refused client should wait; spread, so that they do not all come back at once."""
+    return 1 + int(random() * 4)

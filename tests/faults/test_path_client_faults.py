@@ -211,6 +211,7 @@ async def test_too_many_connections_are_told_so():
             await settled(lambda: guard.path.stats().connections == 5)
             refused = take_apart(await tell(guard.port, b""))
             assert (refused.status, refused.error_type) == (503, "conn_limit")
+            assert refused.header("retry-after") in {"1", "2", "3", "4"}
             for _, writer in held:
                 writer.close()
             await settled(lambda: guard.path.stats().connections == 0)
