@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,3 +277,17 @@ def test_few_of_its_pages_stay_in_memory(journal: Journal) -> None:
     assert journal._db.execute("PRAGMA page_count").fetchone()[0] * 4096 > 4 * 256 * 1024
     lines = journal.audit(100)  # most of it is read from the file again
     assert [line.wall_s for line in lines] == [float(n) for n in reversed(range(100))]
+
+
+def test_a_journal_of_another_form_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    path = tmp_path / "release.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+    with pytest.raises(DataError, match=r"release\.db: schema 2, this is 1; run the version that wrote it"):
+        Journal(tmp_path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == ("2",)
+        db.execute("UPDATE meta SET value = '1' WHERE name = 'schema'")
+        db.commit()
+    Journal(tmp_path).close()  # the lock of the refused one is not held
