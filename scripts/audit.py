@@ -1,4 +1,5 @@
-"""What the image is made of, and what is known against it: dist/sbom.cdx.json and a look-up of every pinned wheel.
+"""What the image is made of, and what is known against it: dist/sbom.cdx.json and a look-up of every pinned wheel, of
+those that only build it too.
 
 Exit 0 nothing known, 1 a known vulnerability, 2 the tools failed. Where no vulnerability service answers, each package
 is named as not looked up: that is no clean bill of health.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "deploy" / "requirements.lock"
+BUILD_LOCK = ROOT / "deploy" / "build.lock"
 SBOM = ROOT / "dist" / "sbom.cdx.json"
 TIMEOUT_S = 300.0
 
@@ -47,7 +49,8 @@ def main() -> int:
         return 2
     count = len(json.loads(SBOM.read_text(encoding="utf-8"))["components"])
     sys.stdout.write(f"audit: {SBOM.relative_to(ROOT)}: {count} components\n")
-    told = _tool("pip-audit", "--requirement", str(LOCK), "--no-deps", "--disable-pip", "--format", "json")
+    locks = [word for lock in (LOCK, BUILD_LOCK) for word in ("--requirement", str(lock))]
+    told = _tool("pip-audit", *locks, "--no-deps", "--disable-pip", "--format", "json")
     try:
         found = json.loads(told.stdout)["dependencies"]
     except (ValueError, KeyError):

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Real peers for the tests that use them: Redis, Prometheus with promtool, Alertmanager, PostgreSQL, Chromium, nginx and
-# haproxy.
+# haproxy; and what checks or builds a part: a C compiler, openssl, systemd-analyze, kubectl.
 # Debian or Ubuntu, as root. Without them those tests skip and say which package is missing.
 set -eu
-packages="redis-server prometheus prometheus-alertmanager postgresql chromium fonts-wqy-microhei nginx-light libnginx-mod-http-lua haproxy"
+packages="redis-server prometheus prometheus-alertmanager postgresql chromium fonts-wqy-microhei nginx-light libnginx-mod-http-lua haproxy gcc libc6-dev openssl systemd"
+command -v kubectl >/dev/null || packages="$packages kubernetes-client"   # other packages bring it as well
 missing=""
 for package in $packages; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
