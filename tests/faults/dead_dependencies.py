@@ -26,7 +26,7 @@ import psutil
 
 from bench.report_section import table
 from tests.faults.rig import Rig, until
-from tests.faults.tcp_proxy import MODES
+from tests.faults.tcp_proxy import STATES
 
 DEPENDENCIES = ("redis", "checks", "registry", "otel", "alertmanager", "webhook")
 DISK = {"full": b"S", "io_error": b"E", "read_only": b"R", "slow": b"L"}
@@ -181,7 +181,7 @@ async def network_cells(
         if never := [name for name, proxy in rig.faults.items() if not proxy.seen_count]:
             raise RuntimeError(f"{', '.join(never)}: never asked even when all is well; nothing would be shown of it")
         cells += await measured(rig, (), "healthy", count, at_once, 0.0)
-        for names, mode in itertools.product(broken, MODES):
+        for names, mode in itertools.product(broken, STATES):
             cells += await measured(rig, names, mode, count, at_once, limit_s)
             tell(f"{' + '.join(names)} {mode}: {sum(c.failed_count for c in cells[-2:])} failures")
         for how in WORKER:

@@ -7,6 +7,7 @@ RedisProxy   before a real Redis: the same on its answers alone, and answers tha
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from types import TracebackType
@@ -14,6 +15,9 @@ from types import TracebackType
 from guard.accepting import stop_accepting
 
 MODES = ("refused", "blackhole", "stalled", "slow", "garbage", "rst")
+STATES = (*MODES, "denied")
+"""With the state that is no fault of the network: whoever asks is not let in."""
+_COMMAND = re.compile(rb"(?:\A|\r\n)\*\d+(?=\r\n\$)")
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -97,7 +101,8 @@ class FaultProxy(TcpProxy):
     """A TCP proxy on one port that stays the same whatever it does.
 
     pass; refused: nobody listens; blackhole: SYNs are swallowed; stalled: takes everything and says nothing;
-    slow: `slow_s` before every answer; garbage: answers are other bytes; rst: a reset at the first byte of a request.
+    slow: `slow_s` before every answer; garbage: answers are other bytes; rst: a reset at the first byte of a request;
+    denied: 401, of a Redis NOAUTH, to every request, which nobody behind hears of.
     Connections of the old mode are reset when it changes, save by `stalled`: there they go on and hear nothing more.
     """
 
@@ -147,7 +152,9 @@ class FaultProxy(TcpProxy):
         if self.mode == "rst":
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             return None
-        return self.mode != "stalled"
+        if self.mode == "denied":
+            writer.write(denials(data))
+        return self.mode not in ("stalled", "denied")
 
     async def answered(self, data: bytes, writer: asyncio.StreamWriter) -> bool:
         if self.mode == "stalled":
@@ -156,6 +163,13 @@ class FaultProxy(TcpProxy):
             await asyncio.sleep(self.slow_s)
         writer.write(bytes(byte ^ 0x5A for byte in data) if self.mode == "garbage" else data)
         return True
+
+
+def denials(data: bytes) -> bytes:
+    """One for every request that begins in these bytes."""
+    commands, requests = len(_COMMAND.findall(data)), data.count(b" HTTP/1.1\r\n")
+    denied = b"HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    return b"-NOAUTH Authentication required.\r\n" * commands + denied * requests
 
 
 class RedisProxy(TcpProxy):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.dead_dependencies import DISK, WORKER, built_shim, disk_cells, network_cells
-from tests.faults.tcp_proxy import MODES
+from tests.faults.tcp_proxy import STATES
 
 pytest.importorskip("opentelemetry.sdk", reason="needs the `otel` extra")
 
@@ -18,7 +18,7 @@ COUNT = 6
 async def test_no_dead_dependency_costs_an_answer(tmp_path: Path):
     """All of them at once in each state, which is worse than one; one by one in `make faults`."""
     cells = await network_cells(tmp_path, COUNT, at_once=3, together=True, limit_s=0.8)
-    assert len(cells) == 2 * (len(MODES) + len(WORKER) + 2)
+    assert len(cells) == 2 * (len(STATES) + len(WORKER) + 2)
     assert [(c.dependency, c.state, c.stream, c.failures) for c in cells if c.failed_count] == []
 
 
