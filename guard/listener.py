@@ -62,6 +62,9 @@ class Front(Protocol):
         ready_s: float,
     ) -> None: ...
     def refused(self, refusal: BadRequest, destination: Any, head: RequestHead | None, started_s: float) -> None: ...
+    def may_explain(self) -> bool:
+        """Whether a slow client is told why it is closed: very many at once are not, words cost more than the end."""
+        ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -328,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         if self.state == HEAD:
             if self._pending and not self.write_paused:
                 if spent_s > timeouts.request_head_s:
-                    self._refuse_slow()
+                    self._refuse_slow(self._front.may_explain())
             elif spent_s > timeouts.keep_alive_s or self._front.draining:
                 self.cut(hard=False)
             elif spent_s > _FORGET_HEAD_S:
@@ -340,8 +343,14 @@ class ClientConnection(asyncio.Protocol):
         elif self.state == LINGER and spent_s > _LINGER_S and not self.write_paused:
             self.transport.abort()
 
-    def _refuse_slow(self) -> None:
-        self.refuse(BadRequest(HTTPStatus.REQUEST_TIMEOUT, "the request came too slowly", Reason.SLOW_REQUEST))
+    def _refuse_slow(self, explained: bool = True) -> None:
+        refusal = BadRequest(HTTPStatus.REQUEST_TIMEOUT, "the request came too slowly", Reason.SLOW_REQUEST)
+        if explained:
+            self.refuse(refusal)
+            return
+        self._front.refused(refusal, None, None, self.started_s)
+        self.state = CLOSED
+        self.transport.abort()
 
     def _write_stalled(self, now_s: float, limit_s: float) -> bool:
         waiting = self.transport.get_write_buffer_size()

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from guard.accepting import stop_accepting
 from guard.cache.key import target_mark
 from guard.cache.service import AnswerCache
-from guard.limits import Admission, Egress, RetryBudget
+from guard.limits import Admission, Egress, RetryBudget, TokenBucket
 from guard.listener import HEAD, ClientConnection
 from guard.passage import Passage
 from guard.ports import (
@@ -51,6 +51,8 @@ OwnPost = Callable[[Mapping[bytes, bytes], bytes], Awaitable[tuple[int, bytes]]]
 
 _TICK_S = 0.05  # how late the end of a budget may be noticed
 _CLIENTS_EVERY_S, _CLIENTS_AT_ONCE = 0.25, 16
+_EXPLANATIONS_PER_S = 100.0
+"""Slow clients that are told why they are closed; of 1,000 in a second the others waited for the words."""
 _FLUSH_S = 1.0
 
 
@@ -169,6 +171,7 @@ class DataPath:
         self._clients: set[ClientConnection] = set()
         self._rounds: Rounds[ClientConnection] = Rounds(_CLIENTS_EVERY_S, _CLIENTS_AT_ONCE)
         self._refused: Counter[str] = Counter()
+        self._explanations = TokenBucket(_EXPLANATIONS_PER_S, _EXPLANATIONS_PER_S)
         self._bytes_in = self._bytes_out = self._requests = self._sink_failures = 0
         self._id_prefix = os.urandom(6).hex().encode()
         self._server: asyncio.Server | None = None
@@ -377,6 +380,10 @@ class DataPath:
                 self._plans.clear()
             plan = self._plans[id(target)] = TargetPlan(target, self.upstreams)
         return plan
+
+    def may_explain(self) -> bool:
+        """One of the explanations that slow clients are given in a second, if there is one left."""
+        return self._explanations.take(self.now_s())
 
     def refusal(self, route: Route) -> Reason:
         """Why a request may not go on now; NONE when it may."""

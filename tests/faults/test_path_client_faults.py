@@ -168,6 +168,32 @@ async def test_a_client_that_trickles_is_told_so_and_closed(pieces: list[bytes])
     assert upstream.requests == []
 
 
+async def test_very_many_slow_clients_at_once_are_closed_without_a_word():
+    count = 300
+    timeouts = Timeouts(request_head_s=0.3, drain_s=0.2)
+    async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port), timeouts=timeouts) as guard:
+        slow = [await asyncio.open_connection("127.0.0.1", guard.port) for _ in range(count)]
+        for _, writer in slow:
+            writer.write(b"POST /ask HT")
+
+        async def end_of(reader: asyncio.StreamReader) -> bytes:
+            try:
+                return await reader.read(-1)
+            except ConnectionResetError:
+                return b""
+
+        async with asyncio.timeout(20):
+            ends = await asyncio.gather(*(end_of(reader) for reader, _ in slow))
+        for _, writer in slow:
+            writer.close()
+        told = [end for end in ends if end]
+        assert all(take_apart(end).status == 408 for end in told)
+        assert 100 <= len(told) < count  # as many as a second has, and those of the time that it took
+        await settled(lambda: guard.path.stats().connections == 0)
+        assert guard.path.stats().refused == {"slow_request": count}
+        assert (await ask(guard.port, chat())).status == 200
+
+
 async def test_an_idle_connection_is_closed_after_a_while():
     async with running(target(1), timeouts=Timeouts(keep_alive_s=0.1, drain_s=0.1)) as guard:
         assert await tell(guard.port, b"", within_s=2.0) == b""
