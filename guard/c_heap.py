@@ -15,6 +15,17 @@ from collections.abc import Callable
 _M_ARENA_MAX = -8  # malloc.h
 
 
+class _Mallinfo2(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+        )
+    ]  # fmt: skip
+
+
 def share_one_arena() -> bool:
     """Before the first thread starts; whether it was asked for and taken.
 
@@ -38,3 +49,13 @@ def giver_back() -> Callable[[], bool] | None:
         return None
     trim.argtypes = [ctypes.c_size_t]
     return lambda: trim(0) == 1
+
+
+def heap_bytes() -> tuple[int, int] | None:
+    """(in use, free but kept) of the C heap, mappings of single large blocks left out; None: not this C library's."""
+    asked = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if asked is None:
+        return None
+    asked.restype = _Mallinfo2
+    found = asked()
+    return found.uordblks, found.fordblks

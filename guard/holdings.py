@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from guard.c_heap import heap_bytes
+
 if TYPE_CHECKING:
     from guard.parts import Parts
 
@@ -28,3 +30,7 @@ def held_rows(guard: Parts) -> Iterator[Row]:
     for table, count in held(guard):
         yield "sft_guard_held_entries", {"table": table}, float(count)
     yield "sft_guard_allocated_blocks", {}, float(sys.getallocatedblocks())
+    heap = heap_bytes()
+    if heap is not None:
+        yield "sft_guard_heap_bytes", {"state": "used"}, float(heap[0])
+        yield "sft_guard_heap_bytes", {"state": "free"}, float(heap[1])

@@ -224,6 +224,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_held_entries", "gauge", "Entries of each bounded table of the process", ("table",)),
         Metric("sft_guard_allocated_blocks", "gauge",
                "Small blocks of memory in use, as the interpreter counts them; level while RSS rises: no leak"),
+        Metric("sft_guard_heap_bytes", "gauge",
+               "C heap: blocks over 512 bytes and libraries; used, and free but kept (glibc only)", ("state",)),
         Metric("sft_guard_series_dropped_total", "counter", "Series refused by the cap on label values"),
         Metric("sft_guard_uptime_seconds", "gauge", "Seconds since start"),
         Metric("sft_train_loss", "gauge", "Train loss of the last step, nats per answer token", ("run",)),

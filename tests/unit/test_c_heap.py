@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from guard.c_heap import heap_bytes
 from guard.wiring.loops import give_memory_back
 from slo.clock import HandClock
 
@@ -50,6 +51,20 @@ def test_threads_have_no_heaps_of_their_own():
     assert heaps("one") == ("True", 0)
     for environment in ({"MALLOC_ARENA_MAX": "4"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}):
         assert heaps("one", **environment)[0] == "False"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc: others do not tell")
+def test_what_is_held_counts_as_used():
+    before = heap_bytes()
+    held = [bytearray(3000) for _ in range(2000)]
+    during = heap_bytes()
+    assert before is not None
+    assert during is not None
+    assert 5_900_000 < during[0] - before[0] < 12_000_000
+    del held
+    after = heap_bytes()
+    assert after is not None
+    assert during[0] - after[0] > 5_900_000
 
 
 BURST = """
