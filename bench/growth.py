@@ -4,8 +4,8 @@
 
 A real guard with every dependency (`tests/faults/rig.py`) answers, repeats, is left, reloads, starts canaries, loses
 its worker and each of its dependencies, each many times; after each kind the C heap and the small blocks in use are
-read from /metrics and the difference is printed. What the first round leaves may fill tables for the first time; what the
-second leaves again, and in proportion to its count, is a leak.
+read from /metrics and the difference is printed. What the first round leaves may fill tables for the first time; what
+the second leaves again, and in proportion to its count, is a leak.
 """
 
 from __future__ import annotations
