@@ -53,8 +53,8 @@ TRIES = 2
 """A text that was with the worker when it died this often is given up as poison."""
 
 RESULTS_AT_ONCE_COUNT = 2
-"""Results taken in one turn of the loop, each some 0.1 ms of work: the requests of the turn wait for them, and as the
-worker answers in batches these made the 99th percentile."""
+"""Results taken in one turn of the loop, each some 0.1 ms of work: the requests of the turn wait for them, and the
+worker answers in batches."""
 TOLD_AT_ONCE_COUNT = 256
 OLD_AT_ONCE_COUNT = 32
 RECENT_COUNT = 1000
