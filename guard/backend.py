@@ -127,7 +127,7 @@ class GuardBackend:
             scale = known.scale if known else 1.0
             yield "sft_slo_state", labels, _STATE_NUMBER[verdict.state]
             yield "sft_slo_value", labels, _scaled(judged.value, scale)
-            yield "sft_slo_threshold", labels, _scaled(verdict.threshold, scale)
+            yield "sft_slo_threshold", labels, _scaled(judged.limit, scale)
             yield "sft_slo_budget_remaining_ratio", labels, judged.budget_remaining_ratio
             if verdict.comparison is not None:
                 yield "sft_release_comparison_state", labels, COMPARED_NUMBER[verdict.comparison.result]

@@ -56,12 +56,17 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One verdict with what people want to see beside it. arm: stable | canary. value: present value, inside unit."""
+    """One verdict with what people want to see beside it.
+
+    arm: stable | canary. value, limit: present value and limit of the objective, inside unit; what the verdict was held
+    against may be the catastrophe limit of its fast path.
+    """
 
     verdict: Verdict
     arm: str
     value: float | None
     budget_remaining_ratio: float | None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +194,12 @@ class SloJudge:
         else:
             self._held[key], verdict = advance(held, verdict, now_s)
         budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
-        return Judged(verdict, arm, value, budget)
+        return Judged(verdict, arm, value, budget, limit.value)
 
     def _from_outside(self, arm: str, name: str) -> tuple[Judged, ...]:
         version = self._versions(name)
-        return tuple(Judged(v, arm, None, None) for v in self._outside(version.release_id)) if version else ()
+        found = self._outside(version.release_id) if version else ()
+        return tuple(Judged(v, arm, None, None, v.threshold) for v in found)
 
     def _snapshot(self, state: ReleaseState, sick: str) -> ReleaseSnapshot:
         now_s = self._clock.now_s()

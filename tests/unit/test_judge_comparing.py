@@ -290,3 +290,25 @@ async def test_what_the_admin_api_and_the_metrics_say_of_a_comparison() -> None:
     assert ratio < 1
     assert evidence_ratio(Comparison(Compared.UNKNOWN, "")) is None
     assert slo_row(service.verdict("hallucination", V1), "stable").comparison is None
+
+
+FAST_TEXT = """
+service: faq-bot
+objectives:
+  - name: up
+    indicator: sft_availability_success_rate
+    window: 1h
+    threshold: {absolute: 90%}
+    min_events: 50
+    action: rollback
+    fast: {over: 40%, window: 1m, min_events: 20}
+"""
+
+
+async def test_in_a_catastrophe_the_limit_that_is_shown_stays_that_of_the_objective() -> None:
+    service = Service(slos=parse_slo(FAST_TEXT).objectives, down={V1: 0.9})
+    await service.run(120.0)
+    assert service.judge.last is not None
+    (judged,) = service.judge.last.judged
+    assert (judged.verdict.fast, judged.verdict.threshold) == (True, 0.6)  # what this verdict was held against
+    assert judged.limit == 0.9  # what Prometheus compares its rules with
