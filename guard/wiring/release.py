@@ -202,7 +202,9 @@ class ReleaseParts:
     def _hooks(self) -> Hooks:
         return Hooks(
             on_rollback=self._rolled_back,
-            on_alert=lambda condition, text: log.error("release: %s: %s", condition, text),
+            on_alert=lambda condition, text: log.error(
+                "release: %s", text if text.startswith(condition) else f"{condition}: {text}"
+            ),
             on_recommendation=lambda text: log.warning("release: recommended: %s", text),
             on_incident=self._incident_changed,
             on_new_life=self._new_life,
