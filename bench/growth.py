@@ -108,7 +108,8 @@ async def heap(rig: Rig) -> tuple[float, float]:
     seen: list[tuple[float, float]] = []
     for _ in range(5):
         page = figures((await rig.request(rig.admin_port, "GET", "/metrics")).body.decode())
-        seen.append((page['sft_guard_heap_bytes{state="used"}'] / 1024, page["sft_guard_allocated_blocks"]))
+        named = {(name.partition("{")[0], 'state="used"' in name): value for name, value in page.items()}
+        seen.append((named["sft_guard_heap_bytes", True] / 1024, named["sft_guard_allocated_blocks", False]))
         await asyncio.sleep(0.2)
     return min(kib for kib, _ in seen), min(blocks for _, blocks in seen)
 
