@@ -21,7 +21,7 @@ from tests.faults.scripted_upstream import (
     chunked,
     completion,
     http,
-    unused_port,
+    refused_port,
 )
 
 openai = pytest.importorskip("openai", reason="needs the Python package openai (extra dev)")
@@ -172,7 +172,7 @@ async def test_errors_of_the_upstream_raise_what_they_raise_without_a_guard(stat
 
 
 async def test_errors_of_the_guard_raise_with_their_type():
-    async with running(target(unused_port())) as guard:
+    async with running(target(refused_port())) as guard:
         async with openai.AsyncOpenAI(base_url=guard.base_url, api_key="k", max_retries=0) as client:
             with pytest.raises(openai.InternalServerError) as raised:
                 await client.chat.completions.create(model="m-1", messages=ASKED)

@@ -97,7 +97,7 @@ def test_the_chinese_readme_says_the_same() -> None:
     def told(page: str) -> set[str]:
         return {line for b in runnable(page) for line in commands(b.text) if "curl" not in line}
 
-    assert told("README.zh-TW.md") < told("README.md")
+    assert told("README.zh-TW.md") == told("README.md")
     pythons = [[b.text for b in blocks(page) if b.language == "python"] for page in ("README.md", "README.zh-TW.md")]
     assert pythons[0] == pythons[1]
 

@@ -153,8 +153,19 @@ class Upstream:
         return True
 
 
+_HELD: list[socket.socket] = []
+
+
+def refused_port() -> int:
+    """A port that refuses connections, and that nobody else is given: bound for good, and never listened on."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    _HELD.append(sock)
+    return int(sock.getsockname()[1])
+
+
 def unused_port() -> int:
-    """A port that refuses connections."""
+    """A port to listen on, free a moment ago."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

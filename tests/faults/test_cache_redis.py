@@ -23,7 +23,7 @@ from guard.cache.types import Entry, Namespace, key_in
 from guard.settings import load_settings
 from tests.cache_kit import REDIS_SECRET, CheckedBy, RedisCache, RedisServer, redis_cache, redis_server
 from tests.faults.path_kit import Answer, Running, ask, chat, post, running, settled, take_apart, target, tell
-from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, refused_port
 from tests.faults.tcp_proxy import RedisProxy
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +105,7 @@ async def test_two_replicas_share_their_answers_and_nothing_readable_of_the_ques
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refused(redis: RedisServer, stream: bool):
-    async with guarded(unused_port()) as (guard, upstream, cached):
+    async with guarded(refused_port()) as (guard, upstream, cached):
         for number in range(10):
             assert (await right(guard, number, stream=stream)).header("x-guard-cache") == "miss"
     assert len(upstream.requests) == 10
@@ -183,7 +183,7 @@ async def test_read_only_goes_on_reading():
     with redis_server() as own:
         async with guarded(own.port, budget_s=ROOMY_S) as (guard, _, cached):
             await hit(guard, 1)
-            own.tell("REPLICAOF", "127.0.0.1", str(unused_port()))
+            own.tell("REPLICAOF", "127.0.0.1", str(refused_port()))
             assert (await right(guard, 1)).header("x-guard-cache") == "hit"
             await right(guard, 2)
             await settled(lambda: cached.counted("sft_cache_write_dropped_total", "readonly") > 0, 10.0)
@@ -376,6 +376,6 @@ async def test_the_doctor_tries_every_command_and_names_the_cure(redis: RedisSer
     assert (await found(redis.port))[-1][0] == "warn"  # noeviction without a limit
     [denied] = await found(redis.port, "wrong")
     assert "password_env" in denied[3]
-    [refused] = await found(unused_port())
+    [refused] = await found(refused_port())
     assert refused[3] == "start Redis, or correct the address"
     assert redis.tell("DBSIZE") == b":0\r\n"  # it leaves nothing behind

@@ -14,7 +14,7 @@ from guard.ports import Endpoint, Limits, Route, Target, Timeouts
 from slo.errors import ConfigError
 from slo.types import Outcome, Version
 from tests.faults.path_kit import BOTH_LOOPS, ROUTES, Answer, ask, chat, post, running, take_apart, target, tell
-from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, unused_port
+from tests.faults.scripted_upstream import Script, Seen, Upstream, chat_stream, chunked, completion, http, refused_port
 
 pytestmark = pytest.mark.anyio
 
@@ -210,7 +210,7 @@ async def test_a_fresh_connection_that_is_closed_unanswered_is_an_error_not_a_se
 
 async def test_a_refused_endpoint_is_left_for_another_of_the_same_version():
     async with Upstream(lambda _: Script(OK)) as upstream:
-        async with running(target(unused_port(), upstream.port)) as guard:
+        async with running(target(refused_port(), upstream.port)) as guard:
             answers = [await ask(guard.port, chat()) for _ in range(6)]
             assert guard.path.stats().retries <= 2
     assert {answer.status for answer in answers} == {200}

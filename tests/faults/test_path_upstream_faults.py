@@ -29,7 +29,7 @@ from tests.faults.scripted_upstream import (
     chunked,
     completion,
     http,
-    unused_port,
+    refused_port,
 )
 
 pytestmark = pytest.mark.anyio
@@ -58,7 +58,7 @@ def assert_honest(answer_body: bytes, sent: bytes, ended: bool, reason: str) -> 
 
 
 async def test_a_refused_connection_is_a_502_with_a_type():
-    async with running(target(unused_port())) as guard:
+    async with running(target(refused_port())) as guard:
         answer = await ask(guard.port, chat())
     assert (answer.status, answer.error_type) == (502, "upstream_connect")
     assert answer.header("x-guard-release")
@@ -66,7 +66,7 @@ async def test_a_refused_connection_is_a_502_with_a_type():
 
 
 async def test_no_connection_within_the_budget_is_a_504(monkeypatch: pytest.MonkeyPatch):
-    async with running(target(unused_port()), timeouts=Timeouts(connect_s=0.1, drain_s=0.2)) as guard:
+    async with running(target(refused_port()), timeouts=Timeouts(connect_s=0.1, drain_s=0.2)) as guard:
         reader, writer = await asyncio.open_connection("127.0.0.1", guard.port)
 
         async def black_hole(*_: object) -> None:
@@ -328,7 +328,7 @@ async def test_a_retry_after_is_obeyed_by_not_retrying():
 
 
 async def test_retries_stay_within_their_budget():
-    async with running(target(unused_port(), unused_port())) as guard:
+    async with running(target(refused_port(), refused_port())) as guard:
         for _ in range(200):
             await ask(guard.port, chat())
         assert guard.path.stats().retries <= 10 + 20
