@@ -57,6 +57,12 @@ def test_the_composition_has_the_form_of_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+def test_the_composition_knows_the_host_that_its_guard_asks_on_linux_too() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    assert "//host.docker.internal:" in (DEPLOY / "compose" / "guard.yaml").read_text()
+    assert compose["services"]["guard"]["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
 def test_every_file_that_the_composition_mounts_is_made_and_repeating_keeps_the_secrets(composed: Path) -> None:
     compose = yaml.safe_load((composed / "compose.yaml").read_text())
     mounts = [v.split(":")[0] for s in compose["services"].values() for v in s.get("volumes", []) if v.startswith("./")]

@@ -104,7 +104,6 @@ async def test_the_last_words_of_a_worker_are_taken_before_its_end_is_told(tmp_p
     async with linked(tmp_path, "say(*(b'%d' % n for n in range(50))); sys.exit(3)", at_once=1) as made:
         await made.until(lambda: made.ends_count)
         assert made.heard[:50] == [b"%d" % n for n in range(50)]
-        assert made.link.drained is False or made.starts_count > 1
 
 
 async def test_what_does_not_fit_waits_and_the_end_of_the_wait_is_told(tmp_path: Path) -> None:
