@@ -239,13 +239,13 @@ class Journal:
             problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
-            db.executescript(_SCHEMA)
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (_SCHEMA_VERSION,))
-            found = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0]
-            if found != _SCHEMA_VERSION:
+            found = _form(db)
+            if found not in (None, _SCHEMA_VERSION):  # before anything is made in it
                 raise DataError(
                     f"{self.path}: schema {found}, this is {_SCHEMA_VERSION}; run the version that wrote it"
                 )
+            db.executescript(_SCHEMA)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (_SCHEMA_VERSION,))
         except BaseException:
             db.close()
             raise
@@ -319,6 +319,14 @@ class Journal:
             raise DataError(
                 f"{self.path}: a record of another version ({error}); run the version that wrote it"
             ) from error
+
+
+def _form(db: sqlite3.Connection) -> str | None:
+    """Which form the tables have; None: there are none yet, or they were left half-made."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return None
+    row = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    return None if row is None else str(row[0])
 
 
 def _outbox_item(row: tuple[Any, ...]) -> OutboxItem:

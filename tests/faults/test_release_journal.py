@@ -284,10 +284,18 @@ def test_a_journal_of_another_form_is_refused_and_left_alone(tmp_path: Path) -> 
     path = tmp_path / "release.db"
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+        db.execute("ALTER TABLE outbox RENAME TO messages")  # what a later form may do: it must not be undone,
+        db.execute("DROP INDEX one_row_per_step")
+        db.execute("ALTER TABLE steps RENAME COLUMN saga_id TO rollback")  # nor told as a fault of the disk
+        before = db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    faults: list[str] = []
     with pytest.raises(DataError, match=r"release\.db: schema 2, this is 1; run the version that wrote it"):
-        Journal(tmp_path)
+        Journal(tmp_path, on_fault=faults.append)
+    assert faults == []
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == ("2",)
+        assert db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == before
         db.execute("UPDATE meta SET value = '1' WHERE name = 'schema'")
+        db.execute("ALTER TABLE messages RENAME TO outbox")
+        db.execute("ALTER TABLE steps RENAME COLUMN rollback TO saga_id")
         db.commit()
     Journal(tmp_path).close()  # the lock of the refused one is not held
