@@ -224,10 +224,8 @@ def _admin(settings: Settings, token_present: bool) -> Iterator[Diagnosis]:
             f"{hint}: releases cannot be started or stopped by API",
             "admin: {token_env: SFT_GUARD_TOKEN}",
         )
-    elif admin.token_file is not None and stat.S_IMODE(settings.resolve(admin.token_file).stat().st_mode) & 0o077:
-        yield Diagnosis(
-            "fault", "admin token", f"{admin.token_file} can be read by others", f"chmod 600 {admin.token_file}"
-        )
+    elif admin.token_file is not None and (cure := _token_cure(settings.resolve(admin.token_file).stat(), os.getuid())):
+        yield Diagnosis("fault", "admin token", f"{admin.token_file} can be read by others", cure % admin.token_file)
     else:
         yield Diagnosis("ok", "admin token", "set")
     host, _ = split_host_port(settings.file.listen.admin)
@@ -238,6 +236,17 @@ def _admin(settings: Settings, token_present: bool) -> Iterator[Diagnosis]:
             f"reachable beyond this machine ({host})",
             "put it behind a network policy, or listen on 127.0.0.1",
         )
+
+
+def _token_cure(found: os.stat_result, user_id: int) -> str:
+    """What to do about the rights of a token file, "" when they are right.
+
+    One of somebody else is of use only if our group may read it: a secret of Kubernetes is root's, 0440.
+    """
+    ours = found.st_uid == user_id
+    if not stat.S_IMODE(found.st_mode) & (0o077 if ours else 0o007):
+        return ""
+    return "chmod 600 %s" if ours else "let its owner run: chmod o= %s"
 
 
 def _clock() -> Iterator[Diagnosis]:

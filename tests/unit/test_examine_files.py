@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from guard.checks.drift import Reference
 from guard.cli import main
-from guard.doctor import Diagnosis, _state
+from guard.doctor import Diagnosis, _state, _token_cure
 from guard.examine_files import examine_files
 from guard.settings import load_settings
 from slo.types import CheckResult, Finding
@@ -136,3 +137,18 @@ def test_a_state_directory_that_cannot_be_is_named(config: Path) -> None:
     (config.parent / "open").mkdir(mode=0o755)
     (config.parent / "open").chmod(0o755)
     assert said(config.parent / "open").text.endswith("open to other users")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "cure"),
+    [
+        (0o600, 10001, ""),
+        (0o640, 10001, "chmod 600 %s"),
+        (0o644, 10001, "chmod 600 %s"),
+        (0o440, 0, ""),  # a secret of Kubernetes: of root, for the group of the pod; the guard cannot change it
+        (0o444, 0, "let its owner run: chmod o= %s"),
+    ],
+)
+def test_a_token_that_its_owner_shares_with_our_group_is_no_fault(mode: int, owner: int, cure: str) -> None:
+    found = os.stat_result((0o100000 | mode, 1, 1, 1, owner, 10001, 48, 0, 0, 0))
+    assert _token_cure(found, 10001) == cure
