@@ -78,7 +78,11 @@ def main() -> int:
         tools = [name for name in left if re.match(r"(pip|setuptools|mypy|librt|pathspec|ast_serialize)[-_]", name)]
         size = sum(path.stat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
         print(f"{len(left)} packages, {size / 1e6:.0f} MB; left of the tools: {', '.join(tools) or 'nothing'}")
-        return 1 if tools or not left else 0
+        sources = {path.stem for path in prefix.rglob("guard/*.py")}
+        made = {path.name.partition(".")[0] for path in prefix.rglob("guard/__pycache__/*.pyc")}
+        missing = sources - made
+        print(f"without bytecode: {', '.join(sorted(missing)) or 'nothing'}")
+        return 1 if tools or not left or missing or not made else 0
 
 
 if __name__ == "__main__":

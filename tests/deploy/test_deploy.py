@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
 from tests.deploy.image import instructions
+from tests.deploy.kit import DEPLOY, GUARD, KUBERNETES, ROOT, needs, objects, pod, run, sidecar
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
-GUARD = Path(sys.executable).with_name("sft-guard")
 IMAGE_EXTRAS = ("redis", "postgres", "otel", "analysis", "kb")
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one command; its output is text."""
-    env = {**os.environ, "SFT_GUARD": str(GUARD), **environment}  # noqa: TID251 - what a shell would have
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, timeout=120)
-
-
-def needs(program: str, package: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not here; Debian package {package}")
-    return found
 
 
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """deploy/compose after prepare.sh, somewhere else."""
     place = tmp_path_factory.mktemp("compose")
-    for name in ("guard.yaml", "slo.yaml", "prepare.sh", "compose.yaml"):
+    for name in ("prepare.sh", "compose.yaml"):
         shutil.copy(DEPLOY / "compose" / name, place / name)
+    shutil.copytree(DEPLOY / "compose" / "guard", place / "guard")
     made = run("sh", place / "prepare.sh")
     assert made.returncode == 0, made.stderr
     return place
@@ -59,27 +42,35 @@ def test_the_composition_has_the_form_of_the_compose_specification() -> None:
 
 def test_the_composition_knows_the_host_that_its_guard_asks_on_linux_too() -> None:
     compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
-    assert "//host.docker.internal:" in (DEPLOY / "compose" / "guard.yaml").read_text()
+    assert "//host.docker.internal:" in (DEPLOY / "compose" / "guard" / "guard.yaml").read_text()
     assert compose["services"]["guard"]["extra_hosts"] == ["host.docker.internal:host-gateway"]
 
 
 def test_every_file_that_the_composition_mounts_is_made_and_repeating_keeps_the_secrets(composed: Path) -> None:
     compose = yaml.safe_load((composed / "compose.yaml").read_text())
     mounts = [v.split(":")[0] for s in compose["services"].values() for v in s.get("volumes", []) if v.startswith("./")]
-    assert len(mounts) >= 8
+    assert len(mounts) >= 7
     assert [mount for mount in mounts if not (composed / mount).exists()] == []
-    secrets = (composed / "generated" / "token").read_text(), (composed / ".env").read_text()
+    # A file that is mounted alone is the old one for ever once an editor has put a new one in its place.
+    assert [mount for mount in mounts if not (composed / mount).is_dir()] == []
+    secrets = [composed / "generated" / "guard-token" / "token", composed / ".env"]
+    before = [path.read_text() for path in secrets]
     assert run("sh", composed / "prepare.sh").returncode == 0
-    assert ((composed / "generated" / "token").read_text(), (composed / ".env").read_text()) == secrets
+    assert [path.read_text() for path in secrets] == before
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", (composed / "compose.yaml").read_text()))
     assert asked == set(variables(composed))
 
 
 def test_the_guard_of_the_composition_accepts_its_configuration(composed: Path) -> None:
-    shutil.copy(composed / "generated" / "token", composed / "token")  # where the composition mounts it
-    checked = run(GUARD, "check", composed / "guard.yaml", **variables(composed))
+    compose = yaml.safe_load((composed / "compose.yaml").read_text())
+    text = (composed / "guard" / "guard.yaml").read_text()
+    for mount in compose["services"]["guard"]["volumes"]:
+        source, target = mount.split(":")[:2]
+        if source.startswith("./"):
+            text = text.replace(f"{target}/", f"{composed / source}/")  # where the composition mounts it
+    (composed / "guard" / "here.yaml").write_text(text)
+    checked = run(GUARD, "check", composed / "guard" / "here.yaml", **variables(composed))
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    (composed / "token").unlink()
 
 
 def test_prometheus_and_alertmanager_accept_what_is_mounted_for_them(composed: Path) -> None:
@@ -93,29 +84,22 @@ def test_prometheus_and_alertmanager_accept_what_is_mounted_for_them(composed: P
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def objects() -> list[dict[str, Any]]:
-    kustomization = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
-    texts = [(DEPLOY / "kubernetes" / name).read_text() for name in kustomization["resources"]]
-    return [document for text in texts for document in yaml.safe_load_all(text)]
-
-
 def test_kubernetes_accepts_every_object_of_its_own_kinds() -> None:
     own = [o for o in objects() if not o["apiVersion"].startswith("monitoring.coreos.com")]
-    assert {o["kind"] for o in own} == {"Deployment", "Service", "NetworkPolicy"}
+    assert {o["kind"] for o in own} == {"Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Service"}
     for thing in own:
         kubernetes_validate.validate(thing, "1.31", strict=True)
 
 
 def test_the_sidecar_runs_with_as_little_as_it_needs_and_its_probes_ask_the_admin_port() -> None:
-    (pod,) = [o["spec"]["template"]["spec"] for o in objects() if o["kind"] == "Deployment"]
-    (guard,) = [c for c in pod["containers"] if c["name"] == "sft-guard"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
+    guard = sidecar()
+    assert pod()["securityContext"]["runAsNonRoot"] is True
     assert guard["securityContext"] == {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
     }  # fmt: skip
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         assert guard[probe]["httpGet"]["port"] == "guard-admin"
-    config = yaml.safe_load((DEPLOY / "kubernetes" / "guard.yaml").read_text())
+    config = yaml.safe_load((KUBERNETES / "guard.yaml").read_text())
     assert config["listen"]["data"].startswith("127.0.0.1:")  # only the bot in the pod may ask it
 
 
@@ -148,19 +132,25 @@ def test_vllm_is_started_with_the_names_that_its_guard_asks_for(tmp_path: Path) 
 
 
 def test_the_prometheus_rule_is_what_slo_yaml_gives(tmp_path: Path) -> None:
-    made = run("sh", DEPLOY / "kubernetes" / "prometheusrule.sh", tmp_path / "rule.yaml")
+    made = run("sh", KUBERNETES / "prometheusrule.sh", tmp_path / "rule.yaml")
     assert made.returncode == 0, made.stderr
-    committed = (DEPLOY / "kubernetes" / "prometheusrule.yaml").read_text()
+    committed = (KUBERNETES / "prometheusrule.yaml").read_text()
     assert (tmp_path / "rule.yaml").read_text() == committed, "run deploy/kubernetes/prometheusrule.sh"
-    assert yaml.safe_load(committed)["spec"]["groups"]
+    url = "https://wiki.example/runbooks/"
+    made = run("sh", KUBERNETES / "prometheusrule.sh", tmp_path / "rule.yaml", "--runbook-url", url)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "rule.yaml").read_text() == committed.replace("runbook_url: runbooks/", f"runbook_url: {url}")
 
 
 def test_kustomize_builds_the_whole() -> None:
     kubectl = needs("kubectl", "kubernetes-client")
-    built = run(kubectl, "kustomize", DEPLOY / "kubernetes")
+    built = run(kubectl, "kustomize", KUBERNETES)
     assert built.returncode == 0, built.stderr
     kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
-    assert sorted(kinds) == ["ConfigMap", "Deployment", "NetworkPolicy", "PrometheusRule", "Service", "ServiceMonitor"]
+    assert sorted(kinds) == [
+        "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PrometheusRule", "Service",
+        "ServiceMonitor",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["sft-guard", "sft-lora-serve"])
@@ -205,6 +195,7 @@ def test_the_image_runs_as_nobody_and_carries_no_installer() -> None:
     removed = re.findall(r"uninstall --yes ([^\\\n]+)", text)[0].split()
     tools = {*pins(DEPLOY / "build.lock")} - {*pins(DEPLOY / "requirements.lock")}
     assert {*removed} == {"pip", "setuptools", "wheel", *tools}
+    assert 0 < text.index("'*.pyc' -delete") < text.index("compileall")  # nobody can later: the root is read-only
     # What it copies and calls is there.
     assert [word for word, _ in instructions(text)].count("COPY") == 2
     for name in ("requirements.lock", "build.lock"):
