@@ -417,6 +417,7 @@ class Passage:
         elif self._connecting is not None:
             if now_s - self._connecting_since_s > timeouts.connect_s:
                 self._connecting.give_up()
+                self._pool.unreached()
                 self.on_connect_failed(Reason.CONNECT_TIMEOUT)
         elif self._connection is not None:
             reason = self._connection.overdue(now_s, timeouts)

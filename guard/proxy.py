@@ -101,7 +101,7 @@ class TargetPlan:
     def next_pool(self, previous: EndpointPool | None) -> EndpointPool:
         """The endpoint to ask: in turn, but those that could not be reached a moment ago only when there is no other.
 
-        previous: the one that failed just now; it comes back only when it is the only one.
+        previous: the one that failed just now; it comes back only when it is the only one (it may be named twice).
         """
         pools = self._pools
         if len(pools) == 1:
@@ -110,9 +110,9 @@ class TargetPlan:
         self._turn = (self._turn + 1) % len(pools)
         order = [pool for pool in pools[self._turn :] + pools[: self._turn] if pool is not previous]
         for pool in order:
-            if pool.avoid_until_s <= now_s and not pool.full:
+            if not pool.full and not pool.doubtful(now_s):
                 return pool
-        return order[0]
+        return order[0] if order else pools[0]
 
 
 class DataPath:

@@ -295,6 +295,17 @@ class EndpointPool:
         """No further connection may be opened."""
         return self.open_count + self.connecting_count >= self.shared.limits.upstream_connections
 
+    def unreached(self) -> None:
+        """No connection came about: refused, no such name, or not within its budget."""
+        self.avoid_until_s = self.shared.now_s() + _AVOID_S
+
+    def doubtful(self, now_s: float) -> bool:
+        """Whether another endpoint is better: this one could not be reached, and since then nobody has come through.
+
+        After the pause one request at a time tries it: of an endpoint that swallows connections each costs `connect_s`.
+        """
+        return self.avoid_until_s > 0.0 and (self.avoid_until_s > now_s or self.connecting_count > 0)
+
     def connect(self, caller: Caller) -> Dial:
         """Open a connection for `caller`."""
         return Dial(self, caller)
@@ -356,7 +367,7 @@ class Dial:
         except _EgressDenied:
             reason = Reason.EGRESS_DENIED
         except (OSError, ValueError):  # ValueError: a host that is no name; TLS errors are OSErrors
-            pool.avoid_until_s = pool.shared.now_s() + _AVOID_S
+            pool.unreached()
         else:
             pool.avoid_until_s = 0.0
         caller, self._caller = self._caller, None
@@ -393,14 +404,20 @@ class Dial:
         return connection
 
     async def _connected_socket(self, addresses: list[str]) -> socket.socket:
-        """A socket connected to the first address that answers. Raises OSError."""
+        """A socket connected to the first address that answers. Raises OSError.
+
+        One that swallows connections (IPv6 without a way out, a node that is gone) leaves its share of the budget to
+        those after it. The last may take what is left: whose time is up then, the caller says.
+        """
         failure = OSError("no address")
+        share_s = self._pool.shared.timeouts.connect_s / max(1, len(addresses))
         for address in addresses:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await asyncio.get_running_loop().sock_connect(sock, (address, self._pool.endpoint.port))
+                async with asyncio.timeout(share_s if address != addresses[-1] else None):
+                    await asyncio.get_running_loop().sock_connect(sock, (address, self._pool.endpoint.port))
             except OSError as error:
                 sock.close()
                 failure = error

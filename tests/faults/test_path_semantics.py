@@ -216,6 +216,15 @@ async def test_a_refused_endpoint_is_left_for_another_of_the_same_version():
     assert {answer.status for answer in answers} == {200}
 
 
+async def test_an_endpoint_that_is_named_twice_is_refused_like_one():
+    port = refused_port()
+    async with running(target(port, port)) as guard:
+        for _ in range(2):
+            answer = await ask(guard.port, chat())
+            assert (answer.status, answer.error_type) == (502, "upstream_connect")
+    assert guard.sink.told() == [(Outcome.SERVER_ERROR, "upstream_connect")] * 2
+
+
 async def test_routes_choose_by_path_and_unknown_paths_are_not_found():
     routes = (Route("chat", "/v1/chat/completions", "openai-chat"), Route("v1", "/v1/*", "passthrough"))
     async with Upstream(lambda seen: Script(http(b"[]"))) as upstream:
