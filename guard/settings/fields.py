@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -13,6 +13,8 @@ from slo.spec import parse_duration_s
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 DIALECT_NAMES = ("openai-chat", "openai-responses", "json", "passthrough")
+_HOST = re.compile(r"[0-9A-Za-z._:%~-]+")
+_PATH = re.compile(r"[!-~]*")
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|kB|MB|GB)?\s*$")
 _SIZE_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -61,10 +63,10 @@ class Model(BaseModel):
 
 
 def parse_origin(text: str) -> Endpoint:
-    """`https://host:port/base` as an Endpoint.
+    """`https://host:port/base` as an Endpoint; a host in another script in its ASCII form.
 
     Raises:
-        ValueError: another scheme, user info, query or fragment, or no host.
+        ValueError: another scheme, user info, query or fragment, no host, or a path that no request line can carry.
     """
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https"):
@@ -75,8 +77,21 @@ def parse_origin(text: str) -> Endpoint:
         raise ValueError(f"`{text}`: no query or fragment here")
     if not parts.hostname:
         raise ValueError(f"`{text}`: the host is missing")
+    if not _PATH.fullmatch(parts.path):
+        raise ValueError(f"`{text}`: write its path as {quote(parts.path, safe='/%:@!$&()*+,;=~')}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Endpoint(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
+    return Endpoint(parts.scheme, _host(parts.hostname, text), port, parts.path.rstrip("/"))
+
+
+def _host(name: str, text: str) -> str:
+    """As DNS, the Host header and certificates have it."""
+    try:
+        host = name.encode("idna").decode()
+    except UnicodeError:
+        host = ""
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"`{text}`: `{name}` is no host name")
+    return host
 
 
 def split_host_port(text: str) -> tuple[str, int]:

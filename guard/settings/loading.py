@@ -71,7 +71,11 @@ class Settings:
 
     def _target(self, name: str, version: VersionSettings, own: frozenset[str]) -> Target:
         headers = tuple((k.lower(), v) for k, v in version.headers.items())
-        key = self._env(f"versions.{name}.api_key_env", version.api_key_env)
+        place = f"versions.{name}.api_key_env"
+        key = self._env(place, version.api_key_env)
+        if key and not (key.isascii() and key.isprintable()):
+            cure = "its value holds what no header carries, such as a line break; copy it anew"
+            raise ConfigError(f"{self.path.name}: {place}", version.api_key_env, cure)
         if key:
             headers = (*(h for h in headers if h[0] != "authorization"), ("authorization", f"Bearer {key}"))
         endpoints = tuple(parse_origin(origin) for origin in version.upstreams)

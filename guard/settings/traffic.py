@@ -106,8 +106,10 @@ class VersionSettings(Model):
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
         for name, content in value.items():
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or any(c in content for c in "\r\n\0"):
-                raise ValueError(f"`{name}` is not a header; use letters, digits and dashes, one line of text")
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f"`{name}` is not a header; use letters, digits and dashes")
+            if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", content):
+                raise ValueError(f"`{name}`: no header carries such a value; write one line of ASCII")
         return value
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from guard.limits import Egress
+from guard.ports import Limits, Timeouts
 from guard.settings import Settings, load_settings, parse_origin, split_host_port
+from guard.upstream import Upstreams
 from slo.errors import ConfigError
 
 R = "release: {stable: v1.0.0}"
@@ -140,6 +145,54 @@ def test_origins_are_read(text: str) -> None:
 def test_other_urls_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - urllib's own words for a bad port
         parse_origin(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("http://b\u00fccher.example:1", "xn--bcher-kva.example"),
+        ("https://\u5ba2\u670d.example", "xn--ubtq9x.example"),
+        ("http://\uff11\uff12\uff17\u30020\u30020\u30021:1", "127.0.0.1"),  # full-width digits and full stops
+    ],
+    ids=["umlaut", "chinese", "full width"],
+)
+def test_a_host_in_another_script_has_its_ascii_form(text: str, host: str) -> None:
+    endpoint = parse_origin(text)
+    assert endpoint.host == host
+    assert Upstreams(Limits(), Timeouts(), lambda: 0.0, Egress()).pool(endpoint).host_header.startswith(host.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("http://h/\u77e5\u8b58", "write its path as /%E7%9F%A5%E8%AD%98"),
+        ("http://h/a b", "write its path as /a%20b"),
+        ("http://a b/", "`a b` is no host name"),
+        (f"http://{'a' * 64}.example", "is no host name"),
+        ("http://a..b", "`a..b` is no host name"),
+    ],
+    ids=["chinese path", "blank in the path", "blank in the host", "label too long", "empty label"],
+)
+def test_an_address_that_no_request_can_carry_is_refused_with_the_form_that_can(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        parse_origin(text)
+
+
+@pytest.mark.parametrize("value", ["\u5ba2\u670d", "a\u2013b", "a\x1b[0m"], ids=["chinese", "dash", "control"])
+def test_a_header_that_no_request_can_carry_is_refused(tmp_path: Path, value: str) -> None:
+    """Each request to that version was answered 500, and none of them counted against it."""
+    text = SMALL.replace('kb: "1"', f"kb: '1', headers: {{x-team: {json.dumps(value)}}}")
+    with pytest.raises(ConfigError, match=r"versions\.v1\.0\.0\.headers.*x-team`: no header carries such"):
+        load(tmp_path, text)
+    assert load(tmp_path, text.replace(json.dumps(value), '"caf\u00e9"')).targets["v1.0.0"].set_headers
+
+
+@pytest.mark.parametrize("key", ["sk-\uff11", "sk-1\nsk-2", "sk-\u00e9"], ids=["full width", "two lines", "latin"])
+def test_a_key_that_no_request_can_carry_is_refused_without_showing_it(tmp_path: Path, key: str) -> None:
+    text = SMALL.replace('kb: "1"', 'kb: "1", api_key_env: UPSTREAM_KEY')
+    with pytest.raises(ConfigError, match=r"versions\.v1\.0\.0\.api_key_env.*UPSTREAM_KEY.*copy it anew") as caught:
+        load(tmp_path, text, {"UPSTREAM_KEY": key})
+    assert "sk-" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["8800", "h:", ":1", "h:x", "h:70000"])
