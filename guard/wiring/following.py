@@ -24,11 +24,13 @@ _FIXED: dict[str, Callable[[Any], object]] = {
     "registry": lambda f: f.registry,
     "windows": lambda f: f.windows,
     "checks": lambda f: f.checks,
+    "embeddings": lambda f: f.embeddings,
     "exchange_log": lambda f: f.exchange_log,
     "webhooks": lambda f: f.webhooks,
     "alertmanager": lambda f: f.alertmanager,
     "otel": lambda f: f.otel,
     "cache": lambda f: fixed_part(f.cache),
+    "limits.egress_networks": lambda f: f.limits.egress_networks,
 }
 """What is bound at start cannot be swapped under load; better refused than half applied."""
 
