@@ -21,7 +21,7 @@ from guard.cache.service import AnswerCache
 from guard.cache.types import CacheKey, CacheRequest, Entry, Removed
 from guard.cache.warmer import SpaceStats, Warmer
 from guard.passage import Passage
-from guard.ports import Assignment, Capture, Reason
+from guard.ports import Assignment, Capture
 from guard.wire.dialects import DIALECTS
 from slo.clock import Clock
 from slo.errors import DataError
@@ -42,13 +42,12 @@ GaugeRow = tuple[str, Mapping[str, str], float | None]
 class QuietAsk:
     """A passage that can be given up."""
 
-    def __init__(self, passage: Passage) -> None:
-        self._passage = passage
+    def __init__(self, quiet: QuietPath, passage: Passage) -> None:
+        self._quiet, self._passage = quiet, passage
 
     def give_up(self) -> None:
-        """Close its upstream at once."""
-        if not self._passage.done:
-            self._passage.client_gone(Reason.CLIENT_GONE)
+        """Close its upstream."""
+        self._quiet.give_up(self._passage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +247,7 @@ class CacheCare:
         if self._quiet is None:
             return None
         passage = self._quiet.ask(request, assignment.target, assignment.arm, assignment.cache_epoch, ended)
-        return QuietAsk(passage) if passage is not None else None
+        return QuietAsk(self._quiet, passage) if passage is not None else None
 
     def keep(self, request: CacheRequest, exchange: Exchange, capture: Capture) -> bool:
         """A whole answer of ours, on its way into the cache by the same checks as any other."""

@@ -42,6 +42,7 @@ class QuietPath:
         self.retries = RetryBudget(ratio=0.0, reserve=1.0)
         self.now_s, self.wall_s = path.now_s, path.wall_s
         self._active: dict[Passage, Ended] = {}
+        self._unbegun: set[Passage] = set()  # until the next turn of the loop
         self._count = 0
         # Replicas and restarts share one store: a flag on one of these answers must not hit another.
         self._id_prefix = prefix + b"%s" % os.urandom(6).hex().encode()
@@ -61,11 +62,24 @@ class QuietPath:
             b"%s%08x" % (self._id_prefix, self._count),
         )
         self._active[passage] = ended
+        self._unbegun.add(passage)
         if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._check)
-        now_s = self.now_s()
-        asyncio.get_running_loop().call_soon(passage.start, head, request.body, now_s, now_s)
+        asyncio.get_running_loop().call_soon(self._begin, passage, head, request.body, self.now_s())
         return passage
+
+    def _begin(self, passage: Passage, head: RequestHead, body: bytes, asked_s: float) -> None:
+        if passage in self._unbegun:
+            self._unbegun.discard(passage)
+            passage.start(head, body, asked_s, asked_s)
+
+    def give_up(self, passage: Passage) -> None:
+        """Nobody wants its answer any more. Not in this turn of the loop: it may not have begun, and could not end."""
+        asyncio.get_running_loop().call_soon(self._end, passage)
+
+    def _end(self, passage: Passage) -> None:
+        if passage in self._active and not passage.done:
+            passage.client_gone(Reason.CLIENT_GONE)
 
     def busy(self) -> bool:
         """Whether the guard has better things to do."""
@@ -78,9 +92,11 @@ class QuietPath:
 
     def stop(self) -> None:
         """End what is under way; nobody is told any more."""
+        unbegun, self._unbegun = self._unbegun, set()
         for passage in list(self._active):
             self._active[passage] = _nothing
-            passage.client_gone(Reason.CLIENT_GONE)
+            if passage not in unbegun:
+                passage.client_gone(Reason.CLIENT_GONE)
         self._active.clear()
         if self._ticking is not None:
             self._ticking.cancel()

@@ -189,6 +189,33 @@ async def test_a_rollback_gives_up_what_is_under_way_and_sends_no_more():
         assert guard.care.warmer.stats()[0].release == STABLE.release_id
 
 
+async def test_a_rollback_in_the_very_turn_in_which_a_warm_up_is_sent_gives_it_up_too():
+    async with Upstream(lambda _: Script(http(completion()))) as old, Upstream(
+        lambda _: Script(http(completion()))
+    ) as new, cared(old) as guard:  # fmt: skip
+        await repeats(guard, "a?", "b?", "c?")
+        guard.canary(target(new.port, version=CANARY))
+        guard.care.tick()
+        guard.guard.split.set(guard.guard.split.in_traffic()[0].target, None, 0.0)
+        guard.care.released()
+        await settled(lambda: guard.warm["requests"] == 2)
+        assert guard.counted.sums["sft_cache_warm_requests_total", CANARY.release_id, "given_up"] == 2
+        assert guard.care.warmer.ledger.reserved == ()  # else nothing would ever be warmed again
+
+
+async def test_what_has_not_begun_when_the_guard_stops_never_begins():
+    async with Upstream(lambda _: Script(http(completion()))) as old, Upstream(
+        lambda _: Script(http(completion()))
+    ) as new:  # fmt: skip
+        async with cared(old) as guard:
+            await repeats(guard, "a?")
+            guard.canary(target(new.port, version=CANARY))
+            guard.care.tick()
+            assert guard.care.warmer.stats()[1].sent == 1
+        await asyncio.sleep(0.05)
+    assert new.made_count == 0
+
+
 async def test_a_warm_answer_that_fails_its_checks_is_not_kept():
     async with Upstream(lambda _: Script(http(completion()))) as old, Upstream(
         lambda _: Script(http(completion()))
