@@ -194,7 +194,7 @@ class CacheBackend:
             version = self._guard.version_of(value)
             return version.release_id if version is not None else value
         if kind == "tenant":
-            return value if value.startswith(("t:", "c:")) else f"t:{value}"
+            return value if value.startswith(("t:", "b:", "c:")) else f"t:{value}"
         if kind == "key":
             care = self._guard.kept_care
             known = care.care.key_of(value.lower()) if care is not None else None

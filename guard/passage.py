@@ -23,6 +23,7 @@ from guard.wire.outline import is_json
 from guard.wire.replies import STATUS_OF, error_body, reply, retry_after_s
 from guard.wire.sse import EventTooLarge
 from guard.wire.tokens import estimate_tokens
+from slo.codec import header_text
 from slo.drafts import exchange_of, maker_of
 from slo.types import CacheStatus, Outcome
 
@@ -479,7 +480,7 @@ class Passage:
             self._overhead_s,
             self._stream,
             model,
-            notes.get(b"x-guard-tenant", b"")[:64].decode("ascii", "replace"),
+            header_text(notes.get(b"x-guard-tenant", b""))[:_TENANT_CHARS],
             session_label(self._session),
             self._cache,
             input_tokens,
@@ -499,7 +500,7 @@ class Passage:
         capture, head = self._capture, self._head
         if capture is None or head is None:
             return None
-        roles = self._method.notes.get(b"x-guard-roles", b"")[:_ROLES_BYTES].decode("latin-1")
+        roles = header_text(self._method.notes.get(b"x-guard-roles", b""))[:_ROLES_CHARS]
         return _capture_of(
             self._route, self._request, capture.body(), head.pairs(), self._stream, capture.truncated, roles
         )
@@ -509,5 +510,5 @@ _BYTE_RELAY = ByteRelay()
 _capture_of = maker_of(Capture)
 _BYPASS, _MISS, _HIT = CacheStatus.BYPASS, CacheStatus.MISS, CacheStatus.HIT
 _ACCEPT_ENCODING = frozenset({b"accept-encoding"})
-_ROLES_BYTES = 1024
+_TENANT_CHARS, _ROLES_CHARS = 64, 1024
 _TRACEPARENT = frozenset({b"traceparent"})

@@ -79,6 +79,18 @@ def decode_exchange(line: bytes | str, place: str = "exchange log") -> tuple[Exc
         raise DataError(f"{place}: not an exchange ({error}); the line is left out") from error
 
 
+def header_text(value: bytes) -> str:
+    """The words of a header's value. Who writes other scripts into one writes UTF-8; what is none is Latin-1.
+
+    >>> header_text("\u8ca1\u52d9".encode()) == "\u8ca1\u52d9", header_text(b"caf\xe9")
+    (True, 'caf\xe9')
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def finding_to_dict(finding: Finding) -> dict[str, Any]:
     """Finding as a JSON object."""
     row: dict[str, Any] = msgspec.to_builtins(finding)

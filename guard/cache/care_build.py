@@ -25,6 +25,7 @@ from guard.proxy import DataPath
 from guard.settings import Settings
 from guard.split import WeightedSplit
 from slo.clock import Clock
+from slo.codec import NOT_JSON
 
 log = logging.getLogger("guard.cache")
 
@@ -110,12 +111,12 @@ class KeptCare:
         temporary.write_bytes(data)
         os.replace(temporary, self._path)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Any])
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, dict[str, Any]])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_JSON) as error:
             log.warning("%s: cannot be read (%s); figures of the past are lost", self._path.name, error)
             return {}
 

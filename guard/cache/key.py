@@ -97,7 +97,10 @@ def tenant_scope(notes: Mapping[bytes, bytes], fields: Iterable[Any], pepper: by
     """
     tenant = notes.get(b"x-guard-tenant", b"").strip()
     if tenant:
-        return "t:" + tenant.decode("latin-1")
+        try:
+            return "t:" + tenant.decode()
+        except UnicodeDecodeError:
+            return "b:" + tenant.hex()  # no two names in other bytes share a scope
     credentials = [field[3] for field in fields if field[1] in _CREDENTIALS]
     return "c:" + _credential_hash(credentials, pepper) if credentials else ""
 

@@ -178,7 +178,9 @@ def head_of(request: CacheRequest) -> RequestHead:
         lines.append(b"content-type: application/json")
     tenant = request.key.namespace.tenant
     if tenant.startswith("t:"):
-        lines.append(b"x-guard-tenant: " + tenant[2:].encode("latin-1", "replace"))
+        lines.append(b"x-guard-tenant: " + tenant[2:].encode())
+    elif tenant.startswith("b:"):
+        lines.append(b"x-guard-tenant: " + bytes.fromhex(tenant[2:]))
     return read_request_head(b"\r\n".join(lines))
 
 

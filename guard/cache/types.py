@@ -59,9 +59,9 @@ class Namespace:
     """Who shares answers. Entries of two namespaces never meet.
 
     release: `Version.release_id`. epoch: the cache epoch of the control document, so that a rollback or promotion
-    leaves every older entry unreachable. tenant: `t:<x-guard-tenant>`, else `c:<keyed hash of the caller's
-    credential>`, else "". mark: hash of what the target changes in a request beside its version (renamed model,
-    headers the guard sets).
+    leaves every older entry unreachable. tenant: `t:<x-guard-tenant>` (`b:<hex digits>` where it is not UTF-8), else
+    `c:<keyed hash of the caller's credential>`, else "". mark: hash of what the target changes in a request beside its
+    version (renamed model, headers the guard sets).
     """
 
     release: str

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rag.answer_path import AnswerPath, Retrieval
 from rag.openai_http import BadRequest, Message, StreamOptions
+from slo.codec import header_text
 from slo.errors import DataError
 
 GENERATION_HEADER, DEFAULT_NAME = "x-kb-generation", "default"
@@ -54,16 +55,22 @@ def roles_of(request: Request, body: BaseModel) -> frozenset[str]:
 
     Who names none sees what is for everybody.
     """
-    said: object = request.headers.get(ROLES_HEADER)
+    said: object = _header(request, ROLES_HEADER)
     # Whoever sends one of the two headers knows the asker: what the asker writes into the body adds nothing then.
     if said is None and TENANT_HEADER not in request.headers:
         metadata = (body.model_extra or {}).get("metadata")
         said = metadata.get("roles") if isinstance(metadata, dict) else None
     words = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else []
     roles = {word.strip().casefold() for word in words if isinstance(word, str) and word.strip()}
-    if tenant := request.headers.get(TENANT_HEADER, "").strip().casefold():
+    if tenant := (_header(request, TENANT_HEADER) or "").strip().casefold():
         roles.add(f"tenant:{tenant}")
     return frozenset(roles)
+
+
+def _header(request: Request, name: str) -> str | None:
+    """As the sender wrote it: Starlette reads all bytes as Latin-1."""
+    value = request.headers.get(name)
+    return None if value is None else header_text(value.encode("latin-1"))
 
 
 async def retrieve(path: AnswerPath, question: str, roles: frozenset[str]) -> Retrieval:

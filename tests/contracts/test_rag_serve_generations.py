@@ -101,6 +101,19 @@ async def test_readers_see_what_is_for_their_roles_and_the_tags_travel_with_the_
     assert tagged == {"open": None, "hr": ["hr"]}
 
 
+async def test_roles_and_tenants_may_have_chinese_names(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "open", "text": VPN}, {"doc_id": "finance", "text": VPN + " 9.", "acl": ["\u8ca1\u52d9"]}])
+    kb.add([{"doc_id": "taiji", "text": VPN + " 4.", "acl": ["tenant:\u53f0\u7a4d"]}])
+    async with served(tmp_path / "kb") as base:
+        _, role = await ask(base, QUESTION, {"x-guard-roles": "staff, \u8ca1\u52d9"})
+        _, tenant = await ask(base, QUESTION, {"x-guard-tenant": "\u53f0\u7a4d"})
+        _, other = await ask(base, QUESTION, {"x-guard-tenant": "\u83ef\u78a9", "x-guard-roles": "\u4eba\u8cc7"})
+    assert sorted(contexts(role)) == ["finance", "open"]
+    assert sorted(contexts(tenant)) == ["open", "taiji"]
+    assert contexts(other) == ["open"]
+
+
 async def test_contexts_fit_the_token_budget_and_say_which_part_they_are(tmp_path: Path) -> None:
     text = "The VPN takes 2 devices. " * 8
     kb = KnowledgeBase.init(tmp_path / "kb")

@@ -87,6 +87,22 @@ async def test_a_client_cannot_send_what_chooses_another_version():
     assert upstream.requests[0].header(b"x-own") == b"1"
 
 
+async def test_names_of_tenants_and_roles_are_read_in_any_script():
+    """Two Chinese names of one length were one tenant, with one capped share of a window; Chinese roles fitted none."""
+    names = ("\u53f0\u7a4d", "\u83ef\u78a9", "caf\u00e9", "acme")
+    async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port)) as guard:
+        for name in names:
+            await ask(guard.port, chat(), f"x-guard-tenant: {name}", f"x-guard-roles: staff, {name}" + "\u53f0" * 2000)
+        raw = post(chat(), "x-guard-tenant: caf?").replace(b"caf?", b"caf\xe9")
+        await tell(guard.port, raw)
+    assert [exchange.tenant for exchange in guard.sink.exchanges] == [*names, "caf\u00e9"]
+    roles = [capture.roles for capture in guard.sink.captures[:4] if capture is not None]
+    assert [role[: len(f"staff, {name}")] for role, name in zip(roles, names, strict=True)] == [
+        f"staff, {name}" for name in names
+    ]
+    assert {len(role) for role in roles} == {1024}
+
+
 async def test_a_request_may_come_in_pieces_of_any_size():
     raw = post(chat())
     async with Upstream(lambda _: Script(OK)) as upstream, running(target(upstream.port)) as guard:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,19 +13,22 @@ import pytest
 from exporters.labels import closed_set
 from guard.cache import revocation_log
 from guard.cache.breaker import Breaker
+from guard.cache.care_build import NAME, KeptCare
 from guard.cache.documents import cited
 from guard.cache.envelope import Crosstalk, InvalidValue, seal, unseal
 from guard.cache.key import KeyRules, normal_text, request_key, target_mark
 from guard.cache.memory import MemoryStore
 from guard.cache.policy import StorePolicy, admissible, is_negative, repeatable, ttl_s
+from guard.cache.quiet import head_of
 from guard.cache.revocations import Revocations
 from guard.cache.types import Bypass, CacheKey, CacheRequest, Entry, Namespace, NotStored, Removed, Revocation, key_in
 from guard.ports import ContextSource, Endpoint, Route, Target
 from guard.replay import replay
 from guard.settings.cache import REFUSALS
+from guard.split import WeightedSplit
 from guard.wire.http1 import read_request_head
 from slo.types import CheckResult, Exchange, Finding, Outcome, Version
-from tests.cache_kit import BLIND, FAILED, PASSED, Wall
+from tests.cache_kit import BLIND, FAILED, PASSED, Counted, Wall, memory_cache
 
 CHAT = Route("chat", "/v1/chat/completions", "openai-chat")
 SPACE = Namespace("r1", 3, "t:acme", "chat")
@@ -136,6 +141,24 @@ def test_a_credential_is_a_tenant_of_its_own_and_cannot_be_read_from_the_key():
     # Within a tenant a key that the upstream checks still separates: a hit must not let in who would be refused.
     same_tenant = [digest(asked(), "x-guard-tenant: a", f"authorization: Bearer {s}") for s in ("one", "two")]
     assert same_tenant[0] != same_tenant[1]
+
+
+@pytest.mark.parametrize(
+    ("raw", "scope"),
+    [
+        (b"acme", "t:acme"),
+        ("\u53f0\u7a4d".encode(), "t:\u53f0\u7a4d"),  # as `cache purge --tenant` and `semantic.tenants` name it
+        (b"caf\xe9", "b:636166e9"),
+    ],
+    ids=["ascii", "chinese", "no utf-8"],
+)
+def test_a_tenant_is_called_what_people_call_it_and_is_asked_for_again_under_the_same_bytes(raw: bytes, scope: str):
+    named = read_request_head(b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-guard-tenant: " + raw)
+    found = request_key(named, json.dumps(asked()).encode(), CHAT, KeyRules(), release="r1", epoch=3, mark="",
+                        replaced=frozenset(), pepper=b"p")  # fmt: skip
+    assert isinstance(found, CacheRequest)
+    assert found.key.namespace.tenant == scope
+    assert head_of(found).notes[b"x-guard-tenant"] == raw
 
 
 @pytest.mark.parametrize(
@@ -460,3 +483,15 @@ def test_a_replayed_stream_keeps_its_odd_end():
 def test_every_reason_is_a_word_of_its_metric():
     for name, words in (("bypassed", Bypass), ("not_stored", NotStored), ("removed", Removed)):
         assert closed_set(f"sft_cache_{name}_total", "reason") == {word.value for word in words}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"\xff", b'{"savings": []}', b'{"savings": {"2026-01-01": {"r\xff": {}}}}', b"[" * 100_000],
+    ids=["empty", "no text", "another form", "no utf-8 inside", "nested"],
+)
+def test_damaged_figures_of_the_past_keep_no_guard_from_starting(tmp_path: Path, damaged: bytes):
+    (tmp_path / NAME).write_bytes(damaged)
+    split = WeightedSplit(Target(Version("v1"), ()))
+    kept: Any = KeptCare(SimpleNamespace(state_dir=tmp_path), memory_cache(), split, Counted(), Wall())
+    assert kept.care.savings.rows() == []
