@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import platform
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from guard.c_heap import heap_bytes
+from guard.settings import load_settings
+from guard.wiring import Guard
 from guard.wiring.loops import give_memory_back
 from slo.clock import HandClock
 
@@ -107,3 +112,39 @@ def test_it_is_given_back_again_and_again():
     with pytest.raises(LookupError, match="enough"):
         asyncio.run(give_memory_back(give_back, clock))
     assert times_s == [30.0, 60.0, 90.0]
+
+
+GUARD = """\
+service: faq-bot
+listen: {data: "127.0.0.1:0", admin: "127.0.0.1:0"}
+slo: null
+routes: [{name: chat, path: /v1/chat/completions, adapter: openai-chat}]
+versions: {v1: {upstreams: ["http://127.0.0.1:9"], model: m}}
+release: {stable: v1}
+checks: {enabled: false}
+exchange_log: {enabled: false}
+"""
+
+
+def test_a_guard_that_runs_gives_back_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = threading.Event()
+
+    def give_back() -> bool:
+        asked.set()
+        return True
+
+    monkeypatch.setattr("guard.wiring.loops.GIVE_BACK_EVERY_S", 0.01)
+    monkeypatch.setattr("guard.wiring.guard.giver_back", lambda: give_back)
+    (tmp_path / "guard.yaml").write_text(GUARD)
+
+    async def run() -> None:
+        guard = Guard(load_settings(tmp_path / "guard.yaml", {}))
+        try:
+            await guard.start()
+            assert await asyncio.to_thread(asked.wait, 20.0)
+            assert guard.dead_loops() == ()
+        finally:
+            await guard.stop(drain=False)
+            gc.unfreeze()  # what a guard that serves leaves alone for good
+
+    asyncio.run(run())
