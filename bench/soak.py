@@ -5,10 +5,11 @@
 
 A real guard with every dependency (`tests/faults/rig.py`) is asked at 60 % of what this machine can do with it, JSON
 and streams, new and repeated questions; some clients hang up, some ask nonsense. One dependency after the other breaks
-for a while, the check worker is killed, the configuration is reloaded, canaries come and go; after 9.7 minutes all of
-it has been, and begins anew in another order. Every ten seconds memory, descriptors, threads and tasks are read, and
-how full the bounded tables are. From the tenth minute on (or a third of the run) straight lines are fitted: what comes
-before fills tables and queues for the first time.
+for a while, the disk under the state directory too (where there is a C compiler), the check worker is killed, the
+configuration is reloaded, canaries come and go; after ten minutes all of it has been, and begins anew in another
+order. Every ten seconds memory, descriptors, threads and tasks are read, and how full the bounded tables are. From the
+tenth minute on (or a third of the run) straight lines are fitted: what comes before fills tables and queues for the
+first time.
 """
 
 from __future__ import annotations
@@ -31,14 +32,22 @@ from typing import Any
 import psutil
 
 from bench.soak_report import GUARD, OTHERS, WORKER, Sample, said
-from tests.faults.dead_dependencies import DEPENDENCIES, busy_hands, worker_of
+from tests.faults.dead_dependencies import (
+    DEPENDENCIES,
+    DISK,
+    BrokenDisk,
+    broken_disk,
+    built_shim,
+    busy_hands,
+    worker_of,
+)
 from tests.faults.rig import Rig
 from tests.faults.tcp_proxy import MODES
 
 EXTRA = "exchange_log: {segment: 8MiB, max_total: 64MiB}\nlimits: {concurrent_requests: 500}\n"
 SAMPLE_S, READINGS = 10.0, 5
-FAULT_S, WELL_S = 8.0, 7.0
-"""36 faults and six other events take 582 s: each has been once when the tenth minute begins."""
+FAULT_S, WELL_S = 7.5, 6.5
+"""40 faults and six other events take 599 s: each has been once when the tenth minute begins."""
 
 
 def kind_of(process: psutil.Process) -> str:
@@ -62,10 +71,10 @@ def figures(text: str) -> dict[str, float]:
 
 
 class Soak:
-    """One run. Answers that were not whole and right are counted by what was wrong with them."""
+    """One run. Answers that were not whole and right are counted by what was wrong with them. disk: None stays well."""
 
-    def __init__(self, rig: Rig, seed: int) -> None:
-        self.rig, self.dice = rig, random.Random(seed)
+    def __init__(self, rig: Rig, disk: BrokenDisk | None, seed: int) -> None:
+        self.rig, self.disk, self.dice = rig, disk, random.Random(seed)
         self.asked: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
         self.samples: list[Sample] = []
@@ -121,6 +130,8 @@ class Soak:
     async def weather(self) -> None:
         """Faults, one after the other, with good times between them."""
         kinds = [*itertools.product(DEPENDENCIES, MODES), *[("worker", "killed"), ("guard", "reloaded")] * 3]
+        if self.disk is not None:
+            kinds += [("disk", how) for how in DISK]
         while True:
             self.dice.shuffle(kinds)
             for name, how in kinds:
@@ -133,6 +144,10 @@ class Soak:
                             worker.kill()
                 elif name == "guard":
                     self.rig.process.send_signal(signal.SIGHUP)
+                elif name == "disk" and self.disk is not None:
+                    self.disk.set(how)
+                    await asyncio.sleep(FAULT_S)
+                    self.disk.set("well")
                 else:
                     await self.rig.faults[name].set(how)
                     await asyncio.sleep(FAULT_S)
@@ -182,8 +197,12 @@ class Soak:
 async def soak(minutes: float, seed: int, share: float, fixed_rate: float | None = None) -> dict[str, Any]:
     """Run for so many minutes."""
     with tempfile.TemporaryDirectory(prefix="sft-guard-soak-") as directory:
-        async with Rig(Path(directory), extra=EXTRA) as rig:
-            run = Soak(rig, seed)
+        shim = built_shim(Path(directory))
+        disk = broken_disk(Path(directory), shim) if shim is not None else None
+        if disk is None:
+            print("the disk stays well: no C compiler (Debian package gcc)", file=sys.stderr, flush=True)
+        async with Rig(Path(directory), extra=EXTRA, environment=disk.environment if disk is not None else {}) as rig:
+            run = Soak(rig, disk, seed)
             await run.capacity_per_s(3.0)
             capacity = await run.capacity_per_s(10.0)
             rate = share * capacity if fixed_rate is None else fixed_rate

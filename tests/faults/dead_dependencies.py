@@ -208,19 +208,37 @@ def put(control: Path, letter: bytes) -> None:
         file.write(letter)
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenDisk:
+    """The state directory of a rig on a disk that breaks on demand. environment: of its guard, from the start."""
+
+    control: Path
+    environment: dict[str, str]
+
+    def set(self, state: str) -> None:
+        """One of `DISK`, or "well"."""
+        put(self.control, DISK.get(state, b"."))
+
+
+def broken_disk(directory: Path, shim: Path) -> BrokenDisk:
+    """For the rig in `directory`; well until it is told otherwise."""
+    control = directory / "disk.state"
+    control.write_bytes(b".")
+    below = str(directory / "state")
+    return BrokenDisk(control, {"LD_PRELOAD": str(shim), "DISK_STATE": str(control), "DISK_BELOW": below})
+
+
 async def disk_cells(
     directory: Path, shim: Path, count: int, at_once: int, tell: Callable[[str], None] = str
 ) -> list[Cell]:
     """The state directory on a disk that is full, broken, read-only, slow."""
-    control = directory / "disk.state"
-    control.write_bytes(b".")
-    keys = {"LD_PRELOAD": str(shim), "DISK_STATE": str(control), "DISK_BELOW": str(directory / "state")}
+    disk = broken_disk(directory, shim)
     cells: list[Cell] = []
-    async with Rig(directory, parts=("redis",), environment=keys) as rig, busy_hands(rig):
-        for name, letter in DISK.items():
-            put(control, letter)
+    async with Rig(directory, parts=("redis",), environment=disk.environment) as rig, busy_hands(rig):
+        for name in DISK:
+            disk.set(name)
             cells += await measured(rig, ("disk",), name, count, at_once, 0.0)
-            put(control, b".")
+            disk.set("well")
             tell(f"disk {name}: {sum(c.failed_count for c in cells[-2:])} failures")
         await until(lambda: writes_again(rig))
     return cells
