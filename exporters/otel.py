@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exporters.spans import Span, is_kept, spans_of
+from slo.dialling import Permits
 from slo.drafts import with_findings
 from slo.errors import ConfigError
 from slo.types import CacheStatus, Exchange, Version
@@ -41,7 +42,8 @@ class OtelExporter:
     """A `Recorder` of `exporters.fanout` that sends to an OTLP receiver.
 
     version_of: release id -> Version, None when unknown. on_drop: told (reason, span count) from any thread; reasons
-    are queue_full and export. sleep_s: how often the queue is looked at.
+    are queue_full and export. sleep_s: how often the queue is looked at. permits: which addresses the receiver's name
+    may have, over HTTP (gRPC looks names up itself); None: any.
 
     Raises:
         ConfigError: the `otel` extra is missing.
@@ -62,8 +64,9 @@ class OtelExporter:
         on_drop: Callable[[str, int], None] = lambda reason, count: None,
         sleep_s: float = EVERY_S,
         metrics_every_s: float = METRICS_EVERY_S,
+        permits: Permits | None = None,
     ) -> None:
-        self._sdk = _Sdk(endpoint, service, protocol, dict(headers or {}), metrics, metrics_every_s)
+        self._sdk = _Sdk(endpoint, service, protocol, dict(headers or {}), metrics, metrics_every_s, permits)
         self._provider, self._ratio, self._content = provider, ratio, content
         self._version_of, self._on_drop = version_of, on_drop
         self._queue: deque[tuple[Exchange, Mapping[str, object] | None]] = deque()
@@ -127,15 +130,17 @@ class OtelExporter:
         self._on_drop(reason, count)
         if not self._warned:  # once an outage; the counter tells the rest
             self._warned = True
-            log.warning("otel: spans cannot be sent%s; they are dropped and counted", f" ({error!r})" if error else "")
+            why = repr(error) if error else self._sdk.problem
+            log.warning("otel: spans cannot be sent%s; they are dropped and counted", f" ({why})" if why else "")
 
 
 class _Sdk:
     """Everything that is said to the OpenTelemetry library."""
 
     def __init__(
-        self, endpoint: str, service: str, protocol: str, headers: dict[str, str], metrics: bool, every_s: float
-    ) -> None:
+        self, endpoint: str, service: str, protocol: str, headers: dict[str, str], metrics: bool, every_s: float,
+        permits: Permits | None,
+    ) -> None:  # fmt: skip
         try:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -146,9 +151,13 @@ class _Sdk:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._resource = Resource.create({"service.name": service})
         self._scope = InstrumentationScope("sft-guard", schema_url=SEMCONV)
-        spans_to, metrics_to = exporters_of(endpoint, protocol, headers)
+        self.problem = ""  # why nothing can be sent, where the library does not say
+        spans_to, metrics_to = exporters_of(endpoint, protocol, headers, permits, self._told)
         self._spans = spans_to()
         self._meters: Any = _meters(self._resource, metrics_to(), every_s) if metrics else None
+
+    def _told(self, problem: str) -> None:
+        self.problem = problem
 
     def export(self, spans: Sequence[Span]) -> bool:
         """Send; False when the receiver did not take them within the time-out."""
@@ -200,8 +209,14 @@ class _Sdk:
         )
 
 
-def exporters_of(endpoint: str, protocol: str, headers: dict[str, str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Makers of the span and the metric exporter for `http` (…/v1/traces, …/v1/metrics) or `grpc`."""
+def exporters_of(
+    endpoint: str, protocol: str, headers: dict[str, str], permits: Permits | None = None,
+    tell: Callable[[str], None] = lambda problem: None,
+) -> tuple[Callable[[], Any], Callable[[], Any]]:  # fmt: skip
+    """Makers of the span and the metric exporter for `http` (…/v1/traces, …/v1/metrics) or `grpc`.
+
+    permits, tell: of `exporters.otlp_http.checked_session`; None lets the library connect as it likes.
+    """
     try:
         if protocol == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetrics
@@ -217,9 +232,17 @@ def exporters_of(endpoint: str, protocol: str, headers: dict[str, str]) -> tuple
     except ImportError as error:
         raise ConfigError("otel.protocol", protocol, "install the extra: pip install 'sft-guard[otel]'") from error
     base = endpoint.rstrip("/")
+
+    def session() -> Any:
+        if permits is None:
+            return None
+        from exporters.otlp_http import checked_session
+
+        return checked_session(permits, tell)
+
     return (
-        lambda: HttpSpans(endpoint=f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_S),
-        lambda: HttpMetrics(endpoint=f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_S),
+        lambda: HttpSpans(endpoint=f"{base}/v1/traces", headers=headers, timeout=TIMEOUT_S, session=session()),
+        lambda: HttpMetrics(endpoint=f"{base}/v1/metrics", headers=headers, timeout=TIMEOUT_S, session=session()),
     )
 
 

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from guard.limits import Egress
+from slo.dialling import not_allowed
 
 
 class CheckedNames(AbstractResolver):
@@ -27,10 +28,7 @@ class CheckedNames(AbstractResolver):
         found = await self._names.resolve(host, port, family)
         allowed = [one for one in found if self._egress.permits(host, one["host"])]
         if found and not allowed:
-            raise OSError(
-                None,
-                f"{host} is at {found[0]['host']}, inside; name the network in limits.egress_networks if it is meant",
-            )
+            raise OSError(None, not_allowed(host, found[0]["host"]))
         return allowed
 
     async def close(self) -> None:

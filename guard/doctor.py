@@ -28,12 +28,14 @@ from guard.safety.injection import ready_models
 from guard.settings import Settings, split_host_port
 from guard.settings.safety import safety_spec
 from slo.clock import SystemClock
+from slo.dialling import Permits, dial
 from slo.errors import ConfigError, GuardError
 from slo.pricing import PriceTable
 from slo.spec import load_slo_file
 
 LOW_DISK_BYTES = 512 * 2**20
 CLOCK_TOLERANCE_S = 5.0
+REACHED_S = 3.0
 EARLIEST_SANE_WALL_S = 1_735_689_600.0  # 2025-01-01: a clock before that was never set
 
 
@@ -310,7 +312,8 @@ def _semantic_cache(settings: Settings) -> Iterator[Diagnosis]:
 async def _network(settings: Settings, unset: Mapping[str, str]) -> list[Diagnosis]:
     findings: list[Diagnosis] = []
     timeout = aiohttp.ClientTimeout(total=settings.file.timeouts.connect + 2)
-    connector = checked_connector(Egress(settings.file.limits.egress_networks))
+    egress = Egress(settings.file.limits.egress_networks)
+    connector = checked_connector(egress)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         for name, target in settings.targets.items():
             for endpoint in target.endpoints:
@@ -323,18 +326,20 @@ async def _network(settings: Settings, unset: Mapping[str, str]) -> list[Diagnos
         if settings.file.alertmanager:
             findings += await _url(session, "alertmanager", settings.file.alertmanager.url.rstrip("/") + "/-/healthy")
         if settings.file.otel:
-            findings.append(await _reachable("otel", settings.file.otel.endpoint))
+            checked = settings.file.otel.protocol == "http"  # gRPC looks names up itself
+            findings.append(await _reachable("otel", settings.file.otel.endpoint, egress.permits if checked else None))
         redis = settings.file.cache.redis if settings.file.cache and settings.file.cache.enabled else None
         if redis and redis.password_env not in unset:
             from guard.cache.examine import examine_redis
 
             findings += [Diagnosis(*found) for found in await examine_redis(settings)]
         if settings.file.checks.enabled and settings.file.checks.judge:
-            findings.append(await _reachable("judge", settings.file.checks.judge.url))
+            findings.append(await _reachable("judge", settings.file.checks.judge.url, egress.permits))
         for webhook in settings.file.webhooks:
             if webhook.url_env in unset:
                 continue
-            findings.append(await _reachable(f"webhook {webhook.name}", settings.webhook_urls[webhook.name]))
+            url = settings.webhook_urls[webhook.name]
+            findings.append(await _reachable(f"webhook {webhook.name}", url, egress.permits))
     return findings
 
 
@@ -382,16 +387,15 @@ def _skew_s(http_date: str) -> float | None:
         return None
 
 
-async def _reachable(subject: str, url: str) -> Diagnosis:
+async def _reachable(subject: str, url: str, permits: Permits | None) -> Diagnosis:
     """Only connect: a receiver must not be sent a made-up event. A path may be a secret: only the origin is shown."""
     from guard.settings import parse_origin
 
     origin = parse_origin(url)
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(origin.host, origin.port), timeout=3)
-        writer.close()
-        await writer.wait_closed()
-    except (OSError, TimeoutError) as error:
+        dialled = asyncio.to_thread(dial, origin.host, origin.port, REACHED_S, permits)
+        (await asyncio.wait_for(dialled, REACHED_S + 2.0)).close()
+    except OSError as error:
         return Diagnosis(
             "fault",
             subject,

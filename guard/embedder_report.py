@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from guard.embeddings import endpoint_spec
 from guard.settings import Settings
@@ -36,7 +35,7 @@ def embedder_findings(settings: Settings) -> Iterator[Found]:
         yield "warn", "embedder", line, "install it, or checks: {embedder: static}"
     else:
         try:
-            loaded = EndpointEmbedder(**asdict(endpoint)) if endpoint is not None else load_embedder(name)
+            loaded = EndpointEmbedder(**endpoint.arguments()) if endpoint is not None else load_embedder(name)
         except GuardError as error:
             yield "fault", "embedder", str(error), "mend it, or checks: {embedder: static}"
             return

@@ -19,4 +19,5 @@ def endpoint_spec(settings: Settings) -> EndpointSpec | None:
         batch_count=asked.batch,
         timeout_s=asked.timeout,
         latin_only=asked.scripts == "latin",
+        egress_networks=settings.file.limits.egress_networks,
     )

@@ -70,4 +70,5 @@ def judge_spec(settings: Settings, prices: PriceTable) -> JudgeSpec | None:
         redact=asked.redact,
         band=asked.band,
         selftest=asked.selftest,
+        egress_networks=settings.file.limits.egress_networks,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from exporters.otel import OtelExporter
 from exporters.trace_ids import onward
+from guard.limits import Egress
 from guard.settings import Settings
 from slo.types import Version
 
@@ -28,6 +29,7 @@ def tracing_of(
         metrics=otel.metrics,
         version_of=version_of,
         on_drop=on_drop,
+        permits=Egress(settings.file.limits.egress_networks).permits,
     )
 
 

@@ -1,13 +1,13 @@
 """Embeddings from an OpenAI-compatible endpoint (`POST base_url/embeddings`), whole or not at all.
 
-It connects to the configured origin and to nothing else: no redirects, no proxy from the environment. A full queue or
-a restart over there is waited for as long as `Retry-After` asks, within `wait_s`; anything else is one clear error.
+It connects to the configured origin and to nothing else: no redirects, no proxy from the environment, no address that
+its name may not have. A full queue or a restart over there is waited for as long as `Retry-After` asks, within
+`wait_s`; anything else is one clear error.
 """
 
 from __future__ import annotations
 
 import http.client
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ import msgspec
 
 from rag.bearer import clean_key, plain_url
 from slo.clock import Clock, SystemClock
+from slo.dialling import Permits, http_connection
 from slo.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class EndpointEmbedder:
         batch_count: texts of one call. timeout_s: of one call.
         tries_count: calls for one batch at most; wait_s: waits between them, together.
         latin_only: the model knows no other script, so others are served by somebody else.
+        permits: which addresses the host of `base_url` may have; None: any.
     Raises:
         DataError: not reached, refused, or the answer is not what it should be; at once also at construction.
     """
@@ -69,6 +71,7 @@ class EndpointEmbedder:
         tries_count: int = 3,
         wait_s: float = 20.0,
         latin_only: bool = False,
+        permits: Permits | None = None,
         clock: Clock | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -80,6 +83,7 @@ class EndpointEmbedder:
         self._batch_count, self._timeout_s, self._latin_only = batch_count, timeout_s, latin_only
         self._tries_count, self._wait_s = tries_count, wait_s
         self._clock, self._sleep = clock or SystemClock(), sleep
+        self._permits = permits
         self._lock = threading.Lock()
         self._open: http.client.HTTPConnection | None = None
         self.name = f"{model}@{self._url.netloc}"
@@ -189,17 +193,10 @@ class EndpointEmbedder:
         return response.status, self._asked_s(response.getheader("retry-after")), data
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = self._open = self._open or self._connect()
+        connection = self._open = self._open or http_connection(self._url, self._timeout_s, self._permits)
         connection.request("POST", f"{self._url.path}/embeddings", body, headers)
         response = connection.getresponse()
         return response, response.read(_REPLY_BYTES_MAX + 1)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname or "", self._url.port
-        if self._url.scheme == "https":
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
-        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
     def _hang_up(self) -> None:
         if self._open is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from guard.limits import Egress
 
 ENDPOINT = "endpoint"
 """`checks.embedder` that means the endpoint of `embeddings`."""
@@ -10,7 +13,10 @@ ENDPOINT = "endpoint"
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """See `rag.endpoint.EndpointEmbedder`. One try: what is not there now is not there for this answer."""
+    """See `rag.endpoint.EndpointEmbedder`. One try: what is not there now is not there for this answer.
+
+    egress_networks: as in `limits`.
+    """
 
     base_url: str
     model: str
@@ -20,3 +26,10 @@ class EndpointSpec:
     timeout_s: float = 5.0
     tries_count: int = 1
     latin_only: bool = False
+    egress_networks: tuple[str, ...] = ()
+
+    def arguments(self) -> dict[str, Any]:
+        """Of the embedder that asks this endpoint."""
+        given = asdict(self)
+        egress = Egress(given.pop("egress_networks"))
+        return {**given, "permits": egress.permits}

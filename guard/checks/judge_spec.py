@@ -11,7 +11,7 @@ class JudgeSpec:
 
     input_usd, output_usd: per 1M tokens. sample_ratio: share of the answers asked about although the tiers before are
     sure. threshold: support below which an answer fails. budget_path: file of what is spent. redact: personal data is
-    taken out before anything leaves. band: as of `DetectorSpec`.
+    taken out before anything leaves. band: as of `DetectorSpec`. egress_networks: as in `limits`.
     """
 
     base_url: str
@@ -29,3 +29,4 @@ class JudgeSpec:
     redact: bool = True
     band: tuple[float, float] | None = None
     selftest: bool = True
+    egress_networks: tuple[str, ...] = ()

@@ -1,7 +1,8 @@
 """A judging model behind an OpenAI-compatible endpoint: sampled, within a daily budget, never in anybody's way.
 
 One thread asks one question at a time. It connects to the configured origin and to nothing else: no redirects, no
-proxy from the environment, no tools in the request. What is not a bare number is an anomaly and says nothing.
+proxy from the environment, no address that its name may not have, no tools in the request. What is not a bare number
+is an anomaly and says nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import os
 import queue
 import random
 import secrets
-import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,7 +27,9 @@ from guard.checks.judge_prompt import REPLY_TOKENS, Prompt, build_prompt, read_s
 from guard.checks.judge_spec import JudgeSpec
 from guard.checks.opinion import Opinion, Question
 from guard.checks.selftest import GOLDEN, GoldenPair, blind_languages
+from guard.limits import Egress
 from slo.clock import Clock
+from slo.dialling import NotAllowed, http_connection
 from slo.errors import DataError
 
 log = logging.getLogger("guard.checks")
@@ -59,15 +60,10 @@ def send(spec: JudgeSpec, prompt: Prompt) -> Reply:
     """One call. Blocks for at most about `timeout_s`.
 
     Raises:
-        JudgeError: no connection, another status than 200, not a chat completion, or too long.
+        JudgeError: no connection, or none allowed; another status than 200, not a chat completion, or too long.
     """
     parts = urlsplit(spec.base_url)
-    made: Any
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        made = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=spec.timeout_s, context=context)
-    else:
-        made = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=spec.timeout_s)
+    made = http_connection(parts, spec.timeout_s, Egress(spec.egress_networks).permits)
     body = {
         "model": spec.model,
         "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
@@ -82,6 +78,8 @@ def send(spec: JudgeSpec, prompt: Prompt) -> Reply:
         made.request("POST", f"{parts.path.rstrip('/')}/chat/completions", msgspec.json.encode(body), headers)
         response = made.getresponse()
         data = response.read(REPLY_BYTES + 1)
+    except NotAllowed as error:
+        raise JudgeError(f"not reached: {error}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise JudgeError(f"not reached ({type(error).__name__})") from error
     finally:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporters.background import stay_behind
@@ -280,7 +280,7 @@ def load_semantic(spec: CheckSpec) -> tuple[str, Semantic | None]:
         return line, None
     try:
         if spec.endpoint is not None:
-            embedder: Embedder | None = EndpointEmbedder(**asdict(spec.endpoint))
+            embedder: Embedder | None = EndpointEmbedder(**spec.endpoint.arguments())
         else:
             embedder = load_embedder(spec.embedder, threads=1)
     except Exception as error:  # whatever a model library raises, checks go on by words

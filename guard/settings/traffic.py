@@ -156,13 +156,14 @@ class LimitSettings(Model):
     concurrent_requests: int = Field(
         2_000, ge=1, description="Requests in progress; more are shed with 503 and Retry-After."
     )
-    upstream_connections: int = Field(1_000, ge=1, description="Open connections to all upstreams.")
-    upstream_idle: int = Field(512, ge=0, description="Idle connections kept to all upstreams.")
+    upstream_connections: int = Field(1_000, ge=1, description="Open connections to each origin of the upstreams.")
+    upstream_idle: int = Field(512, ge=0, description="Idle connections kept to each origin of the upstreams.")
     egress_networks: tuple[str, ...] = Field(
         (),
-        description="Networks that names of upstreams, webhooks, registry, Alertmanager and Prometheus may lead into as"
-        " well, such as 10.0.0.0/8. Public names lead to public addresses only; names without a dot and of private"
-        " zones (.svc, .internal, .local, ...) anywhere but to link-local ones. Read at the start.",
+        description="Networks that names of upstreams, webhooks, registry, Alertmanager, Prometheus, judge, embeddings"
+        " and OTLP receiver (over http) may lead into as well, such as 10.0.0.0/8. Public names lead to public"
+        " addresses only; names without a dot and of private zones (.svc, .internal, .local, ...) anywhere but to"
+        " link-local ones. Read at the start.",
     )
 
     @field_validator("egress_networks")
