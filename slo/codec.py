@@ -80,10 +80,10 @@ def decode_exchange(line: bytes | str, place: str = "exchange log") -> tuple[Exc
 
 
 def header_text(value: bytes) -> str:
-    """The words of a header's value. Who writes other scripts into one writes UTF-8; what is none is Latin-1.
+    r"""The words of a header's value. Who writes other scripts into one writes UTF-8; what is none is Latin-1.
 
     >>> header_text("\u8ca1\u52d9".encode()) == "\u8ca1\u52d9", header_text(b"caf\xe9")
-    (True, 'caf\xe9')
+    (True, 'café')
     """
     try:
         return value.decode()
