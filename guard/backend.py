@@ -349,7 +349,7 @@ class GuardBackend:
         epoch = body.expected_epoch
         if name == "drill":
             drill = await controller.drill(actor=actor, expected_epoch=epoch)
-            return CommandResult(drill.message, self.release_status(), drill.incident_id, drill.mttr_s)
+            return CommandResult(drill.message, self.release_status(), drill.incident_id, drill.mttr_s, drill.passed)
         if name == "start":
             result = await controller.start(
                 body.version,

@@ -32,7 +32,7 @@ def register(groups: Groups) -> None:
         ("rollback", "take all traffic from the canary, or return to the previous release"),
         ("pause", "hold the present weight"),
         ("resume", "go on after a pause"),
-        ("drill", "rehearse a rollback and report how long it took; traffic is not touched"),
+        ("drill", "rehearse a rollback and report how long it took; traffic is not touched; exit 1: it did not pass"),
     ):
         command = add_command(release, name, run_change, help_text, f"sft-guard release {name}")
         command.set_defaults(now=False, force=False)
@@ -75,7 +75,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def run_change(args: argparse.Namespace) -> int:
-    """Carry out one release command."""
+    """Carry out one release command; exit 1 when a rehearsal was carried out and did not pass."""
     body: dict[str, Any] = {"reason": args.reason, "actor": login()[:64]}
     if args.release_command == "start":
         body |= {"version": args.version, "advance": args.advance, "force": args.again}
@@ -92,7 +92,7 @@ def run_change(args: argparse.Namespace) -> int:
     if result.get("incident_id"):
         text += f"\nincident {result['incident_id']}"
     emit(args, result, f"{text}\n\n{_status_text(result['status'])}" if "status" in result else text)
-    return 0
+    return 1 if result.get("passed") is False else 0
 
 
 def _status_text(status: dict[str, Any]) -> str:

@@ -100,12 +100,13 @@ class ReleaseCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A command was carried out. mttr_s: of a drill."""
+    """A command was carried out. mttr_s, passed: of a drill; passed None: it was no drill."""
 
     message: str
     status: ReleaseStatus
     incident_id: str = ""
     mttr_s: float | None = None
+    passed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
