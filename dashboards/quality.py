@@ -129,12 +129,12 @@ def _users() -> tuple[Panel, ...]:
     up = f'{RELEASE},thumb="up"'
     return (
         Panel(Text("Thumbs up in 24 h", "24 小時好評比例"), "stat",
-              (Query(f"sum({increase(thumbs, up, span='1d')}) / sum({increase(thumbs, span='1d')})"),),
+              (Query(f"sum({increase(thumbs, up, span='1d')}) / (sum({increase(thumbs, span='1d')}) > 0)"),),
               unit="percentunit", steps=(Step(None, "red"), Step(0.8, "green")), width=6, height=8,
               empty=Text("No thumb yet: `POST /guard/v1/feedback` on the data listener.",
                          "尚無回饋\uff1a`POST /guard/v1/feedback`\u3002")),
         Panel(Text("Thumbs", "回饋"), "timeseries",
-              (Query(f"sum by (release, thumb) ({increase(thumbs)})", "{{thumb}} {{release}}"),), width=10,
+              (Query(f"sum by (release, thumb) ({increase(thumbs)}) > 0", "{{thumb}} {{release}}"),), width=10,
               empty=Text("No thumb yet: `POST /guard/v1/feedback` on the data listener.",
                          "尚無回饋\uff1a`POST /guard/v1/feedback`\u3002")),
         Panel(Text("Asked again within 24 h", "24 小時內重問"), "timeseries",

@@ -51,7 +51,7 @@ def _traffic() -> tuple[Panel, ...]:
               (Query(f"max by (release, arm) ({series('sft_release_weight')})", "{{arm}} {{release}}"),),
               unit="percentunit", stacked=True, lowest=0.0, highest=1.0, empty=NO_CANARY),
         Panel(Text("Rollbacks", "回滾次數"), "stat",
-              (Query(f"sum by (reason) ({series('sft_release_rollbacks_total', SERVICE)})", "{{reason}}"),),
+              (Query(f"sum by (reason) ({series('sft_release_rollbacks_total', SERVICE)}) > 0", "{{reason}}"),),
               steps=(Step(None, "green"), Step(1.0, "red")),
               empty=Text("None since the guard started.", "啟動後沒有回滾\u3002"), width=6, height=8),
         Panel(Text("Rollbacks in 24 h", "24 小時內回滾"), "stat",

@@ -95,7 +95,7 @@ CLOSED_OF: dict[tuple[str, str], frozenset[str]] = {
 }  # fmt: skip
 """Labels whose words depend on the metric."""
 
-BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 100}
+BOUNDED_COUNT: dict[str, int] = {"route": 64, "release": 32, "slo": 100, "reason": 160}
 BOUNDED_COUNT_DEFAULT = 24
 
 # C0, DEL, C1 (U+009B starts an ANSI sequence), line and paragraph separators, bidi controls, lone surrogates.

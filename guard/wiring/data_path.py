@@ -12,6 +12,7 @@ from guard.proxy import DataPath
 from guard.sinks import PathSink
 from guard.tracing import onward_of
 from guard.wiring.checks import screen_of
+from guard.zeros import begin, of_users
 
 if TYPE_CHECKING:
     from guard.parts import Parts
@@ -64,5 +65,7 @@ def apply_state(guard: Parts, state: ReleaseState) -> None:
     guard.split.set(stable, canary, ratio, state.cache_epoch, f"{release.salt}{state.canary}")
     guard.outside.in_traffic(stable.version.release_id, canary.version.release_id if canary is not None else "")
     guard.data_path.shed_ratio = SHED_RATIO if state.shedding else 0.0
+    for target in filter(None, (stable, canary)):
+        begin(guard.exporter, of_users(guard.settings, target.version.release_id))
     if guard.kept_care is not None:
         guard.kept_care.care.released()

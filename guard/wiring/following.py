@@ -11,6 +11,7 @@ from guard.release.state import Mode, Phase, ReleaseState
 from guard.rule_files import Rules
 from guard.settings import Settings
 from guard.wiring.data_path import apply_state
+from guard.zeros import begin, rare_events
 from slo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ async def follow(guard: Parts, settings: Settings) -> None:
         if guard.fleet is not None:
             guard.fleet.replace_objectives(rules.slos)
     guard.settings, guard.rules = settings, rules
+    begin(guard.exporter, rare_events(settings, (*rules.slos, *rules.outside)))
     if guard.cache is not None:
         guard.cache.configure(settings)
     guard.judge.replace_rules(rules.slos, rules.known)

@@ -28,6 +28,7 @@ from guard.wiring.judging import Judging
 from guard.wiring.loops import KeptWindows, Loops, give_memory_back, watch_lag
 from guard.wiring.recorders import Recorders
 from guard.wiring.release import ReleaseParts
+from guard.zeros import begin, rare_events
 from slo.clock import Clock, SystemClock
 from slo.errors import ConfigError
 from slo.types import Version
@@ -75,6 +76,7 @@ class Guard:
 
         self.exporter.gauge_source(GuardBackend(self).gauges)
         self.exporter.gauge_source(self.labels.gauges)
+        begin(self.exporter, rare_events(settings, (*self.rules.slos, *self.rules.outside)))
         self._admin: AdminHandle | None = None
         self.addresses = (settings.file.listen.data, settings.file.listen.admin)
 

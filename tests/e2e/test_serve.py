@@ -173,6 +173,17 @@ def test_gauges_appear_with_enough_exchanges_and_survive_a_restart(sidecar: Side
     exact = [i.name for i in INDICATORS.values() if i.exact]
     assert len(exact) == 6
     assert [sidecar.metric(name) for name in exact] == [None] * 6
+    page = sidecar.get("/metrics")
+    for zero in (  # what has not happened yet is 0: of a series that is born at 1 nobody sees the increase
+        'sft_release_rollbacks_total{service="faq-bot",reason="manual"} 0',
+        'sft_release_rollbacks_total{service="faq-bot",reason="hallucination"} 0',
+        'sft_guard_checks_dropped_total{service="faq-bot",reason="queue_full"} 0',
+        'sft_guard_failopen_total{service="faq-bot",dep="checks",reason="queue_full"} 0',
+        'sft_guard_failopen_total{service="faq-bot",dep="disk",reason="disk_full"} 0',
+    ):
+        assert zero in page
+    assert page.count("sft_quality_feedback_total{") == 2  # up and down, of the release that answers
+    assert "sft_quality_reopens_total{" in page
     for _ in range(25):
         status, headers = sidecar.ask()
         assert status == 200
