@@ -214,18 +214,28 @@ def _reload(service: str) -> Alert:
 
 
 def _outbox(service: str) -> Alert:
-    waiting = _series("sft_guard_outbox_waiting", service)
+    waiting, disabled = _series("sft_guard_outbox_waiting", service), _series("sft_guard_webhooks_disabled", service)
     deliveries = f"sum by (result) (rate({_series('sft_guard_webhook_deliveries_total', service)}[10m]))"
     book = Runbook(
-        "Webhooks are not delivered: a receiver is down, refuses, or its address is wrong. Whoever relies on them does "
-        "not know of a rollback.",
-        (f"`{waiting}` is over 0 for 2 minutes; fast tries (0, 1, 2, 5, 10, 30 s) are used up by then",),
-        (("how tries end", deliveries), STATUS, ("what the log says", "journalctl -u sft-guard -n 50")),
-        "It keeps them on disk and tries for 24 hours, in order per incident.",
+        "Webhooks are not delivered: a receiver is down, refuses, its address is wrong, or it has answered 410 and is "
+        "not called any more. Whoever relies on them does not know of a rollback.",
+        (
+            f"`{waiting}` is over 0 for 2 minutes; fast tries (0, 1, 2, 5, 10, 30 s) are used up by then",
+            f"or `{disabled}` is over 0: a receiver that answered 410 gets nothing until its `url` is another one",
+        ),
+        (HEALTH, ("how tries end", deliveries), STATUS, ("what the log says", "journalctl -u sft-guard -n 50")),
+        "It keeps them on disk and tries for 24 hours, in order per incident; after a 410 it does not.",
     )
-    return _simple(
-        "SftGuardWebhookFailing", f"{waiting} > 0", PAGE, f"webhooks of {service} are not delivered",
-        "Whoever relies on them does not know.", book, flat(waiting, 2), flat(waiting, 0), {"service": service},
+    labels = _labels(PAGE)
+    expected = ({**labels, "service": service},)
+    return Alert(
+        "SftGuardWebhookFailing", f"{waiting} > 0\nor {disabled} > 0", labels,
+        f"webhooks of {service} are not delivered", "Whoever relies on them does not know.", book,
+        (
+            Case("fires", 900.0, (flat(waiting, 2), flat(disabled, 0)), expected),
+            Case("a receiver answered 410", 900.0, (flat(waiting, 0), flat(disabled, 1)), expected),
+            Case("stays silent", 900.0, (flat(waiting, 0), flat(disabled, 0))),
+        ),
         for_s=120.0,
     )  # fmt: skip
 

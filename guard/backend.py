@@ -176,6 +176,12 @@ class GuardBackend:
             problem = guard.fleet.fleet.problem
             parts.append(Part("windows", "degraded" if problem else "ok", problem or "of the fleet, from Prometheus"))
         parts.append(Part("journal", "ok" if status.journal == "ok" else "degraded", status.journal))
+        outbox = guard.outbox
+        if outbox.targets:
+            troubles = [f"{name} answered 410 and is not called again: change its url" for name in outbox.disabled]
+            if outbox.late_count:
+                troubles.append(f"{outbox.late_count} not delivered by the fast tries, tried for 24 h")
+            parts.append(Part("webhooks", "degraded" if troubles else "ok", "; ".join(troubles)))
         parts += [Part(f"loop {name}", "degraded", "ended; see the log, then restart") for name in guard.dead_loops()]
         if self._controller.failed_ticks_count:
             count = self._controller.failed_ticks_count

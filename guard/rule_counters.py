@@ -59,6 +59,7 @@ def guard_rows(guard: Any) -> Iterator[GaugeRow]:
     baseline = guard.rules.baseline
     yield "sft_guard_baseline_expiry_timestamp_seconds", {}, baseline.expires_wall_s if baseline else None
     yield "sft_guard_outbox_waiting", {}, float(guard.outbox.waiting_count)
+    yield "sft_guard_webhooks_disabled", {}, float(len(guard.outbox.disabled))
     if guard.pipeline is not None:
         stats = guard.pipeline.stats()
         yield "sft_guard_checks_available", {}, float(stats.worker_alive and not stats.problem)

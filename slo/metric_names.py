@@ -204,6 +204,8 @@ METRICS: dict[str, Metric] = {
                "When the baseline in use expires, Unix time; absent without one"),
         Metric("sft_guard_checks_available", "gauge", "1 when the check worker works, 0 when it does not"),
         Metric("sft_guard_outbox_waiting", "gauge", "Webhooks not delivered yet"),
+        Metric("sft_guard_webhooks_disabled", "gauge",
+               "Webhook receivers that answered 410 and are not called again until their URL changes"),
         Metric("sft_guard_checks_dropped_total", "counter", "Answers not checked, by reason", ("reason",)),
         Metric("sft_guard_check_queue_length", "gauge", "Answers waiting for the checks"),
         Metric("sft_guard_check_coverage_ratio", "gauge", "Share of recent answers that were checked"),

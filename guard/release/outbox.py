@@ -80,6 +80,16 @@ class Outbox:
         """Messages not delivered yet."""
         return len(self._waiting)
 
+    @property
+    def late_count(self) -> int:
+        """Of these the urgent ones whose fast tries are used up."""
+        return sum(waiting.paged for waiting in self._waiting.values())
+
+    @property
+    def disabled(self) -> tuple[str, ...]:
+        """Names of targets that answered 410: not called again until their URL changes."""
+        return tuple(name for name, sender in self._senders.items() if sender.identity in self._gone)
+
     def targets_of(self, event: str) -> tuple[str, ...]:
         """Names of the targets that are told of this kind of event; of an event without a kind all are."""
         return tuple(n for n in self._senders if not event or n not in self._wants or event in self._wants[n])

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sft-guard")
 
+_PAGED = {
+    "webhook_late": "not delivered by the fast tries; the outbox goes on for 24 h",
+    "webhook_disabled": "answered 410, so it is not called again until its url changes",
+    "webhook_expired": "given up after 24 h",
+}
 HISTORY_S = 3600.0
 """What is kept of an indicator's course with an incident: the span of the finest windows."""
 
@@ -72,7 +77,7 @@ class ReleaseParts:
             guard.clock,
             on_delivery=lambda result: guard.exporter.inc("sft_guard_webhook_deliveries_total", {"result": result}),
             wants={w.name: w.events for w in file.webhooks},
-            on_page=lambda reason, item: log.error("webhook %s: %s; the outbox goes on for 24 h", item.target, reason),
+            on_page=lambda reason, item: log.error("webhook %s: %s (%s)", item.target, _PAGED[reason], item.message_id),
         )
         port = self._port()
         self._registry = ReleaseRegistry(port, file.service, model=file.registry.model)

@@ -331,3 +331,42 @@ def test_an_incident_is_closed_by_command_and_the_state_directory_is_private(
     assert {path.name for path in entries} > {"release.db", "windows.jsonl", "human_labels.json", "exchanges"}
     open_to_others = [path.name for path in entries if path.stat().st_mode & 0o077]
     assert open_to_others == []
+
+
+class Gone(http.server.BaseHTTPRequestHandler):
+    """A receiver of webhooks that asks not to be called again."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(410)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+def test_a_receiver_that_answered_410_is_told_of_until_its_address_changes(sidecar: Sidecar) -> None:
+    def webhooks() -> dict[str, str]:
+        return next(part for part in json.loads(sidecar.get("/healthz"))["parts"] if part["name"] == "webhooks")
+
+    sidecar.stop()
+    gone = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gone)
+    threading.Thread(target=gone.serve_forever, daemon=True).start()
+    file = sidecar.directory / "guard.yaml"
+    with file.open("a") as config:
+        config.write(f"webhooks: [{{name: ops, format: slack, url: 'http://127.0.0.1:{gone.server_address[1]}/x'}}]\n")
+    sidecar.start()
+    assert (sidecar.metric("sft_guard_webhooks_disabled"), webhooks()["status"]) == (0.0, "ok")
+    assert sidecar.post("/api/v1/release/start", {"version": "v2"})[0] == 200
+    assert sidecar.post("/api/v1/release/rollback", {"reason": "a try"})[0] == 200
+    until(lambda: webhooks()["status"] == "degraded")
+    assert webhooks()["detail"] == "ops answered 410 and is not called again: change its url"
+    until(lambda: sidecar.metric("sft_guard_webhooks_disabled") == 1.0)
+    sidecar.stop()
+    log = (sidecar.directory / "guard.log").read_text()
+    assert "webhook ops: answered 410, so it is not called again until its url changes" in log
+    sidecar.start()
+    until(lambda: sidecar.metric("sft_guard_webhooks_disabled") == 1.0)  # after a restart as well
+    gone.shutdown()
+    gone.server_close()

@@ -66,8 +66,9 @@ async def test_a_rollback_is_tried_at_0_1_2_5_10_30_then_paged_and_goes_on_for_a
     box.send("msg_1")
     await asyncio.sleep(29)
     assert (tries(receiver), box.pages) == ([0, 1, 2, 5, 10], [])
+    assert box.outbox.late_count == 0
     await asyncio.sleep(2)
-    assert box.pages == [("webhook_late", "msg_1")]
+    assert (box.pages, box.outbox.late_count) == ([("webhook_late", "msg_1")], 1)
     await asyncio.sleep(2 * DAY)
     assert tries(receiver) == [0, 1, 2, 5, 10, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400, 86700]
     assert box.pages == [("webhook_late", "msg_1"), ("webhook_expired", "msg_1")]
@@ -112,11 +113,13 @@ async def test_410_disables_the_receiver_and_alerts_and_a_restart_remembers(jour
     assert box.pages == [("webhook_disabled", "msg_1")]
     assert len(receiver.tried) == 1
     assert [journal.outbox(m)[0].state for m in ("msg_1", "msg_2")] == [OutboxState.DISABLED] * 2
+    assert (box.outbox.disabled, box.outbox.waiting_count) == (("pager",), 0)
     box.task.cancel()
     again = Box(journal, receiver)
     again.send("msg_3")
     await asyncio.sleep(1)
     assert len(receiver.tried) == 1
+    assert again.outbox.disabled == ("pager",)
     again.task.cancel()
     moved = Receiver("pager")
     moved.identity = "pager another-url"
@@ -124,6 +127,7 @@ async def test_410_disables_the_receiver_and_alerts_and_a_restart_remembers(jour
     third.send("msg_4")
     await asyncio.sleep(1)
     assert [i.message_id for i in moved.got] == ["msg_4"]
+    assert third.outbox.disabled == ()
     third.task.cancel()
 
 
