@@ -42,7 +42,7 @@ def gather(args: argparse.Namespace) -> Facts:
 
 
 def _rows(path: Path) -> int:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         return sum(1 for line in file if line.strip())
 
 

@@ -52,7 +52,8 @@ def run_grade(args: argparse.Namespace) -> int:
     bad_count = 0
     if args.file and not args.file.exists():
         raise ConfigError("FILE", str(args.file), "name a file of JSON lines that is there, or write to standard input")
-    source = args.file.open(encoding="utf-8") if args.file else sys.stdin
+    # As bytes: a line that is not UTF-8 is one bad line, and the others are graded.
+    source = args.file.open("rb") if args.file else sys.stdin.buffer
     with source:
         for row in grade(source, spec):
             if "error" in row:

@@ -89,10 +89,9 @@ class Settings:
             file = self.resolve(admin.token_file)
             try:
                 token = file.read_text().strip()
-            except OSError as error:
-                raise ConfigError(
-                    f"{self.path.name}: admin.token_file", str(file), f"make it readable ({error.strerror})"
-                ) from error
+            except (OSError, UnicodeDecodeError) as error:
+                cure = f"make it readable ({getattr(error, 'strerror', None) or 'it is not text'})"
+                raise ConfigError(f"{self.path.name}: admin.token_file", str(file), cure) from error
             if len(token) < 16:
                 raise ConfigError(
                     f"{self.path.name}: admin.token_file",

@@ -237,3 +237,26 @@ def test_an_id_of_any_form_is_asked_for_as_one_id(command: str, capsys: pytest.C
         )
         server.shutdown()
     assert "needs a token" in error
+
+
+def test_bytes_that_are_no_text_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    good = {"id": "good", "question": "Leave?", "contexts": ["14 days of leave."], "answer": "14 days of leave."}
+    rows.write_bytes(b'{"id": "bad", "question": "\xff\xfe"}\n' + json.dumps(good).encode())
+    assert main(["grade", str(rows), "--json"]) == 1
+    told = capsys.readouterr()
+    assert [json.loads(line)["id"] for line in told.out.splitlines()] == ["good"]
+    assert told.err.startswith("sft-guard: line 1: not JSON (")
+    assert told.err.count("\n") == 1
+
+    main(["init", "--dir", str(tmp_path)])
+    config = tmp_path / "guard.yaml"
+    config.write_text(config.read_text() + "admin: {token_file: token}\n")
+    (tmp_path / "token").write_bytes(b"\xff" * 32)
+    told_of_token = said(capsys, ["serve", "-c", str(config)])
+    assert "admin.token_file" in told_of_token
+    assert "it is not text" in told_of_token
+
+    (tmp_path / "labelled.jsonl").write_bytes(b"\xff\n\xfe\n")
+    assert main(["cost", "advise", "--evaluation-set", str(tmp_path / "labelled.jsonl"), "--json"]) in (0, 1)
+    assert "2" in capsys.readouterr().out
