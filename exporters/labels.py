@@ -19,7 +19,7 @@ VALUE_CHARS = 120
 FAILOPEN_DEPS = frozenset({
     "redis", "cache", "semantic", "checks", "worker", "registry", "otel", "disk", "log", "metrics", "recorder", "loop",
     "alertmanager", "webhook", "baseline", "embedder", "judge", "pricing", "feedback", "windows", "journal", "config",
-    "screen",
+    "screen", "sink",
 })  # fmt: skip
 FAILOPEN_REASONS = frozenset({
     # how a dependency failed

@@ -193,7 +193,7 @@ class DataPath:
         try:
             self._server = await loop.create_server(lambda: ClientConnection(self), host, port, backlog=4096)
         except OSError as error:
-            place = "listeners.data"
+            place = "listen.data"
             raise ConfigError(place, f"{host}:{port}", f"choose a free address ({error.strerror or error})") from error
         self._slow_tick = loop.call_later(_CLIENTS_EVERY_S, self._check_clients)
         if self._freezes_gc:

@@ -42,8 +42,8 @@ _COMMANDS = """\
 # Commands
 
 This page is generated from the command line by `python -m guard.reference`; do not edit it by hand. Exit codes: 0 done,
-1 a negative result (refused, failed, found something), 2 usage or environment; then one line on standard error says
-what, where, and the cure. With `--json` the last line of standard output is one JSON object.
+1 a negative result (failed, found something, did not pass), 2 usage, environment, or a request that was refused; then one
+line on standard error says what, where, and the cure. With `--json` the last line of standard output is one JSON object.
 """
 _RUNBOOKS = """\
 # Runbooks
@@ -157,7 +157,8 @@ def _argument(action: argparse.Action) -> str:
     default = "" if silent else f"`{action.default}`"
     if action.required and action.option_strings:
         default = "required"
-    return f"| `{_cell(name)}` | {_cell(default)} | {_cell(' '.join((action.help or '').split()))} |"
+    about = (action.help or "") % {**vars(action), "prog": "sft-guard"}  # as argparse shows it
+    return f"| `{_cell(name)}` | {_cell(default)} | {_cell(' '.join(about.split()))} |"
 
 
 def runbooks_page() -> str:

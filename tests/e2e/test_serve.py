@@ -267,7 +267,7 @@ def test_a_port_that_is_taken_is_one_clear_line(sidecar: Sidecar, tmp_path: Path
     )  # fmt: skip
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
-    assert "choose a free address" in run.stderr
+    assert f"listen.data: got '127.0.0.1:{port}'; choose a free address" in run.stderr
 
 
 def test_a_release_started_again_is_not_judged_by_its_former_life(sidecar: Sidecar) -> None:

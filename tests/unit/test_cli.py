@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guard.cli import build_parser, main
+from guard.reference import commands_page
 from slo.clock import SystemClock
 from slo.codec import encode_exchange
 from slo.spec import PRESETS
@@ -235,3 +236,10 @@ def test_an_embedder_that_cannot_be_had_is_told_also_when_nothing_is_new(
     assert main([*add, "--embedder", "all-MiniLM-L6-v2"]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (said["added"], said["notes"]) == (0, ["torch is not installed"])
+
+
+def test_the_page_of_commands_shows_what_help_shows() -> None:
+    page = commands_page()
+    assert "default, short, or `20% for 2h`" in page
+    assert "%%" not in page
+    assert "%(" not in page

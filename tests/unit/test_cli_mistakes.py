@@ -259,4 +259,4 @@ def test_bytes_that_are_no_text_are_one_line(tmp_path: Path, capsys: pytest.Capt
 
     (tmp_path / "labelled.jsonl").write_bytes(b"\xff\n\xfe\n")
     assert main(["cost", "advise", "--evaluation-set", str(tmp_path / "labelled.jsonl"), "--json"]) in (0, 1)
-    assert "2" in capsys.readouterr().out
+    assert '"2 samples"' in capsys.readouterr().out

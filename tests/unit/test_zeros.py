@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from exporters.labels import closed_set
+from exporters.labels import FAILOPEN_DEPS, closed_set
 from exporters.prometheus import PrometheusExporter
 from guard.settings import load_settings
 from guard.zeros import begin, of_users, rare_events
@@ -73,3 +74,12 @@ def test_a_count_goes_on_from_its_zero_and_is_not_set_back_to_it() -> None:
     exporter.inc(*row)
     begin(exporter, iter([row]))  # a reload
     assert f"{line} 1\n" in exporter.render().decode()
+
+
+def test_every_dependency_that_is_gone_past_has_a_word_of_its_own() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = "\n".join(path.read_text(encoding="utf-8") for name in ("guard", "exporters")
+                        for path in sorted((root / name).rglob("*.py")))  # fmt: skip
+    said = set(re.findall(r'fail_open\("(\w+)"', sources)) | set(re.findall(r'"dep": "(\w+)"', sources))
+    assert said >= {"checks", "disk", "sink"}
+    assert said <= FAILOPEN_DEPS, "shown as `other`"
