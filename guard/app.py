@@ -23,7 +23,11 @@ from slo.errors import ConfigError, GuardError
 log = logging.getLogger("sft-guard")
 
 
-def serve(settings: Settings) -> int:
+Ready = Callable[[str, str], None]
+"""Told the host:port of the data and of the admin listener, once both take connections."""
+
+
+def serve(settings: Settings, ready: Ready) -> int:
     """Run the sidecar until it is told to stop. Returns the exit code."""
     share_one_arena()
     lines = log_to_stderr()
@@ -34,7 +38,7 @@ def serve(settings: Settings) -> int:
     # Threads (rendering, evaluation) hand the interpreter back to the loop after 0.1 ms instead of 5. While one
     # of them computes, every wake-up of the loop waits this long: 1.15 ms with 1 ms, 0.25 ms with 0.1 ms, measured.
     sys.setswitchinterval(0.0001)
-    return _run(lambda: _serve(settings, lines))
+    return _run(lambda: _serve(settings, lines, ready))
 
 
 def _private_state(settings: Settings) -> None:
@@ -58,7 +62,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return runner.run(main())
 
 
-async def _serve(settings: Settings, lines: LineHandler) -> int:
+async def _serve(settings: Settings, lines: LineHandler, ready: Ready) -> int:
     guard = Guard(settings)
     lines.on_drop = lambda: guard.exporter.inc("sft_guard_messages_dropped_total")
     stop, reload_asked = asyncio.Event(), asyncio.Event()
@@ -73,7 +77,7 @@ async def _serve(settings: Settings, lines: LineHandler) -> int:
         raise
     log.info("data http://%s  admin http://%s  stable %s", *guard.addresses, guard.status_line())
     log.info("the data path %s", compiled.state()[1])
-    print(f"sft-guard: serving on http://{guard.addresses[0]} (admin http://{guard.addresses[1]})", flush=True)
+    ready(*guard.addresses)
     reloads = loop.create_task(_reload_when(reload_asked, guard))
     with contextlib.suppress(asyncio.CancelledError):
         await stop.wait()

@@ -156,12 +156,14 @@ def kb_serve(
     key: bytes | None = None,
     k: int = 3,
     rules: RuleSource | None = None,
+    on_ready: Callable[[str], None] = lambda url: None,
 ) -> int:
-    """Serve until interrupted; 0 as exit status."""
+    """Serve until interrupted; 0 as exit status. on_ready: told the base URL as well."""
     reads_pairs = load_reranker(reranker) if reranker else None
 
     def ready(ports: list[int]) -> None:
         print(f"answer path on http://{host}:{ports[0]}/v1 (POST /ask, GET /healthz)", file=sys.stderr, flush=True)
+        on_ready(f"http://{host}:{ports[0]}")
 
     serve(
         directory, host, port, model_config, embedder, ready, routes, prices,

@@ -139,6 +139,7 @@ def run_kb_serve(args: argparse.Namespace) -> int:
         args.kb, args.host, args.port, model, embedder=args.embedder, routes=routes, prices=prices,
         others=_others(args.also), context_tokens=args.context_tokens, reranker=args.reranker, key=key_of(args),
         k=args.k, rules=_rules(args, model is not None or routes is not None),
+        on_ready=lambda url: emit(args, {"url": url}, "") if args.json else None,
     )  # fmt: skip
 
 

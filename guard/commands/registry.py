@@ -133,6 +133,8 @@ def run_serve(args: argparse.Namespace) -> int:
         raise ConfigError("--listen", args.listen, f"choose an address that is free ({error.strerror})") from error
     port = sock.getsockname()[1]  # of port 0 the one that was chosen
     progress(f"registry on http://{host}:{port} ({'writes need the token' if token else 'writes need no token'})")
+    if args.json:
+        emit(args, {"url": f"http://{host}:{port}"}, "")
     uvicorn.Server(config).run(sockets=[sock])
     store.close()
     return 0

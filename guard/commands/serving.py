@@ -36,7 +36,11 @@ def run_serve(args: argparse.Namespace) -> int:
     settings = load_settings(args.config)
     from guard.app import serve
 
-    return serve(settings)
+    def ready(data: str, admin: str) -> None:
+        urls = {"data": f"http://{data}", "admin": f"http://{admin}"}
+        emit(args, urls, f"sft-guard: serving on {urls['data']} (admin {urls['admin']})")
+
+    return serve(settings, ready)
 
 
 def run_demo(args: argparse.Namespace) -> int:
@@ -48,7 +52,7 @@ def run_demo(args: argparse.Namespace) -> int:
         from guard.demo.stage import run_playground
 
         chosen = {name: default if ports[name] is None else ports[name] for name, default in _PORTS.items()}
-        return run_playground(**chosen, keep=args.keep)
+        return run_playground(**chosen, keep=args.keep, ready=lambda urls, text: emit(args, urls, text))
     for name, port in ports.items():
         if port is not None:
             flag = f"--{name.replace('_', '-')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -73,7 +74,8 @@ def run_check(args: argparse.Namespace) -> int:
     if args.schema:
         from guard.schemas import schema_texts
 
-        print(schema_texts()[f"{args.schema}.schema.json"], end="")
+        text = schema_texts()[f"{args.schema}.schema.json"]
+        emit(args, json.loads(text), text)
         return 0
     todo = list(args.files) or [Path("guard.yaml")]
     done: list[dict[str, str]] = []

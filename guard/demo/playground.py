@@ -24,6 +24,7 @@ from slo.errors import DataError
 START_S = 60.0
 WATCH_EVERY_S = 0.5
 EMBEDDER_S = 15.0
+Ready = Callable[[dict[str, str], str], None]
 
 
 class Playground:
@@ -37,8 +38,9 @@ class Playground:
         answer_port: int,
         clock: Clock,
         say: Callable[[str], None],
+        ready: Ready,
     ) -> None:
-        self._directory, self._clock, self._say = directory, clock, say
+        self._directory, self._clock, self._say, self._ready = directory, clock, say, ready
         self._data_port, self._admin_port, self._answer_port = data_port, admin_port, answer_port
 
     async def run(self) -> int:
@@ -68,7 +70,7 @@ class Playground:
             await path.printed(answer_path.READY, self._clock, within_s=START_S)
             await guard.printed("serving on", self._clock, within_s=START_S)
             await self._embedder_loaded()
-            self._say(self._welcome())
+            self._ready(*self._welcome())
             while True:
                 await self._clock.sleep(WATCH_EVERY_S)
                 children.check()
@@ -99,14 +101,16 @@ class Playground:
         self._say("making the knowledge base (once)")
         return directory, build_kb(directory, build, embedder)
 
-    def _welcome(self) -> str:
+    def _welcome(self) -> tuple[dict[str, str], str]:
+        """URLs by name, and what to do with them."""
         data, admin = f"http://127.0.0.1:{self._data_port}", f"http://127.0.0.1:{self._admin_port}"
+        answer_path = f"http://127.0.0.1:{self._answer_port}"
         question = '{"messages": [{"role": "user", "content": "How many days of annual leave do I have?"}]}'
         chinese = question.replace("How many days of annual leave do I have?", "第一年特休有幾天？")
-        return (
+        return {"data": data, "admin": admin, "answer_path": answer_path}, (
             f"guard        {data}/v1   (the bot's base URL)\n"
-            f"admin        {admin}      metrics at {admin}/metrics, status page at {admin}/\n"
-            f"answer path  http://127.0.0.1:{self._answer_port}/v1   (what the guard stands in front of)\n"
+            f"admin        {admin}      metrics at {admin}/metrics, console at {admin}/\n"
+            f"answer path  {answer_path}/v1   (what the guard stands in front of)\n"
             "try:\n"
             f"  curl -s {data}/v1/chat/completions -H 'content-type: application/json' -d '{question}'\n"
             f"  curl -s {data}/v1/chat/completions -H 'content-type: application/json' -d '{chinese}'\n"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from guard.demo.playground import Playground
+from guard.demo.playground import Playground, Ready
 from guard.demo.result import DemoResult
 from guard.demo.story import Script, Story
 from slo.clock import SystemClock
@@ -61,8 +61,10 @@ def _need_free(flag: str, port: int) -> None:
             raise ConfigError(f"demo {flag}", str(port), f"{reason}; name a free port") from error
 
 
-def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: Path | None) -> int:
+def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: Path | None, ready: Ready) -> int:
     """Knowledge base, answer path, guard and admin listener until Ctrl-C; returns the exit code.
+
+    ready: told the URLs, by name and as a page for people, once everything answers.
 
     Raises:
         GuardError: a part could not be started, or ended by itself.
@@ -76,7 +78,7 @@ def run_playground(*, data_port: int, admin_port: int, answer_port: int, keep: P
         ) from error
     for flag, port in (("--data-port", data_port), ("--admin-port", admin_port), ("--answer-port", answer_port)):
         _need_free(flag, port)
-    ground = Playground(directory.absolute(), data_port, admin_port, answer_port, SystemClock(), _say)
+    ground = Playground(directory.absolute(), data_port, admin_port, answer_port, SystemClock(), _say, ready)
     try:
         return _play(ground.run())
     except KeyboardInterrupt:

@@ -42,14 +42,16 @@ def test_the_playground_answers_in_both_languages_and_leaves_no_process_behind(t
     data, admin, answer = free_ports(3)
     command = [sys.executable, "-m", "guard.cli", "demo", "--keep", str(tmp_path / "ground")]
     command += ["--data-port", str(data), "--admin-port", str(admin), "--answer-port", str(answer)]
-    with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    with (tmp_path / "said").open("wb") as said, (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=said, stderr=log, start_new_session=True)
     try:
         end_s = time.monotonic() + START_S
-        while "curl" not in (words := (tmp_path / "said").read_text()):
-            assert process.poll() is None, words
-            assert time.monotonic() < end_s, words
+        while "Ctrl-C" not in (words := (tmp_path / "said").read_text()):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end_s, (tmp_path / "log").read_text()
             time.sleep(0.1)
+        assert f"http://127.0.0.1:{data}/v1/chat/completions -H" in words  # a line to try, on standard output
+        assert f"http://127.0.0.1:{admin}/metrics" in words
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2
         answered, headers = ask(data, "How many days of annual leave are there in the first year?")
