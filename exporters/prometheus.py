@@ -275,6 +275,14 @@ class PrometheusExporter:
         """
         self._sources.append(source)
 
+    def set_latency_bounds(self, latency_bounds_s: Iterable[float]) -> None:
+        """Take the latency thresholds of another SLO file. Only from the event loop.
+
+        Where a bound changes the histogram of durations begins anew; without a change nothing happens.
+        """
+        if self._table.rebound("sft_perf_request_duration_seconds", merge_bounds(LATENCY_BOUNDS_S, latency_bounds_s)):
+            self._served = {}  # their cells hold the old histograms; everything else of them is found again
+
     def forget_release(self, release: str) -> None:
         """Drop all series of a release that no pointer names any more, so that they do not fill the cap."""
         self._table.forget("release", release)

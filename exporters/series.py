@@ -135,6 +135,16 @@ class SeriesTable:
                     family.distributions.pop(values, None)
                     self.line_count -= family.lines_per_series
 
+    def rebound(self, name: str, bounds: tuple[float, ...]) -> bool:
+        """Give a histogram other bounds; True when they differ. It begins anew then, as a counter after a restart."""
+        with self.lock:
+            family = self.families[name]
+            if family.bounds == bounds:
+                return False
+            self.line_count -= family.lines_per_series * len(family.distributions)
+            family.bounds, family.distributions = bounds, {}  # a new table: a scrape may be reading the old one
+            return True
+
     def remove(self, name: str, values: tuple[str, ...]) -> None:
         """Make a gauge absent."""
         with self.lock:

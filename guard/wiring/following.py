@@ -13,6 +13,7 @@ from guard.settings import Settings
 from guard.wiring.data_path import apply_state
 from guard.zeros import begin, rare_events
 from slo.errors import ConfigError
+from slo.thresholds import latency_bounds_s
 
 if TYPE_CHECKING:
     from guard.parts import Parts
@@ -47,6 +48,7 @@ async def follow(guard: Parts, settings: Settings) -> None:
     if guard.controller is not None:
         _refuse_missing_versions(guard.controller.state, settings)
     file = settings.file
+    guard.exporter.set_latency_bounds(latency_bounds_s(rules.slos, rules.known()))
     guard.data_path.swap(
         routes=settings.routes,
         limits=file.limits.to_ports(),
@@ -57,7 +59,10 @@ async def follow(guard: Parts, settings: Settings) -> None:
         guard.memory.replace_objectives(rules.slos)
         if guard.fleet is not None:
             guard.fleet.replace_objectives(rules.slos)
+    gone = _releases(guard.settings) - _releases(settings)
     guard.settings, guard.rules = settings, rules
+    for release in gone:  # nobody asks it any more; its series would fill the places of later ones
+        guard.exporter.forget_release(release)
     begin(guard.exporter, rare_events(settings, (*rules.slos, *rules.outside)))
     if guard.cache is not None:
         guard.cache.configure(settings)
@@ -73,6 +78,10 @@ async def follow(guard: Parts, settings: Settings) -> None:
             unknown_after_s=file.release.unknown_after,
         )
         apply_state(guard, guard.controller.state)
+
+
+def _releases(settings: Settings) -> set[str]:
+    return {target.version.release_id for target in settings.targets.values()}
 
 
 def _refuse_restart_only(old: Settings, new: Settings) -> None:

@@ -79,6 +79,8 @@ def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Capture
 def test_the_schema_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--schema", "guard"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "guard.yaml"
+    assert main(["check", "--schema", "slo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["title"] == "slo.yaml"
 
 
 def test_doctor_names_the_fault_and_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,6 +130,33 @@ def test_latency_thresholds_of_the_slo_file_become_bounds() -> None:
     assert len(buckets) == len(LATENCY_BOUNDS_S) + 3
 
 
+def test_other_thresholds_begin_the_histogram_anew_and_the_same_ones_do_not() -> None:
+    prom = PrometheusExporter("faq-bot", (1.8,), clock=ManualClock(), cache_s=0.0)
+
+    def buckets() -> dict[str, float]:
+        return {
+            dict(labels)["le"]: value
+            for (name, labels), value in parse_text(prom.render()).samples.items()
+            if name == "sft_perf_request_duration_seconds_bucket"
+        }
+
+    for _ in range(3):
+        prom.served(exchange(duration_s=0.6))
+    prom.set_latency_bounds((1.8,))
+    assert buckets()["1.8"] == 3
+    for number in range(300):  # no line is lost by it: the cap would be reached otherwise
+        prom.set_latency_bounds((0.7 + number / 1000,))
+        prom.served(exchange(duration_s=0.6))
+    prom.set_latency_bounds((0.7,))
+    prom.served(exchange(duration_s=0.6))
+    found = buckets()
+    assert (found["0.5"], found["0.7"], found["+Inf"]) == (0, 1, 1)
+    assert "1.8" not in found
+    samples = parse_text(prom.render()).samples
+    assert samples["sft_guard_series_dropped_total", (("service", "faq-bot"),)] == 0
+    assert sum(v for (name, _), v in samples.items() if name == "sft_availability_requests_total") == 304
+
+
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bound_that_is_no_duration_is_refused(bound: float) -> None:
     with pytest.raises(ValueError, match="positive finite seconds"):
