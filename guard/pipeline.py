@@ -321,6 +321,8 @@ class WorkerPipeline:
         self._bytes -= len(item.data)
         self._checked_count += 1
         self._redacted_count += done.redacted_count
+        if done.redacted_count:
+            self._counters.inc("sft_guard_redacted_total", {}, done.redacted_count)
         if done.judge_usd:
             self._counters.inc("sft_cost_judge_usd_total", {"release": item.exchange.release}, done.judge_usd)
         if any(f.check == "judge" and f.reason.startswith("judge_anomaly") for f in done.findings):

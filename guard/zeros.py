@@ -30,6 +30,7 @@ def rare_events(settings: Settings, rules: tuple[Slo | OutsideRule, ...]) -> Ite
         for reason, word in FAIL_OPEN_REASON.items():
             yield "sft_guard_checks_dropped_total", {"reason": reason}
             yield from _past("checks", word)
+        yield "sft_guard_redacted_total", {}
     yield from _past("disk", *_DISK)
     if file.cache is not None and file.cache.enabled and file.cache.redis is not None:
         yield from _past("redis", *_REDIS)

@@ -207,6 +207,8 @@ METRICS: dict[str, Metric] = {
         Metric("sft_guard_webhooks_disabled", "gauge",
                "Webhook receivers that answered 410 and are not called again until their URL changes"),
         Metric("sft_guard_checks_dropped_total", "counter", "Answers not checked, by reason", ("reason",)),
+        Metric("sft_guard_redacted_total", "counter",
+               "Personal data and secrets taken out of questions, answers and contexts before they were stored"),
         Metric("sft_guard_check_queue_length", "gauge", "Answers waiting for the checks"),
         Metric("sft_guard_check_coverage_ratio", "gauge", "Share of recent answers that were checked"),
         Metric("sft_guard_failopen_total", "counter", "Answers served past a broken dependency", ("dep", "reason")),

@@ -159,7 +159,7 @@ async def test_the_real_worker_checks_redacts_and_answers_every_exchange_once() 
     assert stats.redacted_count == 60
     assert stats.worker_alive
     assert stats.worker_ready
-    assert not counts.seen
+    assert counts.seen == {("sft_guard_redacted_total",): 60}
 
 
 async def test_text_mode_none_returns_no_words() -> None:
