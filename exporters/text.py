@@ -112,9 +112,11 @@ def render(service: str, families: Iterable[FamilyText], *, openmetrics: bool = 
             help_text = help_text.replace('"', '\\"')
         lines.append(f"# HELP {name} {help_text}")
         lines.append(f"# TYPE {name} {kind}")
+        # What something is made of is read by people and scripts: a part that it lacks is shown as such.
+        whole = metric.name.endswith("_info")
         for sample in sorted(family.samples, key=_values):
             labels = first + "".join(
-                [f',{label}="{escape(v)}"' for label, v in zip(metric.labels, sample.values, strict=True) if v]
+                [f',{label}="{escape(v)}"' for label, v in zip(metric.labels, sample.values, strict=True) if v or whole]
             )
             if isinstance(sample, Histogram):
                 _histogram(lines, metric.name, labels, sample, openmetrics)

@@ -218,6 +218,16 @@ def test_gauges_are_set_changed_and_made_absent() -> None:
     assert lines_of(prom.render(), "sft_release_weight{")[0].endswith(" 0.3")
 
 
+def test_every_part_of_a_release_is_named_also_where_it_is_empty() -> None:
+    prom = exporter()
+    prom.set("sft_release_info", {"release": "r1", "name": "v1", "model": "m"}, 1.0)
+    prom.inc("sft_slo_events_total", {"release": "r1", "slo": "p95"})
+    wanted = 'service="faq-bot",release="r1",name="v1",model="m",adapter="",kb="",prompt="",policy=""'
+    lines = prom.render().decode().splitlines()
+    assert f"sft_release_info{{{wanted}}} 1" in lines
+    assert 'sft_slo_events_total{service="faq-bot",release="r1",slo="p95"} 1' in lines  # no life: absent
+
+
 def test_a_pulled_gauge_replaces_a_pushed_one() -> None:
     prom = exporter()
     prom.set("sft_guard_loop_lag_seconds", {}, 1.0)
