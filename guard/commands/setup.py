@@ -119,6 +119,11 @@ def _check_file(path: Path) -> tuple[str, list[Path], list[ConfigError]]:
 
         load_rules(path)
         return "rules", [], []
+    if "topics" in document or "kb_match" in document:
+        from lora.postprocess import read_rules
+
+        read_rules(path)
+        return "answer rules", [], []
     if "intents" in document:
         from guard.following.intents_file import load_intents
 

@@ -245,3 +245,13 @@ def test_the_page_of_commands_shows_what_help_shows() -> None:
     assert "default, short, or `20% for 2h`" in page
     assert "%%" not in page
     assert "%(" not in page
+
+
+def test_rules_behind_a_model_are_checked_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("topics: [{name: vpn, question: [vpn], answer: [vpn], kb_id: it-vpn}]\n")
+    assert main(["check", str(rules)]) == 0
+    assert "answer rules" in capsys.readouterr().out
+    rules.write_text("topics: [{name: vpn, question: ['(a+)+'], answer: [vpn], kb_id: it-vpn}]\n")
+    assert main(["check", str(rules)]) == 2
+    assert "rules.yaml: topics[0].question" in capsys.readouterr().out
