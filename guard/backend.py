@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from guard.admin.shapes import (
     AlertBatch,
@@ -282,11 +283,15 @@ class GuardBackend:
                             baseline.window_s, baseline.forced, values)  # fmt: skip
 
     def config(self) -> ConfigView:
-        """guard.yaml as read. Secrets are not in it: they are read from the environment."""
+        """guard.yaml as read. Secrets are read from the environment; what may be one all the same is hidden."""
         guard = self._guard
         document: dict[str, Any] = guard.settings.file.model_dump(mode="json")
         for version in document["versions"].values():
             version["headers"] = dict.fromkeys(version["headers"], "(hidden)")
+        for webhook in document["webhooks"]:
+            parts = urlsplit(webhook["url"])
+            if parts.path.strip("/"):  # the path of a chat's address is its secret
+                webhook["url"] = f"{parts.scheme}://{parts.netloc}/(hidden)"
         return ConfigView(
             guard.settings.config_hash, guard.settings.path.name, guard.last_reload[0], guard.last_reload[1], document
         )
