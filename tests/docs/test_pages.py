@@ -11,7 +11,9 @@ import shlex
 
 import pytest
 
+from exporters.labels import closed_set
 from guard.cli import build_parser
+from guard.ports import Reason
 from guard.reference import DOCS, PAGES
 from slo.metric_names import INDICATORS, METRICS
 from tests.docs.pages import ROOT, Block, all_blocks, blocks, commands, links, pages, prose, spans
@@ -192,6 +194,18 @@ def test_metrics_that_a_page_names_exist(page: str) -> None:
     named = {m for span in spans(page) for m in re.findall(r"\bsft_[a-z0-9_]+[a-z0-9]\b(?!\*|_)", span)}
     family = re.compile(r"_(bucket|count|sum|created)$")
     assert {name for name in named if family.sub("", name) not in known} - OTHER_NAMES == set()
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_words_that_a_page_looks_for_are_ever_said(page: str) -> None:
+    """Values of labels with a closed set, and types of the errors that stand beside their status."""
+    text = pages()[page]
+    for metric, labels in re.findall(r"\b(sft_\w+)\{([^}]*)\}", text):
+        for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
+            words = closed_set(metric, label)
+            assert words is None or set(value.split("|")) <= words, f'{metric}: no {label} is "{value}"'
+    for types in re.findall(r"\b50[24] ((?:`\w+`(?:, )?)+)", text):
+        assert set(re.findall(r"\w+", types)) <= {reason.value for reason in Reason}, types
 
 
 def test_no_page_names_a_machine() -> None:
