@@ -22,7 +22,8 @@ class ReleaseSettings(Model):
 
     stable: str = Field(description="Version that answers before any release was recorded.")
     mode: Literal["observe", "recommend", "enforce"] = Field(
-        "recommend", description="Only enforce lets the guard act by itself."
+        "recommend",
+        description="`enforce` acts by itself; `recommend` and `observe` say what they would do and move nothing.",
     )
     plan: str | tuple[StageSettings, ...] = Field("default", description="default, short, `20% for 2h`, or stages.")
     unknown_action: Literal["hold", "drain"] = Field(
