@@ -17,9 +17,9 @@ _INTRO = """\
 This page is generated from the table of names by `python -m exporters.docs`; do not edit it by hand.
 
 Every series carries the label `service`. Durations are seconds, shares are ratios 0..1, money is USD; only the gauges
-that end in `_ms` are milliseconds. A gauge that is unknown is absent, never 0; counters of rare events stand at 0 from the
-start, so that `increase` sees the first one. `/metrics` answers text format 0.0.4, or OpenMetrics with trace exemplars when
-the `Accept` header asks for it.
+that end in `_ms` are milliseconds. A gauge that is unknown is absent, never 0; counters of rare events stand at 0 from
+the start, so that `increase` sees the first one. `/metrics` answers text format 0.0.4, or OpenMetrics with trace
+exemplars when the `Accept` header asks for it.
 
 Label values come from closed sets; a value outside its set appears as `other`. Labels without a set of their own
 (routes, releases, rule names...) keep their first {default} distinct values ({exceptions}), then `other`.

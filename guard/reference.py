@@ -42,8 +42,9 @@ _COMMANDS = """\
 # Commands
 
 This page is generated from the command line by `python -m guard.reference`; do not edit it by hand. Exit codes: 0 done,
-1 a negative result (failed, found something, did not pass), 2 usage, environment, or a request that was refused; then one
-line on standard error says what, where, and the cure. With `--json` the last line of standard output is one JSON object.
+1 a negative result (failed, found something, did not pass), 2 usage, environment, or a request that was refused; then
+one line on standard error says what, where, and the cure. With `--json` the last line of standard output is one JSON
+object.
 """
 _RUNBOOKS = """\
 # Runbooks
