@@ -3,7 +3,8 @@
     client: mutated bytes -> guard -> nginx or haproxy -> recorder
 
 A request hidden from the guard, or one that only the guard sees, would show as a request the recorder has and the guard
-has not counted, or as another body. FRAMING_STREAMS=100000 for the long form.
+has not counted, or as another body. FRAMING_STREAMS=100000 for the long form, FRAMING_SEED=10 for
+other streams.
 """
 
 # ruff: noqa: SIM117 - nested blocks read as a picture of what is between whom; polling is what is tested
@@ -20,12 +21,14 @@ from pathlib import Path
 
 import pytest
 
+from guard.ports import Reason
 from tests.faults.path_kit import Running, running, settled, target
 from tests.faults.scripted_upstream import Script, Upstream, completion, http, unused_port
 from tests.faults.test_path_smuggling import HARMLESS, INNER, PROBES
 
 pytestmark = pytest.mark.anyio
 COUNT = int(os.environ.get("FRAMING_STREAMS", "250"))  # noqa: TID251 - long form of a test
+SEED = int(os.environ.get("FRAMING_SEED", "9"))  # noqa: TID251 - as above: several at once see other streams
 
 NGINX = """\
 daemon off; pid nginx.pid; error_log stderr crit; worker_processes 1;
@@ -133,7 +136,7 @@ async def send(guard: Running, raw: bytes) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 async def test_nobody_behind_the_guard_sees_another_request(name: str, tmp_path: Path):
-    dice = random.Random(9)
+    dice = random.Random(SEED)
     sent_on = refused_behind = 0
     async with Upstream(lambda _: Script(http(completion()))) as recorder, peer(name, tmp_path, recorder.port) as port:
         async with running(target(port)) as guard:
@@ -146,7 +149,8 @@ async def test_nobody_behind_the_guard_sees_another_request(name: str, tmp_path:
                 passed = [
                     (exchange, capture)
                     for exchange, capture in zip(guard.sink.exchanges, guard.sink.captures, strict=True)
-                    if exchange.reason == "" and exchange.status
+                    # The recorder's answer is no answer of /ask's dialect, but it is one: the request was passed on.
+                    if exchange.reason in ("", Reason.MALFORMED) and exchange.status
                 ]
                 refused = [exchange for exchange, _ in passed if exchange.status != 200]
                 # What the peer refuses it does not pass on; it must be refused whole, never seen as two.
@@ -157,5 +161,5 @@ async def test_nobody_behind_the_guard_sees_another_request(name: str, tmp_path:
                 sent_on += len(passed)
                 refused_behind += len(refused)
             assert guard.path.stats().in_flight == 0
-    assert sent_on > COUNT // 20, "the streams were refused nearly all: they show nothing"
+    assert sent_on > COUNT // 25, "the streams were refused nearly all: they show nothing"
     assert refused_behind <= sent_on // 10, (refused_behind, sent_on)
