@@ -2,6 +2,9 @@
 
 Every pattern is linear in the length of the text. Digits that only look like a phone number count when they are written
 as one (country code, area code, national groups) or when a word beside them says what they are.
+
+What may not stand beside a find is spelled out in ASCII: a Han character is a letter to `\\w` and `\\b`, and Chinese
+puts no space between a word and a number.
 """
 
 from __future__ import annotations
@@ -102,10 +105,17 @@ def _phone(text: str) -> bool:
     return 8 <= len(digits) <= 15 and len(set(digits)) > 2
 
 
+_DATED = re.compile(r"(?:19|20)\d\d[-/. ]\d|\d{1,2}[-/. ]\d{1,2}[-/. ](?:19|20)\d\d$")
+
+
 def _named_phone(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    dated = re.match(r"(?:19|20)\d\d[-/. ]\d|\d{1,2}[-/. ]\d{1,2}[-/. ](?:19|20)\d\d$", text)
-    return 7 <= len(digits) <= 15 and len(set(digits)) > 2 and not dated
+    return 7 <= len(digits) <= 15 and len(set(digits)) > 2 and not _DATED.match(text)
+
+
+def _grouped_phone(text: str) -> bool:
+    """05.12.2024 has the groups of a phone and is a day."""
+    return _phone(text) and not _DATED.match(text)
 
 
 def _public_address(text: str) -> bool:
@@ -145,7 +155,7 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
         r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|(?:sk|rk|pk)_(?:live|"
         r"test)_[A-Za-z0-9]{10,200}|whsec_[A-Za-z0-9+/=]{16,200}"
         r"|eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,4000}(?:\.[A-Za-z0-9_-]{0,2000})?)"), None),
-    ("secret", "word", re.compile(r"(?i)\bbearer\s+(?P<s>[A-Za-z0-9._~+/=-]{16,2000})"), _random_looking),
+    ("secret", "word", re.compile(rf"(?i){_W}bearer\s+(?P<s>[A-Za-z0-9._~+/=-]{{16,2000}})"), _random_looking),
     ("secret", "word", re.compile(
         r"(?i)(?:password|passwd|pwd|secret|token|api[_ -]?key|access[_ -]?key|client[_ -]?secret|"
         r"\u5bc6\u78bc|\u91d1\u9470)[\"']?\s{0,3}(?:is|"
@@ -159,7 +169,8 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
     ("card", "digits", re.compile(
         r"(?<![A-Za-z\d])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}[ -]\d{6}[ -]\d{5})(?!\d)"), _card),
     ("card", "digits", re.compile(
-        r"(?i)(?:\bcards?\b|\bcc\b|\u5361)[^\d\n]{0,24}(?P<s>\d{12}|(?:1800|2131)\d{11})(?!\d)"), _named_card),
+        rf"(?i)(?:{_W}(?:cards?|cc){_E}|\u5361)[^\d\n]{{0,24}}(?P<s>\d{{12}}|(?:1800|2131)\d{{11}})(?!\d)"),
+     _named_card),
     ("national_id", "digits", re.compile(rf"{_W}[A-Za-z][1289A-Da-d]\d{{8}}{_E}"), _taiwan_id),
     ("national_id", "digits", re.compile(rf"{_W}[1-9]\d{{5}}(?:19|20)\d{{9}}[\dXx]{_E}"), _china_id),
     ("national_id", "digits", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _us_ssn),
@@ -173,29 +184,33 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
     ("phone", "digits", re.compile(
         r"(?<![\d.-])(?:\+?886[ -]?\(?0?\)?[ -]?9\d{2}[ -]?\d{3}[ -]?\d{3}|09\d{2}[ -]?\d{3}[ -]?\d{3}"
         r"|(?:\+?886[ -]?|\(?0)[2-8]\d{0,2}\)?[ -]\d{3,4}[ -]?\d{4})(?!\d)"), _phone),
-    ("phone", "digits", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}(?!\d)"), _phone),
     ("phone", "digits", re.compile(
-        r"(?<![\w.-])(?:(?:\+?1|001)[ .-])?\(?[2-9]\d{2}\)?[ .-]?[2-9]\d{2}[.-]\d{4}(?:x\d{1,5})?(?!\d)"), _phone),
-    ("phone", "digits", re.compile(r"(?<![\w.-])(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?!\d)"), _phone),
+        r"(?<![A-Za-z0-9_.])\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}(?!\d)"), _phone),
+    ("phone", "digits", re.compile(
+        r"(?<![A-Za-z0-9_.-])(?:(?:\+?1|001)[ .-])?\(?[2-9]\d{2}\)?[ .-]?[2-9]\d{2}[.-]\d{4}(?:x\d{1,5})?(?!\d)"),
+     _phone),
+    ("phone", "digits", re.compile(
+        r"(?<![A-Za-z0-9_.-])(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?!\d)"), _phone),
     # National groups that begin with 0, at least three of them, one kind of gap: 0490 39 07 81, 03.93.92.16.85.
     ("phone", "digits", re.compile(
-        r"(?<![\w.,/:-])(?<!\d[ .-])\(?0[1-9]\d{0,3}\)?(?P<gap>[ .-])\d{2,4}(?:(?P=gap)\d{2,4}){1,3}"
-        r"(?![\w/]|[.,-]\d)"), _phone),
+        r"(?<![A-Za-z0-9_.,/:-])(?<!\d[ .-])\(?0[1-9]\d{0,3}\)?(?P<gap>[ .-])\d{2,4}(?:(?P=gap)\d{2,4}){1,3}"
+        r"(?![A-Za-z0-9_/]|[.,-]\d)"), _grouped_phone),
     ("phone", "digits", re.compile(
-        r"(?i)(?:\b(?:tele)?phones?(?: numbers?)?|\btel|\bmobiles?|\bcell(?:phone)?|\bfax|\bdesk|\bwhatsapp|\bsms|"
-        r"\bhotline"
-        r"|\b(?:call|dial|text|ring|phone|reach)(?:ing)?(?: (?:me|us|him|her|them|back))?(?: (?:at|on|under))?|"
-        r"\banswering (?:at|on)"
-        r"|\bmessages? to|\bmy registered(?: (?:number|mobile))?|\u96fb\u8a71|\u7535\u8bdd|\u624b\u6a5f|\u624b\u673a"
+        r"(?i)(?:(?<![A-Za-z0-9_])(?:(?:tele)?phones?(?: numbers?)?|tel|mobiles?|cell(?:phone)?|fax|desk|whatsapp|sms|"
+        r"hotline"
+        r"|(?:call|dial|text|ring|phone|reach)(?:ing)?(?: (?:me|us|him|her|them|back))?(?: (?:at|on|under))?|"
+        r"answering (?:at|on)"
+        r"|messages? to|my registered(?: (?:number|mobile))?)|\u96fb\u8a71|\u7535\u8bdd|\u624b\u6a5f|\u624b\u673a"
         r"|\u884c\u52d5|\u50b3\u771f|\u5ba2\u670d\u5c08\u7dda|\u5c08\u7dda|\u64a5\u6253|\u4f86\u96fb)"
         r"(?: (?:is|no|number))?[\s:.#\uff1a\u662f\u70ba]{0,4}(?P<s>\(?\+?\d[\d().-]*(?: "
-        r"?[\d().-]+){0,5}\d(?:x\d{1,5})?)(?![\w/%])"),
+        r"?[\d().-]+){0,5}\d(?:x\d{1,5})?)(?![A-Za-z0-9_/%])"),
      _named_phone),
     ("ip", "dots", re.compile(
-        r"(?i)(?<![\w.])(?<!version )(?<!release )(?<!build )(?<!section "
-        r")(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"), _public_address),
+        r"(?i)(?<![A-Za-z0-9_.])(?<!version )(?<!release )(?<!build )(?<!section )"
+        r"(?<!\u7248\u672c)(?<!\u7248\u672c )(?<!\u7b2c)(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9_]|\.\d)"),
+     _public_address),
     ("ip", "colons", re.compile(
-        r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){4,7}(?::?[0-9A-Fa-f]{1,4})(?![\w:])"), _public_address),
+        r"(?<![A-Za-z0-9_:])(?:[0-9A-Fa-f]{1,4}:){4,7}(?::?[0-9A-Fa-f]{1,4})(?![A-Za-z0-9_:])"), _public_address),
     # A long word that nobody could guess, behind nothing that makes it an address.
-    ("token", "long", re.compile(r"(?<![\w/+.=-])[A-Za-z0-9_-]{32,128}(?![\w/+=-])"), _unguessable),
+    ("token", "long", re.compile(r"(?<![A-Za-z0-9_/+.=-])[A-Za-z0-9_-]{32,128}(?![A-Za-z0-9_/+=-])"), _unguessable),
 )  # fmt: skip

@@ -138,6 +138,38 @@ def test_personal_data_is_found_by_kind(text: str, kinds: list[str]) -> None:
     assert [m.kind for m in find_pii(f"x {plain} y")] == kinds
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("請撥打客服+852 2345 6789受理", "請撥打客服[phone]受理"),
+        ("請致電415-555-2671分機", "請致電[phone]分機"),
+        ("請致電(415) 555-2671分機", "請致電[phone]分機"),
+        ("電話2345-6789找陳小姐", "電話[phone]找陳小姐"),
+        ("請打tel 2345-6789找陳小姐", "請打tel [phone]找陳小姐"),
+        ("總機0490 39 07 81轉接", "總機[phone]轉接"),
+        ("主機93.184.216.34異常", "主機[ip]異常"),
+        ("主機2606:2800:220:1:248:1893:25c8:1946異常", "主機[ip]異常"),
+        ("信用card 123456789012", "信用card 123456789012"),
+        ("刷card 510000000008失敗", "刷card [card]失敗"),
+        ("標頭bearer abcdefgh12345678ijkl即可", "標頭bearer [secret]即可"),
+        ("代碼Zx81kQ0pLw93Vb7TyR2mNc64HsJd5GfE過期", "代碼[token]過期"),
+        ("信箱amy@corp.example收", "信箱[email]收"),
+        ("身分證A123456789無誤", "身分證[national_id]無誤"),
+        ("卡4111111111111111號", "卡[card]號"),
+        ("由05.12.2024起至01-15-2025止", "由05.12.2024起至01-15-2025止"),
+        ("請升級到版本93.184.216.34或第93.184.2.1節", "請升級到版本93.184.216.34或第93.184.2.1節"),
+        ("訂單20240102-7於2024-01-02出貨14天", "訂單20240102-7於2024-01-02出貨14天"),
+    ],
+)
+def test_chinese_needs_no_space_around_personal_data(text: str, shown: str) -> None:
+    assert redact(text)[0] == shown
+
+
+def test_a_day_written_with_dots_or_dashes_is_no_phone() -> None:
+    assert find_pii("from 05.12.2024 to 01-15-2025, order 05 12 2024") == []
+    assert [m.kind for m in find_pii("call 05.12.20.24.01 or 0490 39 07 81")] == ["phone", "phone"]
+
+
 def test_a_private_key_is_taken_out_whole() -> None:
     key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
     assert redact(f"a {key} b") == ("a [private_key] b", 1)
