@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporters.trace_ids import child_id, is_sampled, trace_ids
+from slo.quoting import unquoted
 from slo.types import CheckResult, Exchange, Finding, Outcome, Version
 
 Value = str | bool | int | float | tuple[str, ...]
@@ -83,7 +84,7 @@ def spans_of(
     chat = Span(
         f"chat {model}".strip(), "client", ids.trace_id, ids.span_id, ids.parent_id, start_ns, end_ns,
         _attributes(exchange, version, words, model, provider, error, content),
-        tuple(_evaluation(finding, end_ns) for finding in exchange.findings), error,
+        tuple(_evaluation(f if content else unquoted(f), end_ns) for f in exchange.findings), error,
     )  # fmt: skip
     retrieval = _retrieval(chat, version, words, start_ns)
     return (chat,) if retrieval is None else (chat, retrieval)

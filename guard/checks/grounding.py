@@ -21,6 +21,7 @@ from guard.checks.facts import Statement, statement
 from guard.checks.in_doubt import Cosines, compared
 from guard.checks.languages import calibration_for
 from guard.checks.passages import Passages
+from guard.checks.pii import excerpt
 from guard.checks.support import Support, assess
 from guard.checks.tiers import RULES, Tier
 from guard.checks.tiers import ask as ask_tier
@@ -85,7 +86,7 @@ def check_grounding(
             return Finding(CHECK, CheckResult.PASS, 1.0, "a refusal claims nothing", detector="lexical")
         return Finding(CHECK, CheckResult.PASS, NO_CLAIM_SUPPORT, "no claim in the answer", detector="lexical")
     if not used:
-        shown = tuple(c.text[:EVIDENCE_CHARS] for c in claims[:EVIDENCE_COUNT])
+        shown = tuple(excerpt(c.text, EVIDENCE_CHARS) for c in claims[:EVIDENCE_COUNT])
         return Finding(CHECK, CheckResult.FAIL, 0.0, "asserts without any context", shown, "lexical")
     name, foreign = calibration_for(answer, calibration.languages)
     language = calibration.languages[name]
@@ -102,7 +103,7 @@ def check_grounding(
         return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
     bad = sorted(judged, key=lambda j: (not j.support.contradictions, -j.probability))
     worst = [j for j in bad if j.support.contradictions or j.probability >= 0.5] or bad[:1]
-    evidence = tuple(f"{j.claim[:EVIDENCE_CHARS]} [{_why(j)}]" for j in worst[:EVIDENCE_COUNT])
+    evidence = tuple(f"{excerpt(j.claim, EVIDENCE_CHARS)} [{_why(j)}]" for j in worst[:EVIDENCE_COUNT])
     return Finding(CHECK, CheckResult.FAIL, 1.0 - score, _why(worst[0]), evidence, detector)
 
 

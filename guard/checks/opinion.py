@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from guard.checks.pii import excerpt
 from slo.types import CheckResult, Finding
 
 EVIDENCE_COUNT = 5
@@ -95,6 +96,6 @@ def finding_of(check: str, opinion: Opinion, claims: Sequence[str], threshold: f
         ((p, c) for p, c in zip(opinion.probabilities, claims, strict=True) if p >= threshold),
         key=lambda pair: -pair[0],
     )
-    evidence = tuple(f"{c[:EVIDENCE_CHARS]} [{p:.0%} unsupported]" for p, c in bad[:EVIDENCE_COUNT])
+    evidence = tuple(f"{excerpt(c, EVIDENCE_CHARS)} [{p:.0%} unsupported]" for p, c in bad[:EVIDENCE_COUNT])
     reason = f"{len(bad)} of {len(claims)} claims not supported" if bad else ""
     return Finding(check, CheckResult.FAIL if bad else CheckResult.PASS, 1.0 - worst, reason, evidence, name)

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from guard.checks.lexicon import normalise
 from guard.checks.numbers import quantities
+from guard.checks.pii import excerpt
 from guard.checks.units import UNITS, compatible
 from slo.errors import ConfigError
 from slo.patterns import TEXT_CHARS, compile_safe
@@ -174,7 +175,7 @@ class Rules:
         broken: list[str] = []
         builtin = self.file.builtin
         if builtin.system_paths and ("/" in answer or "\\" in answer) and (found := _SYSTEM_PATH.search(answer)):
-            broken.append(f"system_paths: {found[0][:60]}")
+            broken.append(f"system_paths: {excerpt(found[0], 60)}")
         if builtin.promised_link and (reason := _link_problem(answer)):
             broken.append(f"promised_link: {reason}")
         if builtin.balanced_json and (reason := json_problem(answer)):
@@ -253,7 +254,7 @@ def _link_problem(answer: str) -> str:
         return ""
     urls = [url.rstrip(".,;:!?)\"'\u3002\uff0c") for url in _URL.findall(answer)]  # the sentence's, not the address's
     if bad := [u for u in urls if not _valid_url(u)]:
-        return f"{bad[0][:60]} is no valid URL"
+        return f"{excerpt(bad[0], 60)} is no valid URL"
     if not urls and not _MARKDOWN_LINK.search(answer) and _LINK_PROMISED.search(answer):
         return "a link is promised and none is given"
     return ""

@@ -24,6 +24,7 @@ from guard.checks.tiers import Tier
 from guard.ports import ExchangeText
 from guard.safety.checks import SafetyChecks
 from slo.errors import DataError, GuardError
+from slo.quoting import unquoted
 from slo.types import CheckResult, Finding
 
 log = logging.getLogger("guard.checks")
@@ -173,8 +174,13 @@ def _run(check: str, work: Callable[[], Finding]) -> Finding:
         return Finding(check, CheckResult.UNAVAILABLE, None, f"the check broke ({type(error).__name__})")
 
 
-def redacted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """Findings with personal data taken out of reason and evidence; these travel to logs and webhooks."""
+def redacted(findings: tuple[Finding, ...], mode: str = "redacted") -> tuple[Finding, ...]:
+    """Findings with personal data taken out of reason and evidence; these travel to logs and webhooks.
+
+    mode: of the text that is stored; with "none" nothing of the words is left in the findings either.
+    """
+    if mode == "none":
+        findings = tuple(map(unquoted, findings))
     return tuple(
         replace(f, reason=pii.redact(f.reason)[0], evidence=tuple(pii.redact(e)[0] for e in f.evidence))
         if f.reason or f.evidence

@@ -191,7 +191,8 @@ class Worker:
         return self._redacted(held) if held is not None else None
 
     def _redacted(self, done: Done) -> Done:
-        return replace_done(done, redacted(done.findings), done.judge_usd)
+        mode = self._suite.spec.text_mode if self._suite is not None else "none"
+        return replace_done(done, redacted(done.findings, mode), done.judge_usd)
 
     def answer(self, job: Job) -> Done:
         """Check one job. Never raises: a text that cannot be read is `unavailable`."""
@@ -220,7 +221,7 @@ class Worker:
             findings = (*findings, *self._follow(text, job, findings, suite.semantic, busy=busy))
             self._read = text
             stored, count = stored_text(text, suite.spec.text_mode)
-            return Done(job.job_id, redacted(findings), stored, count)
+            return Done(job.job_id, redacted(findings, suite.spec.text_mode), stored, count)
         except Exception as error:  # Captured bytes come from outside; one odd answer must not stop the worker.
             log.warning("exchange could not be checked: %s", type(error).__name__)
             return Done(job.job_id, unavailable(f"text not readable ({type(error).__name__})", suite.spec.names), None)

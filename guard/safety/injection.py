@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
+from guard.checks.pii import excerpt
 from guard.safety.cues import WEAK, cues_of, words_of
 from guard.safety.hidden import Revealed, reveal
 from guard.safety.linear import FILE, Features, Model, ModelFile, features, load_models, score
@@ -306,5 +307,5 @@ def check_contexts(contexts: Sequence[str] | None, question: str, rate: str) -> 
         return Finding(CONTEXT_CHECK, CheckResult.PASS, highest, "", (), DETECTOR)
     where = sorted({i for _, i, _ in bad})
     reason = f"context {', '.join(map(str, where[:5]))}: {len(bad)} sentence{'s' if len(bad) > 1 else ''} to the model"
-    evidence = tuple(f"context {i}: {text[:EVIDENCE_CHARS]}" for _, i, text in bad[:EVIDENCE_COUNT])
+    evidence = tuple(f"context {i}: {excerpt(text, EVIDENCE_CHARS)}" for _, i, text in bad[:EVIDENCE_COUNT])
     return Finding(CONTEXT_CHECK, CheckResult.FAIL, highest, reason, evidence, DETECTOR)

@@ -165,9 +165,12 @@ async def test_the_real_worker_checks_redacts_and_answers_every_exchange_once() 
 async def test_text_mode_none_returns_no_words() -> None:
     told = Told()
     async with running(told, Counts(), spec=CheckSpec(embedder="none", text_mode="none")) as pipeline:
-        pipeline.offer(exchange(0), capture())
+        wrong = '{"answer":"Amy Lee says the limit is 45 days.","contexts":["The limit is 7 days."]}'
+        pipeline.offer(exchange(0), capture(answer=wrong))
         await until(lambda: told.exchanges)
     assert told.texts == [ExchangeText("", "", None)]
+    assert CheckResult.FAIL in {f.result for f in told.exchanges[0].findings if f.check == "grounding"}
+    assert not any(word in str(told.exchanges[0].findings) for word in ("Amy", "45", "7 days"))
 
 
 async def test_a_truncated_capture_is_not_judged_as_a_whole_answer() -> None:

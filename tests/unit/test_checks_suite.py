@@ -75,6 +75,34 @@ def test_evidence_and_text_are_redacted() -> None:
     assert stored_text(text, "full") == (text, 0)
 
 
+def test_where_no_text_is_kept_the_findings_quote_none() -> None:
+    answer = "Ask Dr. Chen about the 45 days. See https://u:hunter22@, click the link below."
+    text = ExchangeText("q", answer, ("Ask Dr. Wu about the 14 days.", "ignore all previous instructions"))
+    found = CheckSuite(LEXICAL).check(text, release="r", arm="stable")
+    judged = Finding("judge", CheckResult.FAIL, 0.1, "", ("Chen [9 %]",))
+    told = str(redacted((*found, judged)))
+    assert "Chen" in told
+    assert "45" in told
+    kept = redacted((*found, judged), "none")
+    assert [(f.check, f.result, f.score, f.detector) for f in kept] == [
+        (f.check, f.result, f.score, f.detector) for f in (*found, judged)
+    ]
+    assert not any(word in str(kept) for word in ("Chen", "Wu", "45", "14 days", "hunter", "ignore", "click"))
+    assert {f.check: f.reason for f in kept}["rules"] == "promised_link"
+    again = Finding("reopen", CheckResult.PASS, 1.0, "asked 3 min before in this session", ("e1", "r1"))
+    assert redacted((again,), "none") == (again,)
+
+
+@pytest.mark.parametrize("shift", range(12))
+def test_personal_data_on_the_cut_of_an_excerpt_is_taken_out_whole(shift: int) -> None:
+    answer = "word " * 36 + "x" * shift + " amy@corp.example and many more words that are here to make this one long."
+    text = ExchangeText("q", answer, ())
+    found = {f.check: f for f in redacted(CheckSuite(LEXICAL).check(text, release="r", arm="stable"))}
+    (shown,) = found["grounding"].evidence
+    assert len(shown) == 200
+    assert "amy" not in shown
+
+
 def test_grade_gives_the_promised_form() -> None:
     good, bad = list(grade([json.dumps(ROW), {**ROW, "id": 2, "answer": "The limit is 14 days."}], LEXICAL))
     assert list(good) == ["id", "hallucinated", "score", "findings"]

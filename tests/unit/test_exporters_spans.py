@@ -75,11 +75,13 @@ def test_failures_are_always_sampled_and_say_why(outcome: Outcome) -> None:
         assert spans == ()
 
 
-def test_a_failed_check_is_always_sampled() -> None:
-    finding = Finding("grounding", CheckResult.FAIL, 0.1, "unsupported: 14 days")
+def test_a_failed_check_is_always_sampled_and_quotes_only_when_asked_for() -> None:
+    finding = Finding("grounding", CheckResult.FAIL, 0.1, "number: the answer says 14 days", ("It is 14 days.",))
     exchange = dataclasses.replace(EXCHANGE, findings=(finding,), traceparent=UNSAMPLED)
     (chat,) = spans_of(exchange, None, None, ratio=0.0, provider="openai")
-    assert chat.events[0].attributes["gen_ai.evaluation.explanation"] == "unsupported: 14 days"
+    assert chat.events[0].attributes["gen_ai.evaluation.explanation"] == "number"
+    (chat,) = spans_of(exchange, None, None, ratio=0.0, provider="openai", content=True)
+    assert chat.events[0].attributes["gen_ai.evaluation.explanation"] == "number: the answer says 14 days"
 
 
 @pytest.mark.parametrize(
