@@ -44,7 +44,7 @@ from guard.admin.views import (
     slo_row,
     version_view,
 )
-from guard.cache_backend import CacheBackend
+from guard.cache.savings import day_of
 from guard.commands.common import program_version
 from guard.comparing import COMPARED_NUMBER, evidence_ratio
 from guard.coverage import check_coverage, corrected_row
@@ -342,11 +342,12 @@ class GuardBackend:
         return Words(*found) if found else None
 
     async def saved_usd(self) -> float | None:
-        """Of today, by the cache's own books."""
-        cache = self._guard.cache
-        if cache is None:
+        """Of today (UTC), by the cache's own books; the last day with traffic may be another one."""
+        kept = self._guard.kept_care
+        if self._guard.cache is None or kept is None:
             return None
-        return sum(row.saved_usd for row in CacheBackend(self._guard).cache_report(1).savings)
+        today = day_of(self._guard.clock.wall_s())
+        return sum(row.saved_usd for day, _, row in kept.care.savings.rows() if day == today)
 
     # -- changing -------------------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ def _release(release: ReleaseStatus) -> str:
         ("canary", f"{_version(release.canary)} at {release.canary_ratio:.1%}" if release.canary else "none"),
         ("previous", _version(release.previous) if release.previous else "none"),
     ]
-    if release.canary:
+    if release.canary and release.phase in ("rolling_out", "paused"):  # what was rolled back is on no stage
         rows.append(
             (
                 "stage",
@@ -205,7 +205,8 @@ def _version(version: VersionView) -> str:
 
 
 def _exchange_row(row: ExchangeRow) -> str:
-    tokens = "" if row.input_tokens is None and row.output_tokens is None else f"{row.input_tokens}/{row.output_tokens}"
+    counts = (row.input_tokens, row.output_tokens)
+    tokens = "/".join("-" if n is None else str(n) for n in counts) if counts != (None, None) else ""
     findings = ", ".join(f"{f.check}: {f.result}" for f in row.findings if f.result in ("fail", "unavailable"))
     when = datetime.fromtimestamp(row.wall_s, UTC).strftime("%H:%M:%S")
     cells = (

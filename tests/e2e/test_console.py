@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import importlib.util
 import json
 import re
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from guard.admin import shapes
+from guard.admin import console, shapes
 from guard.admin.console import TYPES
 from slo.clock import SystemClock
 from tests.browser import Page, browser, needs_chromium
@@ -46,9 +49,13 @@ class ManyRows:
             for n in range(50)
         ]  # fmt: skip
         report = shapes.SloReport("faq-bot", 1.0, tuple(many))
-        exchange = self.plain.exchanges(1).exchanges[0]
+        self.outcome = "ok"
+        self._exchange = self.plain.exchanges(1).exchanges[0]
         self.plain.slo = lambda: report  # type: ignore[method-assign]
-        self.plain.exchanges = lambda limit: shapes.ExchangeList((exchange,) * limit)  # type: ignore[method-assign]
+        self.plain.exchanges = self._exchanges  # type: ignore[method-assign]
+
+    def _exchanges(self, limit: int) -> shapes.ExchangeList:
+        return shapes.ExchangeList((dataclasses.replace(self._exchange, outcome=self.outcome),) * limit)
 
 
 async def test_nothing_that_anybody_said_is_run_or_fetched() -> None:
@@ -75,10 +82,101 @@ async def test_it_is_live_and_says_when_it_is_not() -> None:
             assert await page.run("document.querySelectorAll('svg.spark').length") >= 1
             site.backend.words = "changed while it was open"
             await page.until("document.getElementById('release').textContent.includes('changed while it was open')")
-        await page.until("!document.getElementById('link').hidden")
+        await page.until("document.getElementById('link')?.hidden === false")
         assert "No connection" in await page.run("document.getElementById('link').textContent")
     away = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE")
     assert all(any(word in complaint for word in away) for complaint in page.complaints())
+
+
+async def test_it_comes_back_when_there_was_no_stream_for_it_and_says_why() -> None:
+    """An answer other than 200 ends an EventSource for good; a proxy gives one while the guard behind it restarts."""
+    site = Site(words="fine", clock=SystemClock())
+    async with serving(site) as handle, browser() as page:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(console, "STREAM_COUNT", 0)
+            await page.open(f"{handle.url}/?lang=en", "document.getElementById('link')?.hidden === false")
+            await page.until("document.getElementById('link').textContent.includes('0 consoles are open; close one')")
+        await page.until(READY)
+        await page.until("document.getElementById('link').hidden")
+
+
+async def test_a_hidden_tab_leaves_its_stream_to_others_and_takes_one_when_it_is_seen_again() -> None:
+    site = Site(words="fine", clock=SystemClock())
+    turn = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});" + (
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "STREAM_COUNT", 1)
+        async with serving(site) as handle, browser() as page, aiohttp.ClientSession(handle.url) as other:
+            await page.open(f"{handle.url}/?lang=en", READY)
+            async with other.get("/api/v1/stream") as refused:
+                assert refused.status == 503
+            await page.run(turn % "true")
+            async with asyncio.timeout(40):
+                while True:
+                    async with other.get("/api/v1/stream") as taken:
+                        if taken.status == 200:
+                            break
+                    await asyncio.sleep(0.05)
+            site.backend.words = "said while nobody looked"
+            await page.run(turn % "false")
+            await page.until("document.getElementById('release').textContent.includes('while nobody looked')")
+
+
+async def test_what_was_asked_for_as_more_stays_live_and_a_dead_guard_is_said() -> None:
+    site = Site(words="fine", clock=SystemClock())
+    many = ManyRows(site)
+    async with browser() as page:
+        async with serving(site) as handle:
+            await page.open(f"{handle.url}/?lang=en", READY)
+            rows = "document.getElementById('exchanges').tBodies[0].rows"
+            await page.run("document.getElementById('more').click()")
+            await page.until(f"{rows}.length === 200")
+            many.outcome = "timeout"
+            await page.until(f"{rows}[199].textContent.includes('timeout')")
+        await page.run(f"document.getElementById('token').value = '{TOKEN}'")
+        await page.run("document.querySelector('[data-incident]').click()")
+        await page.until("document.getElementById('detail').open")
+        assert await page.run("document.getElementById('d-body').textContent") == "The guard does not answer."
+
+
+async def test_times_of_another_day_carry_their_date_and_midnight_is_no_24() -> None:
+    site = Site(words="fine", clock=SystemClock())
+    async with serving(site) as handle, browser() as page:
+        await page.call("Emulation.setTimezoneOverride", timezoneId="Asia/Taipei")
+        await page.open(f"{handle.url}/?lang=en", READY)
+        cell = "document.getElementById('incidents').tBodies[0].rows[0].cells[0].textContent"
+        assert await page.run(cell) == "2025-06-15 23:06:40"  # 1750000000 in UTC+8
+        head = "document.getElementById('incidents').tHead.rows[0].cells[0].textContent"
+        assert await page.run(head) == "Time (UTC+8)"
+        say = "import('/console/draw.js').then(m => m.clock(new Date(2026, 0, 2, 0, 5, 9).getTime() / 1000))"
+        assert await page.run(say) == "2026-01-02 00:05:09"
+
+
+async def test_a_release_that_is_paused_or_rolled_back_is_said_to_be() -> None:
+    site = Site(words="fine", clock=SystemClock())
+    status = site.backend.release_status()
+    async with serving(site) as handle, browser() as page:
+        await page.open(f"{handle.url}/?lang=en", READY)
+        for phase, ratio, shown, stages in (
+            ("paused", 0.641, "paused", 1),
+            ("rolled_back", 0.0, "rolled back", 0),
+            ("rolling_out", 0.1, "rolling out", 1),
+        ):
+            now = dataclasses.replace(status, phase=phase, canary_ratio=ratio)
+            site.backend.release_status = lambda now=now: now  # type: ignore[method-assign, misc]
+            await page.until(f"document.querySelector('#release dd').textContent === '{shown}'")
+            assert await page.run("document.querySelectorAll('#release ol').length") == stages
+            said = await page.run("document.querySelector('#release .bar').ariaLabel")
+            assert said == f"stable {round(100 - ratio * 100, 1):g} %, canary {ratio * 100:g} %"
+
+
+async def test_an_address_names_no_language_that_is_none() -> None:
+    async with serving(Site(words="fine", clock=SystemClock())) as handle, browser() as page:
+        await page.open(f"{handle.url}/?lang=toString&theme=toString", READY)
+        assert await page.run("document.documentElement.lang") == "en"
+        assert await page.run("document.getElementById('slo').tBodies[0].rows.length") == 2
+        assert page.complaints() == []
 
 
 async def test_an_action_needs_the_token_and_the_typed_word() -> None:

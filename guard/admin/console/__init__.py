@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from importlib.resources import files
-from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import Response, StreamingResponse
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from guard.admin.backend import AdminBackend
-from guard.admin.shapes import History
+from guard.admin.shapes import History, IncidentRow, Words
 from slo.clock import Clock
-from slo.errors import RefusedError
+from slo.errors import GuardError, RefusedError
 
 EVERY_S = 2.0
 LIFE_S = 600.0
-"""A stream ends after this; the browser opens another. So no forgotten tab holds one for ever."""
+"""A stream ends after this; a page that somebody sees opens another. So no forgotten tab holds one for ever."""
 STREAM_COUNT = 16
 EXCHANGE_COUNT, INCIDENT_COUNT = 50, 20
 
@@ -47,8 +46,13 @@ class WordsBody(BaseModel):
 
 
 async def snapshot(backend: AdminBackend) -> bytes:
-    """Everything the page shows at once, as JSON."""
-    incidents = (await backend.incidents()).incidents[:INCIDENT_COUNT]
+    """Everything the page shows at once, as JSON. incidents: the newest and all that are open; null: not readable."""
+    incidents: list[IncidentRow] | None
+    try:
+        found = (await backend.incidents()).incidents
+        incidents = [row for n, row in enumerate(found) if n < INCIDENT_COUNT or row.closed_wall_s is None]
+    except (GuardError, OSError):  # A sick disk, which the journal has told of, is when the page is needed most.
+        incidents = None
     return _encode(
         {
             "health": backend.health(),
@@ -98,13 +102,18 @@ def add_console(app: FastAPI, backend: AdminBackend, clock: Clock, *, writable: 
 
     if writable:
 
-        @app.post("/api/v1/exchanges/words", responses={404: {"description": "No words are kept of it"}})
-        async def words(body: WordsBody) -> dict[str, Any]:
+        @app.post(
+            "/api/v1/exchanges/words",
+            response_model=Words,
+            responses={404: {"description": "No words are kept of it"}},
+            dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="bearer"))],
+        )
+        async def words(body: WordsBody) -> Response:
             """Question and answer of a recent exchange, redacted; POST because reading them needs the token."""
             found = backend.exchange_words(body.exchange_id)
             if found is None:
                 raise RefusedError("not_found", "no words are kept of this exchange; see exchange_log.text")
-            return asdict(found)
+            return Response(_encode(found), media_type="application/json")
 
 
 class _Streams:

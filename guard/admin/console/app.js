@@ -4,15 +4,15 @@ import * as panels from "/console/panels.js";
 import { choose, chosen, t } from "/console/words.js";
 
 const $ = id => document.getElementById(id);
-const COURSE_EVERY_MS = 30000, STALE_MS = 10000, PAGE = 50, MOST = 1000;
+const COURSE_EVERY_MS = 30000, STALE_MS = 10000, AGAIN_MS = 5000, MORE_EVERY_MS = 5000, PAGE = 50, MOST = 1000;
 const THEMES = ["auto", "light", "dark"];
-let snapshot = null, coursesRead = 0, seenAt = 0, paused = false, wanted = PAGE, more = null, source = null;
+let snapshot = null, coursesRead = 0, seenAt = 0, paused = false, wanted = PAGE, more = null, moreReadAt = 0, refusal = "", source = null;
 const courses = new Map();
 
 // A panel is made anew only when what it shows has changed: hundreds of rows are not free.
 const drawn = new Map();
 function draw(name, data, make) {
-  const seen = `${chosen()} ${JSON.stringify(data)}`;
+  const seen = `${chosen()} ${new Date().toDateString()} ${JSON.stringify(data)}`; // at midnight "today" moves on
   if (drawn.get(name) === seen) return;
   drawn.set(name, seen);
   make();
@@ -33,14 +33,36 @@ function show() {
 }
 
 function connect() {
-  source = new EventSource("/api/v1/stream");
-  source.addEventListener("snapshot", event => {
+  if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
+  const own = source = new EventSource("/api/v1/stream");
+  own.addEventListener("snapshot", event => {
     seenAt = Date.now();
+    refusal = "";
     if (paused) return;
     snapshot = JSON.parse(event.data);
     say("");
     show();
+    if (wanted > PAGE && seenAt - moreReadAt >= MORE_EVERY_MS) readMore();
   });
+  // A browser comes back by itself only after a broken connection. An answer that is no stream (too many consoles, a
+  // proxy's 502 while the guard restarts) ends a source for good.
+  own.onerror = async () => {
+    if (own.readyState !== EventSource.CLOSED) return;
+    refusal = await askWhy();
+    setTimeout(connect, AGAIN_MS);
+  };
+}
+
+async function askWhy() {
+  const enough = new AbortController();
+  try {
+    const answer = await fetch("/api/v1/stream", { cache: "no-store", signal: enough.signal });
+    return answer.ok ? "" : plain((await answer.json()).error.message);
+  } catch {
+    return ""; // nobody there, or words of somebody else
+  } finally {
+    enough.abort();
+  }
 }
 
 function say(text) {
@@ -50,15 +72,20 @@ function say(text) {
 
 function watch() {
   const age = Date.now() - seenAt;
-  if (paused) say(t("paused"));
-  else if (age > STALE_MS) say(t("lost", { age: `${Math.round(age / 1000)} s` }));
+  if (paused) say(t("updates-paused"));
+  else if (refusal || age > STALE_MS) say([t("lost", { age: `${Math.round(age / 1000)} s` }), refusal].filter(Boolean).join(" "));
 }
 
 async function read(path, options = {}) {
-  const answer = await fetch(path, { cache: "no-store", ...options });
-  const body = await answer.json();
-  if (!answer.ok) throw new Error(body.error ? body.error.message : `${answer.status}`);
-  return body;
+  let answer;
+  try {
+    answer = await fetch(path, { cache: "no-store", ...options });
+  } catch {
+    throw new Error(t(options.method ? "perhaps-done" : "no-answer"));
+  }
+  if (answer.ok) return answer.json();
+  const body = await answer.json().catch(() => ({})); // a proxy between says no in HTML
+  throw new Error(body.error ? body.error.message : `HTTP ${answer.status}`);
 }
 
 async function readCourses() {
@@ -69,9 +96,17 @@ async function readCourses() {
   if (!paused) show();
 }
 
-async function showMore() {
+function showMore() {
   wanted = Math.min(MOST, wanted * 4);
-  more = (await read(`/api/v1/exchanges?limit=${wanted}`)).exchanges;
+  return readMore();
+}
+
+// A long list is not in the snapshots; it is read anew beside them, so that it is as live as the rest of the page.
+async function readMore() {
+  moreReadAt = Date.now();
+  try {
+    more = (await read(`/api/v1/exchanges?limit=${wanted}`)).exchanges;
+  } catch { return; } // the line above the page says when the guard is gone
   show();
 }
 
@@ -118,9 +153,13 @@ function open(title, body) {
 }
 
 async function openIncident(id) {
-  const incident = await read(`/api/v1/incidents/${encodeURIComponent(id)}`);
-  const [title, body] = panels.incidentDetail(incident);
-  open(title, incident.closed_wall_s ? body : [...body, ...panels.closing(id)]);
+  try {
+    const incident = await read(`/api/v1/incidents/${encodeURIComponent(id)}`);
+    const [title, body] = panels.incidentDetail(incident);
+    open(title, incident.closed_wall_s ? body : [...body, ...panels.closing(id)]);
+  } catch (error) {
+    open(id, [el("p", {}, error.message)]);
+  }
 }
 
 async function closeIncident(id) {
@@ -149,7 +188,7 @@ async function openExchange(id) {
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
-  $("theme").textContent = `${t("theme")}: ${name}`;
+  $("theme").textContent = `${t("theme")}: ${t(`theme-${name}`)}`;
   remember("theme", name);
 }
 
@@ -160,7 +199,7 @@ function setLanguage(name) {
   choose(name);
   setTheme(document.documentElement.dataset.theme);
   $("pause").textContent = t(paused ? "resume" : "pause");
-  remember("language", name);
+  remember("language", chosen());
   show();
 }
 
@@ -168,7 +207,7 @@ function togglePause() {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", String(paused));
   $("pause").textContent = t(paused ? "resume" : "pause");
-  say(paused ? t("paused") : "");
+  say(paused ? t("updates-paused") : "");
 }
 
 function nextTheme() { setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]); }
@@ -205,8 +244,14 @@ $("language").onclick = () => setLanguage(chosen() === "en" ? "zh-TW" : "en");
 $("help").onclick = () => open(t("keys"), [el("p", {}, t("keys-about"))]);
 $("more").onclick = showMore;
 
+// Nobody looks at a hidden tab, and streams are few: a guard has 16, a browser six connections for one address.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) source?.close();
+  else connect();
+});
+
 const asked = new URLSearchParams(location.search);
-document.documentElement.dataset.theme = THEMES.includes(asked.get("theme")) ? asked.get("theme") : remembered("theme") ?? "auto";
+document.documentElement.dataset.theme = [asked.get("theme"), remembered("theme")].find(name => THEMES.includes(name)) ?? "auto";
 setLanguage(asked.get("lang") ?? remembered("language") ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh-TW" : "en"));
 seenAt = Date.now();
 connect();

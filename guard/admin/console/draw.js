@@ -50,8 +50,20 @@ export function duration(seconds) {
 }
 
 export function clock(wall) {
-  return wall ? new Date(wall * 1000).toLocaleTimeString(chosen(), { hour12: false }) : "";
+  if (!wall) return "";
+  const at = new Date(wall * 1000), time = at.toLocaleTimeString(chosen(), { hourCycle: "h23" });
+  if (at.toDateString() === new Date().toDateString()) return time;
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
 }
+
+// Times are the browser's; the command line, /status and post-mortems speak UTC, so a heading says which.
+export function zone() {
+  const minutes = -new Date().getTimezoneOffset(), part = Math.abs(minutes) % 60;
+  if (!minutes) return "UTC";
+  return `UTC${minutes < 0 ? "-" : "+"}${Math.floor(Math.abs(minutes) / 60)}${part ? `:${two(part)}` : ""}`;
+}
+
+function two(number) { return String(number).padStart(2, "0"); }
 
 export function spark(points, limit, isCanary, label) {
   if (points.length < 2) return el("span", { class: "dim" }, "–");

@@ -1,5 +1,5 @@
 // One function per panel: from a snapshot of the guard to elements.
-import { clock, duration, el, number, spark, state, table } from "/console/draw.js";
+import { clock, duration, el, number, spark, state, table, zone } from "/console/draw.js";
 import { t } from "/console/words.js";
 
 const $ = id => document.getElementById(id);
@@ -16,7 +16,7 @@ export function health(snapshot) {
   const cards = [
     card(ready.ready ? "ok" : "bad", t("serving"), ready.ready ? `${t("ready")}, ${t("up")} ${duration(h.uptime_s)}` : `${t("not-ready")}: ${ready.reasons.join("; ")}`),
     card(breaches ? "bad" : unknown ? "warn" : "ok", t("objectives"), `${slo.objectives.length - breaches - unknown} ${t("ok")}, ${breaches} ${t("breach")}, ${unknown} ${t("unknown")}`),
-    ...h.parts.map(p => card({ ok: "ok", degraded: "warn" }[p.status] ?? "dim", p.name, `${t(p.status)}${p.detail ? `: ${p.detail}` : ""}`)),
+    ...h.parts.map(p => card({ ok: "ok", degraded: "warn" }[p.status] ?? "dim", p.name, `${t(p.status)}${p.detail && p.detail !== p.status ? `: ${p.detail}` : ""}`)),
   ];
   $("health").replaceChildren(...cards);
 }
@@ -29,13 +29,14 @@ function made(view) {
 
 export function release(snapshot) {
   const r = snapshot.release;
-  const share = Math.round(r.canary_ratio * 1000) / 10;
-  const bar = el("div", { class: "bar", role: "img", "aria-label": `${t("stable")} ${100 - share} %, ${t("canary")} ${share} %` }, el("i"), el("i", { class: "canary" }));
-  bar.children[0].style.width = `${100 - share}%`;
+  const share = Math.round(r.canary_ratio * 1000) / 10, rest = Math.round((1 - r.canary_ratio) * 1000) / 10;
+  const rolling = r.phase === "rolling_out", paused = r.phase === "paused";
+  const bar = el("div", { class: "bar", role: "img", "aria-label": `${t("stable")} ${rest} %, ${t("canary")} ${share} %` }, el("i"), el("i", { class: "canary" }));
+  bar.children[0].style.width = `${rest}%`;
   bar.children[1].style.width = `${share}%`;
   const rows = [
     [t("phase"), el("span", { class: r.phase === "rolled_back" ? "bad" : null }, t(r.phase))], [t("mode"), r.mode],
-    [t("stable"), `${made(r.stable)} — ${100 - share} %`], [t("canary"), r.canary ? `${made(r.canary)} — ${share} %` : t("none")],
+    [t("stable"), `${made(r.stable)} — ${rest} %`], [t("canary"), r.canary ? `${made(r.canary)} — ${share} %` : t("none")],
     [t("previous"), made(r.previous)],
     ...["reason", "recommendation"].filter(k => r[k]).map(k => [t(k), r[k]]),
     ...(r.conditions.length ? [[t("conditions"), el("span", { class: "warn" }, r.conditions.join(", "))]] : []),
@@ -46,13 +47,13 @@ export function release(snapshot) {
     [t("epoch"), String(r.epoch)],
   ];
   const stages = el("ol", { class: "stages", "aria-label": t("stage") });
-  if (r.stage_number) {
+  const staged = r.stage_number > 0 && (rolling || paused); // what was rolled back is on no stage
+  if (staged) {
     for (let n = 1; n <= r.stage_count; n += 1) stages.append(el("li", { "aria-current": n === r.stage_number ? "step" : null },
       n === r.stage_number ? `${n}: ${duration(r.stage_held_s)} / ${duration(r.stage_hold_s)}, ${r.stage_events_count} / ${r.stage_min_events_count}` : String(n)));
   }
   const facts = el("dl", {}, rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
-  $("release").replaceChildren(bar, ...(r.stage_number ? [stages] : []), facts);
-  const rolling = r.phase === "rolling_out", paused = r.phase === "paused";
+  $("release").replaceChildren(bar, ...(staged ? [stages] : []), facts);
   const can = { pause: rolling, resume: paused, promote: rolling || paused, abort: rolling || paused, rollback: rolling || paused || r.phase === "promoted", drill: true };
   for (const button of document.querySelectorAll("[data-action]")) button.disabled = !can[button.dataset.action];
 }
@@ -76,11 +77,11 @@ export function objectives(snapshot, courses) {
 }
 
 export function incidents(snapshot) {
-  const heads = [{ label: t("time") }, { label: t("kind") }, { label: t("title") }, { label: t("ended") }, { label: "ID" }];
-  table($("incidents"), heads, snapshot.incidents.map(i => [
+  const heads = [{ label: `${t("time")} (${zone()})` }, { label: t("kind") }, { label: t("title") }, { label: t("ended") }, { label: "ID" }];
+  table($("incidents"), heads, (snapshot.incidents ?? []).map(i => [
     clock(i.opened_wall_s), i.kind, i.title, i.closed_wall_s ? clock(i.closed_wall_s) : el("span", { class: "warn" }, t("open")),
     el("button", { type: "button", class: "link", "data-incident": i.id }, i.id),
-  ]));
+  ]), snapshot.incidents ? undefined : t("unreadable"));
 }
 
 export function closing(id) {
@@ -94,7 +95,7 @@ export function closing(id) {
 
 export function drift(snapshot) {
   table($("drift"), [{ label: t("component") }, { label: t("arm") }, { label: t("score"), n: true }, { label: t("why"), class: "why" }],
-    snapshot.drift.map(d => [d.component, el("code", {}, d.release), d.score === null ? t("unknown") : d.score.toFixed(3), d.reason || t(d.state)]));
+    snapshot.drift.map(d => [d.component, el("code", {}, d.release), d.score === null ? t("unknown") : d.score.toFixed(3), [t(d.state), d.reason].filter(Boolean).join(": ")]));
 }
 
 export function cost(snapshot) {
@@ -105,7 +106,7 @@ export function cost(snapshot) {
 }
 
 export function exchanges(list) {
-  const heads = [{ label: t("time") }, { label: t("exchange") }, { label: t("route") }, { label: t("arm") }, { label: t("outcome") },
+  const heads = [{ label: `${t("time")} (${zone()})` }, { label: t("exchange") }, { label: t("route") }, { label: t("arm") }, { label: t("outcome") },
     { label: t("seconds"), n: true }, { label: t("tokens"), n: true }, { label: t("usd"), n: true }, { label: t("cache") }, { label: t("findings") }];
   table($("exchanges"), heads, list.map(x => {
     const failed = x.findings.filter(f => f.result === "fail" || f.result === "unavailable");
@@ -113,7 +114,7 @@ export function exchanges(list) {
     return [
       clock(x.wall_s), el("button", { type: "button", class: "link", "data-exchange": x.exchange_id }, x.exchange_id), x.route,
       `${t(x.arm)}`, el("span", { class: x.outcome === "ok" ? null : "warn" }, `${x.outcome}${x.reason ? ` (${x.reason})` : ""}`),
-      x.duration_s.toFixed(3), x.input_tokens === null ? "" : `${x.input_tokens} / ${x.output_tokens}`,
+      x.duration_s.toFixed(3), x.input_tokens === null && x.output_tokens === null ? "" : `${x.input_tokens ?? "–"} / ${x.output_tokens ?? "–"}`,
       x.cost_usd === null ? "" : x.cost_usd.toFixed(6), x.cache, el("div", {}, said),
     ];
   }));
@@ -122,7 +123,7 @@ export function exchanges(list) {
 export function incidentDetail(i) {
   const body = [el("p", {}, i.reason)];
   if (i.aftermath && i.aftermath.words) body.push(el("h3", {}, t("recovery")), el("p", {}, i.aftermath.words));
-  body.push(el("h3", {}, t("timeline")), el("ul", {}, i.timeline.map(e => el("li", {}, `${clock(e.wall_s)} ${e.what}`))));
+  body.push(el("h3", {}, `${t("timeline")} (${zone()})`), el("ul", {}, i.timeline.map(e => el("li", {}, `${clock(e.wall_s)} ${e.what}`))));
   if (i.evidence.length) body.push(el("h3", {}, t("evidence")), el("ul", {}, i.evidence.map(e => el("li", {}, e.reason))));
   if (i.differences.length) body.push(el("h3", {}, t("differences")), el("ul", {}, i.differences.map(d => el("li", {}, `${d.part}: ${d.before || "–"} → ${d.after || "–"}`))));
   return [i.title, body];

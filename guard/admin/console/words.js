@@ -13,7 +13,10 @@ const WORDS = {
     "about-drill": "Rehearses a rollback with real files, registry and receivers; no user's traffic is touched.",
     type: "Type {word} to confirm", "no-token": "Enter the admin token first.",
     "close-why": "Why it is over", "close-it": "Close the incident", "no-reason": "Say in a few words why it is over.", doing: "Working…",
-    lost: "No connection to the guard; what you see is {age} old. It is tried again.", paused: "Updates are paused.",
+    lost: "No connection to the guard; what you see is {age} old. It is tried again.", "updates-paused": "Updates are paused.",
+    "no-answer": "The guard does not answer.", "perhaps-done": "The guard does not answer; look before you repeat it: it may have been done.",
+    unreadable: "cannot be read now; see the journal under Health",
+    "theme-auto": "auto", "theme-light": "light", "theme-dark": "dark",
     ok: "ok", breach: "breach", unknown: "unknown", degraded: "degraded", off: "off", ready: "ready",
     "not-ready": "not ready", firing: "firing", up: "up", serving: "Serving",
     objective: "Objective", arm: "Release", state: "State", value: "Value", limit: "Limit", budget: "Budget left",
@@ -24,11 +27,11 @@ const WORDS = {
     time: "Time", kind: "Kind", title: "What", ended: "Ended", open: "open", component: "Component", score: "Score",
     exchange: "Exchange", route: "Route", outcome: "Outcome", seconds: "Seconds", tokens: "Tokens", usd: "USD",
     cache: "Cache", findings: "Findings", nothing: "nothing yet", each: "USD per request", hits: "Hit ratio",
-    saved: "Saved by the cache", evidence: "Evidence", pass: "pass", fail: "fail", inconclusive: "inconclusive",
+    saved: "Saved by the cache today (UTC)", evidence: "Evidence", pass: "pass", fail: "fail", inconclusive: "inconclusive",
     timeline: "Timeline", differences: "What changed", question: "Question", answer: "Answer", words: "Words",
     "words-why": "The redacted words need the admin token.", "no-words": "No words are kept of it.",
-    rolling_out: "rolling out", rolled_back: "rolled back", rolling_back: "rolling back", promoted: "promoted",
-    idle: "idle", "keys-about": "1-7 sections, p pause updates, t theme, l language, Esc closes.",
+    rolling_out: "rolling out", rolled_back: "rolled back", rolling_back: "rolling back", promoted: "promoted", paused: "paused",
+    idle: "idle", learning: "learning", steady: "steady", signal: "signal", alarm: "alarm", "keys-about": "1-7 sections, p pause updates, t theme, l language, Esc closes.",
     skipped: "skipped", unavailable: "unavailable", verdict: "Verdict", recovery: "Did it help?",
   },
   "zh-TW": {
@@ -44,7 +47,10 @@ const WORDS = {
     "about-drill": "以真實的檔案\u3001登錄庫與接收者演練回滾\uff0c不影響使用者流量\u3002",
     type: "輸入 {word} 以確認", "no-token": "請先輸入管理權杖\u3002",
     "close-why": "結案原因", "close-it": "結束事故", "no-reason": "請簡述為何已結束\u3002", doing: "處理中…",
-    lost: "與守衛失去連線\uff0c畫面是 {age} 前的資料\uff0c正在重試\u3002", paused: "已暫停更新\u3002",
+    lost: "與守衛失去連線\uff0c畫面是 {age} 前的資料\uff0c正在重試\u3002", "updates-paused": "已暫停更新\u3002",
+    "no-answer": "守衛沒有回應\u3002", "perhaps-done": "守衛沒有回應\uff0c動作可能已執行\uff0c重做前請先查看\u3002",
+    unreadable: "目前無法讀取\uff0c請看健康中的 journal",
+    "theme-auto": "自動", "theme-light": "淺色", "theme-dark": "深色",
     ok: "正常", breach: "違反", unknown: "未知", degraded: "降級", off: "關閉", ready: "就緒",
     "not-ready": "未就緒", firing: "觸發中", up: "已運行", serving: "服務",
     objective: "目標", arm: "版本", state: "狀態", value: "數值", limit: "門檻", budget: "剩餘預算",
@@ -55,11 +61,11 @@ const WORDS = {
     time: "時間", kind: "類型", title: "內容", ended: "結束", open: "進行中", component: "元件", score: "分數",
     exchange: "問答", route: "路由", outcome: "結果", seconds: "秒", tokens: "Token", usd: "美元",
     cache: "快取", findings: "檢查結果", nothing: "尚無資料", each: "每次請求美元", hits: "命中率",
-    saved: "快取節省", evidence: "證據", pass: "通過", fail: "失敗", inconclusive: "尚無定論",
+    saved: "快取今日節省 (UTC)", evidence: "證據", pass: "通過", fail: "失敗", inconclusive: "尚無定論",
     timeline: "時間軸", differences: "差異", question: "問題", answer: "回答", words: "內容",
     "words-why": "查看去識別化內容需要管理權杖\u3002", "no-words": "沒有保留內容\u3002",
-    rolling_out: "發布中", rolled_back: "已回滾", rolling_back: "回滾中", promoted: "已晉升",
-    idle: "閒置", "keys-about": "1-7 各區\uff0cp 暫停更新\uff0ct 主題\uff0cl 語言\uff0cEsc 關閉\u3002",
+    rolling_out: "發布中", rolled_back: "已回滾", rolling_back: "回滾中", promoted: "已晉升", paused: "已暫停",
+    idle: "閒置", learning: "學習中", steady: "平穩", signal: "有變化", alarm: "警報", "keys-about": "1-7 各區\uff0cp 暫停更新\uff0ct 主題\uff0cl 語言\uff0cEsc 關閉\u3002",
     skipped: "略過", unavailable: "無法檢查", verdict: "判定", recovery: "有幫助嗎",
   },
 };
@@ -69,7 +75,7 @@ let language = "en";
 export function chosen() { return language; }
 
 export function choose(name) {
-  language = name in WORDS ? name : "en";
+  language = Object.hasOwn(WORDS, name) ? name : "en"; // it may come from the address
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
 }
