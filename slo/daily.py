@@ -149,8 +149,8 @@ def html(service: str, day: Day) -> str:
 def _foot(day: Day) -> str:
     left_out = f" {day.lines_left_out} damaged lines were left out." if day.lines_left_out else ""
     return (
-        "Shares carry their one-sided 95 % bounds; an arrow marks a change from the day before "
-        "whose bounds do not meet. "
+        "Shares carry their one-sided 95 % bounds; an arrow, up or down as the share went, marks a change from the day "
+        "before whose bounds do not meet. "
         f"Days are UTC.{left_out}"
     )
 
@@ -158,10 +158,12 @@ def _foot(day: Day) -> str:
 def _cell(name: str, now: Sum | None, before: Sum | None) -> str:
     if now is None or not now.count:
         return "-"
-    mark = {"worse": " \u2191 worse", "better": " \u2193 better"}.get(_verdict(name, now, before), "")
-    if INDICATORS[name].kind == "mean":
-        return f"{now.total / now.count:.4g} of {now.count:g}{mark}"
     down = INDICATORS[name].worse == "down"
+    if INDICATORS[name].kind == "mean":
+        return f"{now.total / now.count:.4g} of {now.count:g}"
+    verdict = _verdict(name, now, before)
+    arrow = "\u2193" if down is (verdict == "worse") else "\u2191"
+    mark = f" {arrow} {verdict}" if verdict else ""
     low, high = _bounds(now)
     value, low, high = (1 - now.bad / now.count, 1 - high, 1 - low) if down else (now.bad / now.count, low, high)
     span = f"{show_ratio(round(low, 5))} to {show_ratio(round(high, 5))}"

@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress
+from slo.clock import SystemClock
 
 
 def register(groups: Groups) -> None:
@@ -26,7 +27,8 @@ def run_daily(args: argparse.Namespace) -> int:
     from slo.daily import html, markdown, summary
     from slo.sources.daily import read_day
 
-    day, problems = read_day(args.log, args.date, _incidents(args.state) if args.state else ())
+    incidents = _incidents(args.state) if args.state else ()
+    day, problems = read_day(args.log, args.date, incidents, now_s=_now_s())
     for problem in problems:
         progress(f"sft-guard: {problem}")
     is_html = args.out is not None and args.out.suffix.lower() in (".html", ".htm")
@@ -36,6 +38,10 @@ def run_daily(args: argparse.Namespace) -> int:
     out = str(args.out) if args.out else None
     emit(args, {"day": day, "summary": summary(day), "out": out}, f"{summary(day)}\nwrote {out}" if out else text)
     return 0 if day.releases else 1
+
+
+def _now_s() -> float:
+    return SystemClock().wall_s()
 
 
 def _incidents(state_dir: Path) -> list[tuple[float, str, str]]:

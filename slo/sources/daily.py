@@ -19,17 +19,18 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def read_day(
-    paths: Iterable[Path], day: date | None = None, incidents: Iterable[tuple[float, str, str]] = ()
+    paths: Iterable[Path], day: date | None = None, incidents: Iterable[tuple[float, str, str]] = (), *, now_s: float
 ) -> tuple[Day, tuple[str, ...]]:
     """Return the day (default: the last whole one in the log, else the last) and what was left out, in words.
 
-    incidents: (Unix seconds, title, whether the rollback helped) of any day.
+    incidents: (Unix seconds, title, whether the rollback helped) of any day. now_s: Unix seconds; its day is not over.
 
     Raises:
         DataError: nothing to read, or the extra is missing.
     """
     with open_log(list(paths)) as table:
-        number = _number(table, day)
+        today = int(now_s // DAY_S)
+        number = _number(table, today) if day is None else (day - date(1970, 1, 1)).days
         wanted = (number, number - 1)
         counts: dict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
         sums: dict[int, list[tuple[str, str, str, float, float, float]]] = defaultdict(list)
@@ -45,7 +46,9 @@ def read_day(
             counts[bucket][release, arm] += count
         bins = _quantiles(table, wanted)
         days = [release_days(counts[b], sums[b], bins.get(b, {})) for b in wanted]
-        return _day(table, number, days, incidents), tuple(table.problems)
+        told = _day(table, number, days, incidents)
+        stale = f"no exchange since {_iso(number)}, {today - number} days ago: the report is of that day"
+        return told, (*table.problems, *((stale,) if day is None and number < today - 1 else ()))
 
 
 def _day(
@@ -63,7 +66,7 @@ def _day(
     )
     that_day = sorted((wall_s, title, helped) for wall_s, title, helped in incidents if wall_s // DAY_S == number)
     return Day(
-        day=(date(1970, 1, 1) + timedelta(days=number)).isoformat(),
+        day=_iso(number),
         releases=days[0],
         before=days[1],
         failures=tuple((check, reason or "(no reason given)", count) for check, reason, count in failures),
@@ -80,14 +83,16 @@ def _has_findings(table: LogTable) -> bool:
     return any(row[0] == "findings" for row in table.rows("DESCRIBE exchanges"))
 
 
-def _number(table: LogTable, day: date | None) -> int:
-    if day is not None:
-        return (day - date(1970, 1, 1)).days
+def _iso(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
+
+
+def _number(table: LogTable, today: int) -> int:
     found = table.db.execute(f"SELECT DISTINCT floor(wall_s / {DAY_S})::BIGINT FROM exchanges ORDER BY 1").fetchall()
     if not found:
         raise DataError("exchange log: no usable exchange; name the segments of a guard that has served")
-    numbers = [row[0] for row in found]
-    return int(numbers[-2] if len(numbers) > 1 else numbers[-1])  # the newest day is not over yet
+    numbers = [int(row[0]) for row in found]
+    return max((number for number in numbers if number < today), default=numbers[-1])
 
 
 def _quantiles(table: LogTable, wanted: tuple[int, int]) -> dict[int, dict[tuple[str, str], dict[str, float | None]]]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from guard.cli import main
+from guard.commands import report
 from slo.daily import Day, ReleaseDay, Sum, html, markdown, summary, tables
+from slo.sources.daily import read_day
 from slo.types import CheckResult, Exchange, Finding, Outcome
 from tests.log_kit import START_S, write_log
 from tests.slo_builders import make_exchange
@@ -71,7 +73,38 @@ def exchange(number: int, wall_s: float, **changes: object) -> Exchange:
     return make_exchange(number=number, wall_s=wall_s, **changes)  # type: ignore[arg-type]
 
 
-def test_the_command_takes_the_last_whole_day(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "now", "before", "mark"),
+    [
+        (SUCCESS, Sum(40, 400), Sum(4, 400), "90 % (87.258 % to 92.205 %) of 400 \u2193 worse"),
+        (SUCCESS, Sum(4, 400), Sum(40, 400), "\u2191 better"),
+        (HALLUCINATION, Sum(40, 400), Sum(4, 400), "\u2191 worse"),
+        (HALLUCINATION, Sum(4, 400), Sum(40, 400), "\u2193 better"),
+    ],
+)
+def test_an_arrow_points_where_the_share_went(name: str, now: Sum, before: Sum, mark: str) -> None:
+    (row,) = tables(day(now, before, name))[0].rows
+    assert next(cell for cell in row[2:] if cell != "-").endswith(mark)
+
+
+@pytest.mark.parametrize(
+    ("days_after", "wanted", "said"),
+    [(0, "2025-06-17", ()), (1, "2025-06-16", ()), (2, "2025-06-17", ()),
+     (9, "2025-06-17", ("no exchange since 2025-06-17, 8 days ago: the report is of that day",))],
+    ids=["none is whole", "second day", "quiet since midnight", "quiet for a week"],
+)  # fmt: skip
+def test_the_last_whole_day_is_told_by_the_clock_and_an_old_one_is_said_to_be(
+    tmp_path: Path, days_after: int, wanted: str, said: tuple[str, ...]
+) -> None:
+    log = write_log(tmp_path / "a.jsonl", [exchange(n, START_S + n * 86_400, release="r1") for n in range(2)])
+    found, problems = read_day([log], now_s=START_S + days_after * 86_400 + 60)
+    assert (found.day, problems) == (wanted, said)
+
+
+def test_the_command_takes_the_last_whole_day(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_now_s", lambda: START_S + 2 * 86_400 + 600)
     bad = (Finding("grounding", CheckResult.FAIL, 0.1, "7 days against 14"),)
     good = (Finding("grounding", CheckResult.PASS, 0.9),)
     log = write_log(
