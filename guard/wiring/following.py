@@ -88,6 +88,10 @@ def _refuse_restart_only(old: Settings, new: Settings) -> None:
     for name, part in _FIXED.items():
         if part(old.file) != part(new.file):
             raise ConfigError(f"{new.path.name}: {name}", "changed", "restart the guard to change this part")
+    # The admin listener has its token from the start: a leaked one must not go on behind a reload that went well.
+    if old.admin_token != new.admin_token:
+        cure = "restart the guard; until then the token that it was started with is the one that opens it"
+        raise ConfigError(f"{new.path.name}: admin.token_file", "another token", cure)
 
 
 def _refuse_missing_versions(state: ReleaseState, settings: Settings) -> None:

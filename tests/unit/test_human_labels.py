@@ -133,6 +133,9 @@ async def test_a_label_needs_the_token_and_an_answer_that_was_judged(tmp_path: P
 
     assert await post({}, exchange_id="e1", label="hallucinated") == 401
     assert await post({b"authorization": b"Bearer wrong"}, exchange_id="e1", label="hallucinated") == 401
+    lower = {b"authorization": b"bearer  " + b"t" * 20}
+    assert await post(lower, exchange_id="e2", label="hallucinated") == 409
+    assert await post({b"authorization": b"Basic " + b"t" * 20}, exchange_id="e2", label="supported") == 401
     assert await post(allowed, exchange_id="e1") == 400
     assert await post(allowed, exchange_id="e1", label="perhaps") == 400
     assert await post(allowed, exchange_id="e2", label="hallucinated") == 409

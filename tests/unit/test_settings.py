@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from guard.limits import Egress
 from guard.ports import Limits, Timeouts
 from guard.settings import Settings, load_settings, parse_origin, split_host_port
 from guard.upstream import Upstreams
+from guard.wiring.following import follow
 from slo.errors import ConfigError
 
 R = "release: {stable: v1.0.0}"
@@ -39,6 +43,19 @@ def test_the_smallest_file_has_every_default(tmp_path: Path) -> None:
     assert settings.admin_token is None
     assert settings.state_dir == tmp_path / "state"
     assert settings.targets["v1.0.0"].endpoints[0].port == 8810
+
+
+def test_a_reload_does_not_pretend_to_have_changed_the_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("the-one-that-leaked-0123456789")
+    text = SMALL + "admin: {token_file: token}\n"
+    old = load(tmp_path, text)
+    guard: Any = SimpleNamespace(settings=old, clock=None)
+    token.write_text("the-new-one-0123456789")
+    with pytest.raises(ConfigError, match=r"admin.token_file.*restart the guard") as refused:
+        asyncio.run(follow(guard, load(tmp_path, text)))
+    assert "0123456789" not in str(refused.value)
+    assert guard.settings is old
 
 
 def test_units_are_converted_once_at_the_border(tmp_path: Path) -> None:
