@@ -10,6 +10,7 @@ import collections
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 QUEUE_COUNT = 1000
@@ -36,6 +37,11 @@ def one_line(text: str) -> str:
 
 
 class _OneLine(logging.Formatter):
+    """Times are UTC and say so, like those of incidents, reports and `/status`."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format, default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
 

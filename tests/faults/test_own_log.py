@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,22 @@ def test_whatever_is_logged_is_one_line(text: str) -> None:
     line = one_line(text)
     assert len(line.splitlines()) <= 1
     assert "\x1b" not in line
+
+
+def test_times_are_utc_wherever_the_machine_is(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Taipei")
+    time.tzset()
+    try:
+        reading, writing = pipe
+        event = record("rolled back")
+        event.created, event.msecs = 1_750_000_000.25, 250.0
+        handler = LineHandler(writing)
+        handler.emit(event)
+        handler.flush()
+        assert os.read(reading, 200) == b"2025-06-15T15:06:40.250Z INFO t: rolled back\n"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_an_endless_event_is_cut() -> None:
