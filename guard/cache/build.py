@@ -63,13 +63,6 @@ def cache_config(settings: Settings) -> CacheConfig:
     return CacheConfig(rules, policies, cache.wait)
 
 
-def fixed_part(cache: CacheSettings | None) -> object:
-    """What only a restart can change."""
-    return None if cache is None or not cache.enabled else (
-        cache.store, cache.max_bytes, cache.redis, cache.warming, cache.semantic,
-    )  # fmt: skip
-
-
 class GuardCache:
     """The cache of one guard with what belongs to its life: its loops and its list on disk."""
 

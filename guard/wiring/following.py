@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from guard.cache.build import fixed_part
 from guard.release.state import Mode, Phase, ReleaseState
 from guard.rule_files import Rules
 from guard.settings import Settings
@@ -17,6 +16,12 @@ from slo.thresholds import latency_bounds_s
 
 if TYPE_CHECKING:
     from guard.parts import Parts
+
+
+def _of_cache(name: str) -> Callable[[Any], object]:
+    """A part of the cache; how it is set does not matter while there is none."""
+    return lambda f: getattr(f.cache, name) if f.cache is not None and f.cache.enabled else None
+
 
 _FIXED: dict[str, Callable[[Any], object]] = {
     "service": lambda f: f.service,
@@ -31,10 +36,20 @@ _FIXED: dict[str, Callable[[Any], object]] = {
     "webhooks": lambda f: f.webhooks,
     "alertmanager": lambda f: f.alertmanager,
     "otel": lambda f: f.otel,
-    "cache": lambda f: fixed_part(f.cache),
+    "cache.enabled": lambda f: f.cache is not None and f.cache.enabled,
+    "cache.store": _of_cache("store"),
+    "cache.max_bytes": _of_cache("max_bytes"),
+    "cache.redis": _of_cache("redis"),
+    "cache.warming": _of_cache("warming"),
+    "cache.semantic": _of_cache("semantic"),
     "limits.egress_networks": lambda f: f.limits.egress_networks,
 }
 """What is bound at start cannot be swapped under load; better refused than half applied."""
+
+
+def restart_only() -> tuple[str, ...]:
+    """Parts of guard.yaml that only a restart can change."""
+    return tuple(_FIXED)
 
 
 async def follow(guard: Parts, settings: Settings) -> None:
