@@ -15,7 +15,7 @@ UMASK = 0o077
 OTHERS = 0o077
 OWN_FILES = (
     "release.db*", "registry.sqlite*", "alerts.sqlite*", "windows.*", "human_labels.*", "judge_budget.*", "cache-*",
-    "intent", "intent.*", "lock",
+    "drift-*.npz", "intent", "intent.*", "lock",
 )  # fmt: skip
 OWN_DIRECTORIES = ("exchanges",)
 

@@ -39,9 +39,11 @@ def test_a_directory_that_is_a_persons_own_keeps_what_is_not_ours(tmp_path: Path
     tmp_path.chmod(0o755)
     page = made(tmp_path / "notes.json", 0o644)
     ours = made(tmp_path / "human_labels.json", 0o644)
+    drift = made(tmp_path / "drift-cjk.npz", 0o644)  # questions of people stand in it
     log = made(tmp_path / "exchanges" / "1.jsonl", 0o644)
-    assert tighten(tmp_path, tmp_path)[0] == 3
-    assert (mode(page), mode(ours), mode(log), mode(tmp_path)) == (0o644, 0o600, 0o600, 0o755)
+    assert tighten(tmp_path, tmp_path)[0] == 4
+    assert (mode(page), mode(ours), mode(drift), mode(log)) == (0o644, 0o600, 0o600, 0o600)
+    assert mode(tmp_path) == 0o755
 
 
 def test_what_cannot_be_closed_is_told(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
