@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from alerts.cases import flat
 from alerts.model import PAGE, TICKET, Alert, Case, Runbook, Series
-from alerts.pages import DOCTOR, HEALTH, STATUS
+from alerts.pages import CACHE, DOCTOR, HEALTH, STATUS
 from alerts.promql import selector
-
-CACHE = ("what the cache holds and saves", "sft-guard cache stats")
 
 
 def cache_alerts(service: str) -> tuple[Alert, ...]:
@@ -25,6 +23,12 @@ def _crosstalk(service: str) -> Alert:
         (f"`{counter}` grew within 15 minutes",),
         (CACHE, DOCTOR, ("a proxy between them?", "redis-cli CLIENT LIST")),
         "It served none of them: every value carries its key and an HMAC, and is held against both.",
+        (
+            "Until the cause is known, do without: `enabled: false` for every route under `cache.routes` and a "
+            "reload, or `cache: {store: memory}` and a restart.",
+            "Suspect what stands between guard and Redis: a proxy or a connection pool that gives replies to the wrong "
+            "connection.",
+        ),
     )
     grew = Series(counter, "0x10 1x300")
     return Alert(
@@ -44,6 +48,12 @@ def _collapsed(service: str) -> Alert:
         (f"`{gauge}` is 1 for 10 minutes",),
         (CACHE, STATUS, ("is it being filled?", "curl -s http://127.0.0.1:8801/api/v1/cache")),
         "It fills the new release from the hottest questions within `cache.warming`'s budget.",
+        (
+            "A release or a changed knowledge base moments ago: it fills by itself. The model has to bear the misses "
+            "until then: watch latency, and raise `cache.warming` for the next time.",
+            "No release: the bot sends something that differs each time; see `sft_cache_bypassed_total` and "
+            "`sft_cache_not_stored_total` by `reason`.",
+        ),
     )
     fired = selector("sft_cache_collapsed", {"service": service, "release": "r1"})
     return Alert(
@@ -64,6 +74,12 @@ def _redis(service: str) -> Alert:
         (f"`{gauge}` is 0 for 5 minutes",),
         (HEALTH, DOCTOR, ("Redis itself", "redis-cli --latency")),
         "It answers as without a cache, and tries Redis once a second.",
+        (
+            "Users get right answers. Watch whether the model server bears the traffic without a cache.",
+            "`sft_guard_failopen_total` with `dep` `redis` has the reason: `refused` (down), `timeout` (slow or "
+            "network), `auth` (password or rights), `unavailable` (loading). It is used again by itself when it "
+            "answers.",
+        ),
     )
     return Alert(
         "SftCacheRedisDown", f"{gauge} == 0", labels, f"{service}: the cache does without Redis",

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from alerts.cache_rules import cache_alerts
 from alerts.cases import flat
+from alerts.conditions import CONDITIONS
 from alerts.model import INFO, PAGE, TICKET, Alert, Case, Group, Options, Runbook, Series
-from alerts.pages import BACK, BUILD, COLLECT, DOCTOR, HEALTH, INCIDENTS, RULES, STATUS
+from alerts.pages import BACK, BUILD, COLLECT, DOCTOR, HEALTH, INCIDENTS, LOG, RULES, STATUS, VALUES
 from alerts.promql import number, selector
 from alerts.windows import Rule
 from slo.metric_names import INDICATORS
@@ -16,35 +17,6 @@ IN_PROGRESS = "SftReleaseRollbackInProgress"
 DOWN = "SftGuardDown"
 ABSENT = "SftGuardAbsent"
 MAX_QUIET_S = 120.0
-
-_CONDITIONS = {
-    "rollback_suppressed": (
-        "SftReleaseRollbackSuppressed", PAGE,
-        "the guard wanted to roll back and did not: too many automatic rollbacks in 24 h",
-        "The limit `release.max_rollbacks_per_day` is reached, so the guard holds instead. Find out why "
-        "release after release fails.",
-        "It holds the release where it is and lets nothing advance.",
-    ),
-    "unknown_too_long": (
-        "SftReleaseUnknownTooLong", PAGE,
-        "a canary takes traffic and cannot be judged",
-        "For longer than `release.unknown_after` the canary could not be judged: too little traffic, checks that are "
-        "down, or an expired baseline.",
-        "It holds the canary; with `unknown_action: drain` it takes its traffic away.",
-    ),
-    "no_target": (
-        "SftReleaseNoTarget", PAGE,
-        "stable breaches a rule and there is nothing to return to",
-        "A rule that rolls back fires on the stable release, and no earlier release is known or configured.",
-        "It holds and opens an incident: it never points to a release that does not exist.",
-    ),
-    "shared_upstream": (
-        "SftReleaseSharedUpstream", PAGE,
-        "stable and canary breach the same rule: it is not the canary",
-        "Both arms suffer, so something they share does: model server, knowledge base, network.",
-        "It may lower the weight of the canary; the pointer does not move.",
-    ),
-}  # fmt: skip
 
 
 def quiet_s(rules: Iterable[Rule]) -> float:
@@ -97,6 +69,13 @@ def _down(service: str, options: Options) -> Alert:
         (f"`{up}` is 0 for 2 minutes",),
         (HEALTH, ("the process and its log", "systemctl status sft-guard; journalctl -u sft-guard -n 50"), DOCTOR),
         "Nothing: it is down. After a restart it takes the last committed split, never a default one.",
+        (
+            "`/healthz` answers on its own host: users are well; the way from Prometheus to the admin port is not.",
+            "The process is gone: start it. It ends at once: its last line names file, path, value and cure; mend "
+            "that, or put the last good file back.",
+            "It does not come back within minutes: give the bot its old base URL and restart the bot; it then answers "
+            "without the guard (docs/operations.md, *Take it out of the way*).",
+        ),
     )
     return _simple(
         DOWN, f"{up} == 0", PAGE, f"the guard of {service} does not answer ({{{{ $labels.instance }}}})",
@@ -115,6 +94,11 @@ def _absent(service: str) -> Alert:
         (f"`absent({uptime})` for 5 minutes",),
         (("targets that Prometheus knows", "curl -s http://127.0.0.1:9090/api/v1/targets"), HEALTH),
         "Nothing that Prometheus could see. The guard itself may well be at work.",
+        (
+            "The guard answers `/healthz`: the scrape job has another name, another target, or is not loaded; "
+            "compare it with the generated `prometheus.yml`.",
+            "It does not answer: see SftGuardDown.",
+        ),
     )
     return _simple(
         ABSENT, f"absent({uptime})", PAGE, f"no guard of {service} is scraped", "Every other alert is silent then.",
@@ -129,8 +113,13 @@ def _stale(service: str, options: Options) -> Alert:
     book = Runbook(
         "The guard answers and counts, but has judged nothing for a minute: its release loop hangs or failed.",
         (f"`time() - {last}` is over 60 s for 1 minute",),
-        (HEALTH, ("what the loop says", "journalctl -u sft-guard -n 50"), BACK),
+        (HEALTH, LOG, BACK),
         "Nothing: the part that acts is the part that hangs. These rules go on judging.",
+        (
+            "A canary is in traffic: take it out now, nobody else will.",
+            "Then restart the guard (`systemctl restart sft-guard`): streams get 25 s to finish, and it comes back "
+            "with the split that was last decided. Keep the log of before.",
+        ),
     )
     return _simple(
         "SftGuardStale", f"time() - {last} > 60", PAGE, f"the guard of {service} judges nothing any more",
@@ -145,8 +134,17 @@ def _checks_down(service: str) -> Alert:
         "The worker that checks answers (grounding, similarity, rules, PII) does not run or reports that it cannot "
         "tell good answers from bad ones. Quality objectives are unknown until it is back.",
         (f"`{available}` is 0 for 5 minutes",),
-        (HEALTH, ("what the worker says", "journalctl -u sft-guard -n 50"), DOCTOR),
+        (HEALTH, LOG, DOCTOR),
         "It starts the worker again with growing pauses, serves answers unchecked, and counts them as unchecked.",
+        (
+            "`/healthz` names the cause in the part `checks`. A model file that changed on disk: put the old one "
+            "back, or restart the guard to take the new one. Golden pairs that fail: the model or the calibration is "
+            "not the one it was. A worker that dies again and again: mostly memory (raise the limit) or a broken "
+            "file.",
+            "A canary is in traffic: nobody looks at the quality of its answers. `sft-guard release pause`, or "
+            "`abort`.",
+            "`checks` of guard.yaml cannot be changed by a reload; restart the guard after a change.",
+        ),
     )
     return _simple(
         "SftGuardChecksDown", f"{available} == 0", PAGE, f"the answer checks of {service} are down",
@@ -165,9 +163,17 @@ def _coverage(service: str) -> Alert:
         (
             ("why answers are dropped", f"sum by (reason) (rate({dropped}[5m]))"),
             ("checks by result", f"sum by (check, result) (rate({checks}[5m]))"),
+            DOCTOR,
             HEALTH,
         ),
         "It samples, says unknown, and lets no release advance on quality.",
+        (
+            "Mostly `skipped`, or `sft-guard doctor` warns of *contexts of* a route: the bot answers in another "
+            "shape than `routes: contexts` says. Correct it in guard.yaml and reload.",
+            "Dropped with `queue_full` or `too_late`: the checks are slower than the traffic. Give the worker a "
+            "core, or switch slower tiers off (`checks.transformer`, `checks.detector`) and restart.",
+            "Mostly `unavailable`: see SftGuardChecksDown.",
+        ),
     )  # fmt: skip
     return _simple(
         "SftGuardCheckCoverageLow", f"{coverage} < 0.5", TICKET, f"few answers of {service} are checked",
@@ -188,6 +194,12 @@ def _baseline(service: str) -> Alert:
             BUILD,
         ),
         "It says unknown for relative rules; absolute ones keep acting.",
+        (
+            "Collect it anew from the last healthy weeks, put it where `baseline` of guard.yaml points, reload "
+            "(`kill -HUP`), then build the rules and load them into Prometheus.",
+            "`baseline collect` refuses for lack of healthy days: an incident that was never closed may leave them "
+            "out; it names each (`sft-guard incident close`).",
+        ),
     )
     return _simple(
         "SftGuardBaselineExpired", f"{expiry} - time() < 0", TICKET, f"the baseline of {service} has expired",
@@ -203,9 +215,16 @@ def _reload(service: str) -> Alert:
         (f"`{accepted}` is 0 for 5 minutes",),
         (
             ("the exact place of the error", "sft-guard check"),
+            ("the words of the refusal", "journalctl -u sft-guard -n 50"),
             ("what runs", "curl -s http://127.0.0.1:8801/api/v1/config"),
         ),
         "It goes on with the old configuration.",
+        (
+            "Mend the place that is named, then reload (`systemctl reload sft-guard`, or `kill -HUP`).",
+            "`sft-guard check` says ok and the log says *restart the guard to change this part*: a reload cannot "
+            "change that section (docs/settings.md lists them). Restart, or take the change back and reload.",
+            "A version that is in traffic is missing in the file: put it back; finish or abort its release first.",
+        ),
     )
     return _simple(
         "SftGuardConfigReloadFailed", f"{accepted} == 0", TICKET, f"the guard of {service} refused a configuration",
@@ -223,8 +242,15 @@ def _outbox(service: str) -> Alert:
             f"`{waiting}` is over 0 for 2 minutes; fast tries (0, 1, 2, 5, 10, 30 s) are used up by then",
             f"or `{disabled}` is over 0: a receiver that answered 410 gets nothing until its `url` is another one",
         ),
-        (HEALTH, ("how tries end", deliveries), STATUS, ("what the log says", "journalctl -u sft-guard -n 50")),
+        (HEALTH, ("how tries end", deliveries), DOCTOR, LOG, INCIDENTS),
         "It keeps them on disk and tries for 24 hours, in order per incident; after a 410 it does not.",
+        (
+            "Tell those who rely on it yourself: `sft-guard incident list` has what they did not hear.",
+            "`sft-guard doctor` connects to every receiver: down, a wrong address, a name that leads inside "
+            "(`limits.egress_networks`). A changed address needs a restart.",
+            "It answers 4xx: secret or clock differ (signatures allow 5 minutes).",
+            "It answered 410: it asks not to be called again. Ask its owner, then give it another `url` and restart.",
+        ),
     )
     labels = _labels(PAGE)
     expected = ({**labels, "service": service},)
@@ -242,9 +268,9 @@ def _outbox(service: str) -> Alert:
 
 def _standing(service: str) -> tuple[Alert, ...]:
     made = []
-    for condition, (name, severity, summary, meaning, does) in _CONDITIONS.items():
+    for condition, (name, severity, summary, meaning, does, look, then) in CONDITIONS.items():
         gauge = _series("sft_release_condition", service, condition=condition)
-        book = Runbook(meaning, (f"`{gauge}` is 1",), (STATUS, INCIDENTS, RULES, BACK), does)
+        book = Runbook(meaning, (f"`{gauge}` is 1",), look, does, then)
         made.append(
             _simple(
                 name, f"{gauge} == 1", severity, f"{service}: {summary}", meaning, book, flat(gauge, 1), flat(gauge, 0),
@@ -265,6 +291,7 @@ def _in_progress(service: str, quiet: float) -> tuple[Alert, ...]:
         (f"`time() - {when}` is below {number(quiet)} s",),
         (INCIDENTS, STATUS),
         "It has set the weight to 0 and is finishing: pointer, cache epoch, webhooks, proof.",
+        ("See SftGuardRollback: what to look at after a rollback, and how to close it.",),
     )
     labels = _labels(INFO)
     fired = selector("sft_release_last_rollback_timestamp_seconds", {"service": service, "release": "r1"})
@@ -291,9 +318,14 @@ def _unknown(service: str) -> Alert:
         "An objective could not be judged for six hours: too few events in its window (`min_events`), no baseline, or "
         "checks that could not look. A rule that never knows protects nobody.",
         (f"`{state}` is 2 (unknown) at every evaluation of 6 hours",),
-        (RULES, ("the reason in words", "curl -s http://127.0.0.1:8801/api/v1/slo")),
-        "Unknown never rolls back and never lets a release advance. With little traffic: choose a longer window or "
-        "fewer `min_events`.",
+        (VALUES, RULES),
+        "Unknown never rolls back and never lets a release advance.",
+        (
+            "Too few events: choose a longer window or fewer `min_events`; `sft-guard slo replay` says how long a rule "
+            "would have been unknown.",
+            "No baseline: collect one, or write an absolute limit until there is one.",
+            "Less than half judged: see SftGuardCheckCoverageLow.",
+        ),
     )
     fired = selector("sft_slo_state", {"service": service, "release": "r1", "slo": "p95"})
     return _simple(
@@ -321,6 +353,7 @@ def _outdated(service: str, rule: Rule) -> Alert:
             ("what the guard uses", "sft-guard slo explain --slo slo.yaml --baseline baseline.json"),
         ),
         "It judges by its own, current limits.",
+        ("Build the rules, load them into Prometheus (reload it), and put both into the job that changes slo.yaml.",),
     )
     labels, limit = _labels(TICKET), (rule.limit.value or 0.0) * INDICATORS[rule.slo.indicator].scale
     shown = _series("sft_slo_threshold", service, release="r1", slo=rule.slo.name)

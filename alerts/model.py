@@ -57,12 +57,16 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """The page of one alert. look: (what, command) pairs, the first first."""
+    """The page of one alert.
+
+    look: (what, command) pairs, the first first. then: sentences that say what may be seen there and what to do then.
+    """
 
     meaning: str
     computed: tuple[str, ...]
     look: tuple[tuple[str, str], ...]
     guard_does: str
+    then: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from alerts.model import Alert, Group, Runbook
+from alerts.pages import (
+    BACK, DOCTOR, INCIDENT, INCIDENTS, NO_TARGET_THEN, RULES, SHARED_THEN, STATUS, VALUES, is_query,
+)  # fmt: skip
 
 SEVERITIES = {
     "page": "a page: somebody is woken",
@@ -19,12 +22,22 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
             "The guard rolled a release back. The incident has the evidence and what differs between the two releases.",
             ("posted by the guard while the incident is open; a new rollout or a person closes it",),
             (
-                ("evidence and differences", "sft-guard incident list"),
+                STATUS,
+                INCIDENTS,
+                INCIDENT,
                 ("the whole story, for a review", "sft-guard incident postmortem INCIDENT_ID"),
-                ("who answers now", "sft-guard release status"),
             ),
-            "It has taken the traffic away, moved the pointer and told the webhooks. Start nothing again before the "
-            "cause is known: `release start --again` is what overrides it.",
+            "It has taken the traffic away, moved the pointer and told the webhooks.",
+            (
+                "`release status` shows phase `rolled_back` and 0 % for the canary: users are served by the good "
+                "version, and the rest can wait for office hours. The incident says later whether the rollback "
+                "helped.",
+                "The release was bad: mend it and start it under a new version name.",
+                "The release was good: `sft-guard release start VERSION --again` overrides the rollback; then see with "
+                "`sft-guard slo replay` how often the rule fires on healthy traffic.",
+                "Dealt with: `sft-guard incident close INCIDENT_ID --reason TEXT`; its alert ends, and baselines take "
+                "traffic again from then on.",
+            ),
         ),
     ),
     "SftGuardRollbackWithoutTarget": (
@@ -32,8 +45,9 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
         Runbook(
             "A rollback found no release to return to. The weight of the canary is 0; the pointer was not moved.",
             ("posted by the guard while the incident is open",),
-            (("versions in the configuration", "sft-guard check"), ("who answers", "sft-guard release status")),
+            (STATUS, ("versions in the configuration", "sft-guard check")),
             "It holds. It never points to a release that does not exist.",
+            NO_TARGET_THEN,
         ),
     ),
     "SftGuardSharedUpstream": (
@@ -41,11 +55,9 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
         Runbook(
             "Stable and canary breach the same rule, so something they share is at fault.",
             ("posted by the guard while stable breaches the rule",),
-            (
-                ("how both arms do", "curl -s http://127.0.0.1:8801/api/v1/slo"),
-                ("upstreams and stores", "sft-guard doctor"),
-            ),
+            (VALUES, DOCTOR),
             "It may lower the weight of the canary; the pointer does not move.",
+            SHARED_THEN,
         ),
     ),
     "SftGuardPage": (
@@ -53,8 +65,12 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
         Runbook(
             "A rule with `action: page` fires in the guard.",
             ("posted by the guard while the rule fires; it closes by itself",),
-            (("the rule in words", "sft-guard slo explain --slo slo.yaml"), ("evidence", "sft-guard incident list")),
+            (STATUS, INCIDENTS, INCIDENT, RULES, BACK),
             "It holds the release. It moves no traffic.",
+            (
+                "The page of the objective's own alert says what may be at fault.",
+                "A canary is in traffic and bad: take it out yourself, for the guard will not.",
+            ),
         ),
     ),
     "SftGuardCondition": (
@@ -62,8 +78,12 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
         Runbook(
             "The guard cannot do its work; label and summary say which condition stands.",
             ("posted by the guard while the condition stands; it closes by itself",),
-            (("what stands", "sft-guard release status"), ("evidence", "sft-guard incident list")),
+            (STATUS, INCIDENTS, INCIDENT),
             "It holds the release.",
+            (
+                "`rollback_suppressed`: see SftReleaseRollbackSuppressed. `unknown_too_long`: see "
+                "SftReleaseUnknownTooLong. `no_target`: see SftReleaseNoTarget.",
+            ),
         ),
     ),
     "SftGuardDrill": (
@@ -71,7 +91,7 @@ OWN: Mapping[str, tuple[str, Runbook]] = {
         Runbook(
             "A rehearsal of a rollback was run; no traffic was touched.",
             ("posted by the guard for a few minutes",),
-            (("the result", "sft-guard incident list"),),
+            (("the result, and how long it took", "sft-guard incident list"),),
             "Nothing.",
         ),
     ),
@@ -111,8 +131,10 @@ def _page(service: str, name: str, head: str, book: Runbook, expr: str = "") -> 
         lines += ["", "```promql", expr, "```"]
     lines += ["", "## What to look at first", ""]
     for number, (what, command) in enumerate(book.look, start=1):
-        kind = "sh" if not command.startswith("sum by") else "promql"
+        kind = "promql" if is_query(command) else "sh"
         lines += [f"{number}. {what}:", "", f"   ```{kind}", f"   {command}", "   ```", ""]
+    if book.then:
+        lines += ["## What to do", "", *(f"- {sentence}" for sentence in book.then), ""]
     lines += ["## How to silence it", "", "Silence what you are working on, for as long as you work on it:", ""]
     matcher = f"alertname={name} service={service}"
     lines += ["```sh", f'amtool silence add {matcher} --duration=2h --comment="who, why"', "```", ""]

@@ -27,11 +27,11 @@ def register(groups: Groups) -> None:
         "--threshold", type=float, help="hallucination score from which an answer fails; default: calibrated"
     )
 
-    baseline = add_group(groups, "baseline", "what healthy traffic looks like")
+    baseline = add_group(groups, "baseline", "what healthy traffic looks like, and where the load limit is")
     baseline_commands.register(baseline)
     capacity.register(baseline)
 
-    slo = add_group(groups, "slo", "the rules")
+    slo = add_group(groups, "slo", "the objectives of slo.yaml: explain, back-test, tune, import, export")
     explain = add_command(
         slo, "explain", run_explain, "what each rule means now, in words", "sft-guard slo explain --slo slo.yaml"
     )

@@ -16,15 +16,15 @@ from slo.errors import ConfigError
 
 def register(groups: Groups) -> None:
     """Add the commands of this module."""
-    release = add_group(groups, "release", "canary releases")
+    release = add_group(groups, "release", "canary releases: who serves, start, promote, roll back")
     commands = [add_command(release, "status", run_status, "what is serving, and why", "sft-guard release status")]
     start = add_command(release, "start", run_change, "send a share of the sessions to a version",
                         "sft-guard release start v1.2.1 --advance auto")  # fmt: skip
     start.add_argument("version", help="name under versions in guard.yaml")
     start.add_argument("--plan", help="default, short, or `20%% for 2h`")
-    about = "auto: the guard may raise the weight along the plan, one stage at a time, on pass"
+    about = "auto: in mode enforce the guard raises the weight along the plan, one stage at a time, on pass"
     start.add_argument("--advance", choices=("manual", "auto"), default="manual", help=about)
-    start.add_argument("--again", action="store_true", help="although this version was rolled back before")
+    start.add_argument("--again", action="store_true", help="start it although it was rolled back before")
     commands.append(start)
     for name, help_text in (
         ("promote", "one stage up; at the last one the canary becomes stable"),
@@ -37,16 +37,17 @@ def register(groups: Groups) -> None:
         command = add_command(release, name, run_change, help_text, f"sft-guard release {name}")
         command.set_defaults(now=False, force=False)
         if name == "rollback":
-            command.add_argument("--force", action="store_true", help="also when no release is under way")
+            about = "return to the previous version also when no release is under way"
+            command.add_argument("--force", action="store_true", help=about)
         if name == "promote":
             command.add_argument("--now", action="store_true", help="make it stable at once, whatever the stage")
         commands.append(command)
     for parser in commands[1:]:
         if not parser.prog.endswith(" drill"):  # it touches nothing that the audit log tells of
-            parser.add_argument("--reason", default="", help="a word for the audit log")
+            parser.add_argument("--reason", default="", help="why, for the audit log")
         parser.set_defaults(reason="")
 
-    incident = add_group(groups, "incident", "what happened, with evidence")
+    incident = add_group(groups, "incident", "what happened, with evidence: list, show, close")
     commands.append(add_command(incident, "list", run_incidents, "all incidents", "sft-guard incident list"))
     for name, run, help_text in (
         ("show", run_incident, "one incident: timeline and evidence"),
@@ -58,7 +59,8 @@ def register(groups: Groups) -> None:
             about = "write postmortem.md there, with a picture of each rule over time"
             parser.add_argument("--out", type=Path, metavar="DIR", help=about)
         commands.append(parser)
-    close = add_command(incident, "close", run_close, "it is dealt with: alerts end, and baselines take traffic again",
+    about = "say that it is dealt with: its alert ends, and baselines take traffic again"
+    close = add_command(incident, "close", run_close, about,
                         'sft-guard incident close ID --reason "wrong index; v1.2.2 has the right one"')  # fmt: skip
     close.add_argument("id", help="id of the incident")
     close.add_argument("--reason", required=True, help="why it is over, for its timeline and the audit log")

@@ -79,7 +79,7 @@ class CacheSettings(Model):
     max_bytes: Bytes = Field(64 * 2**20, description="Bound of the store in memory.")
     max_entry: Bytes = Field(256 * 2**10, description="Longest answer that is kept; limits.capture bounds it too.")
     max_request: Bytes = Field(64 * 2**10, description="Longer requests are not looked up.")
-    ttl: Seconds = 3600.0
+    ttl: Seconds = Field(3600.0, description="Life of an answer.")
     negative_ttl: Seconds = Field(60.0, description="Life of a refusal.")
     jitter: Ratio = Field(0.1, description="Lives are shortened by up to this share, by a hash of the key.")
     wait: Seconds = Field(2.0, description="Longest wait for the answer to the same question asked a moment before.")

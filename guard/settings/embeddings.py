@@ -17,7 +17,7 @@ class EmbeddingsSettings(Model):
     api_key_env: EnvName | None = Field(None, description="Environment variable with its key.")
     dim: int = Field(0, ge=0, le=65_536, description="Dimensions that must come back; 0: those of the first answer.")
     batch: int = Field(64, ge=1, le=2048, description="Texts of one call.")
-    timeout: Seconds = Field(5.0, le=60.0)
+    timeout: Seconds = Field(5.0, le=60.0, description="For one call; later there is no similarity (`unavailable`).")
     scripts: Literal["all", "latin"] = Field("all", description="latin: hashed character n-grams serve the others.")
 
     @field_validator("url")

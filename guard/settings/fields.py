@@ -32,6 +32,18 @@ def _size(value: object) -> object:
     return int(float(match[1]) * _SIZE_UNITS[match[2]])
 
 
+def show_size(size_bytes: int) -> str:
+    """A size as guard.yaml writes it.
+
+    >>> show_size(64 * 2**20), show_size(1000)
+    ('64MiB', '1000')
+    """
+    for unit in ("GiB", "MiB", "KiB"):
+        if size_bytes >= _SIZE_UNITS[unit] and size_bytes % _SIZE_UNITS[unit] == 0:
+            return f"{size_bytes // _SIZE_UNITS[unit]}{unit}"
+    return str(size_bytes)
+
+
 def _ratio(value: object) -> object:
     if isinstance(value, str) and value.strip().endswith("%"):
         # Percent is a border form; rounding keeps 0.1 % from becoming 0.0009999....
@@ -39,14 +51,14 @@ def _ratio(value: object) -> object:
     return value
 
 
+DURATION = BeforeValidator(_duration, json_schema_input_type=float | str)
+SIZE = BeforeValidator(_size, json_schema_input_type=int | str)
 Seconds = Annotated[
     float,
-    BeforeValidator(_duration, json_schema_input_type=float | str),
+    DURATION,
     Field(gt=0, le=366 * 86400, description="Seconds, or a duration such as 30s, 10m, 24h."),
 ]
-Bytes = Annotated[
-    int, BeforeValidator(_size, json_schema_input_type=int | str), Field(gt=0, description="Bytes, or 64MiB.")
-]
+Bytes = Annotated[int, SIZE, Field(gt=0, description="Bytes, or 64MiB.")]
 Ratio = Annotated[
     float,
     BeforeValidator(_ratio, json_schema_input_type=float | str),

@@ -28,7 +28,7 @@ from guard.settings.windows import WindowSettings
 class GuardFile(Model):
     """guard.yaml"""
 
-    service: Name
+    service: Name = Field(description="Name of the bot: label `service` of every metric, key of its control document.")
     listen: Listen = Listen()
     admin: Admin = Admin()
     state_dir: Path = Field(

@@ -33,7 +33,7 @@ class CheckSettings(Model):
     queue: int = Field(
         2000, ge=1, le=100_000, description="Exchanges that may wait for the checks; more are dropped and counted."
     )
-    queue_bytes: Bytes = 8 * 2**20
+    queue_bytes: Bytes = Field(8 * 2**20, description="Bytes of them; what is over either limit is dropped.")
     pii: bool = Field(
         True, description="Look for personal data and secrets in answers, and redact them in what is stored."
     )
@@ -59,9 +59,9 @@ class LogSettings(Model):
     text: Literal["none", "redacted", "full"] = Field(
         "redacted", description="Questions and answers in the log: none, with personal data taken out, or as they were."
     )
-    segment: Bytes = 64 * 2**20
-    keep: Seconds = 30 * 86400.0
-    max_total: Bytes = 10 * 2**30
+    segment: Bytes = Field(64 * 2**20, description="A file of the log is closed at this size.")
+    keep: Seconds = Field(30 * 86400.0, description="Older files are deleted.")
+    max_total: Bytes = Field(10 * 2**30, description="Of the whole log; beyond, the oldest files are deleted.")
     parquet: bool = Field(
         True, description="Closed segments become Parquet, in a process of their own; needs the `analysis` extra."
     )

@@ -12,8 +12,8 @@ from guard.settings.fields import EnvName, Model, Name, Ratio, Seconds, parse_or
 class StageSettings(Model):
     """One stage of a release plan."""
 
-    weight: Ratio
-    hold: Seconds
+    weight: Ratio = Field(description="Share of the sessions that the canary gets.")
+    hold: Seconds = Field(description="Least time in this stage.")
     min_events: int = Field(400, ge=0, description="Answers of the canary before the next stage.")
 
 
@@ -30,11 +30,13 @@ class ReleaseSettings(Model):
         "hold",
         description="A canary that cannot be judged for `unknown_after`: hold it, or take its traffic away.",
     )
-    unknown_after: Seconds = 300.0
+    unknown_after: Seconds = Field(
+        300.0, description="How long a canary may be `unknown` before `unknown_action` and a page."
+    )
     max_rollbacks_per_day: int = Field(
         3, ge=0, le=100, description="Automatic rollbacks in 24 h; after them the guard holds and pages."
     )
-    evaluate_every: Seconds = 5.0
+    evaluate_every: Seconds = Field(5.0, description="Time between two evaluations of the rules.")
     salt: str = Field("", description="Changes which sessions form the canary.")
 
 
@@ -43,7 +45,7 @@ class RegistrySettings(Model):
 
     url: str | None = Field(None, description="http(s)://host:port of `sft-guard registry serve`.")
     token_env: EnvName | None = Field(None, description="Environment variable with the bearer token of the registry.")
-    model: Name = "faq-bot"
+    model: Name = Field("faq-bot", description="Model of the registry whose Production pointer follows the releases.")
 
 
 class WebhookSettings(Model):
@@ -52,7 +54,7 @@ class WebhookSettings(Model):
     The address of a chat is its secret, so it may come from the environment.
     """
 
-    name: Name
+    name: Name = Field(description="Name of the receiver, in logs and `doctor`.")
     url: str = Field("", description="http(s) address; or url_env.")
     url_env: EnvName | None = Field(None, description="Environment variable with the address, for a chat.")
     format: Literal["standard", "slack"] = Field(
@@ -86,7 +88,7 @@ class AlertmanagerSettings(Model):
     """Where our own alerts are posted."""
 
     url: str = Field(description="http(s)://host:port of Alertmanager.")
-    repost: Seconds = 60.0
+    repost: Seconds = Field(60.0, description="How often an open incident is posted again.")
     runbook_url: str = Field(
         "", max_length=500, description="What stands before the name of a runbook page; see `alerts build`."
     )

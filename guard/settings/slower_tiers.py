@@ -18,7 +18,7 @@ class _Tier(Model):
         description="Probabilities of a claim between which this tier decides; default: those that the calibration of "
         "its language found (`sft-guard combiner show`).",
     )
-    threshold: Ratio = 0.5
+    threshold: Ratio = Field(0.5, description="Probability of being unsupported from which a claim fails.")
 
     @field_validator("band")
     @classmethod
@@ -40,8 +40,8 @@ class DetectorSettings(_Tier):
     labels: dict[str, Literal["supported", "unsupported", "contradicted"]] = Field(
         {}, description="Meaning of the model's labels, where their names do not tell."
     )
-    timeout: Seconds = 10.0
-    load_timeout: Seconds = 120.0
+    timeout: Seconds = Field(10.0, description="For one answer; later it is `unavailable`.")
+    load_timeout: Seconds = Field(120.0, description="For loading the model; later it is tried again.")
     window: int = Field(0, ge=0, le=8192, description="Tokens read at once; 0: what the model can.")
     overlap: int = Field(64, ge=0, le=2048, description="Tokens that two windows share.")
     batch: int = Field(8, ge=1, le=256, description="Pairs in one call of the model.")
@@ -69,7 +69,7 @@ class JudgeSettings(_Tier):
     daily_usd: float = Field(1.0, ge=0, le=100_000, description="What it may cost a day; then it is not asked.")
     daily_calls: int = Field(1000, ge=0, le=10_000_000, description="Calls a day.")
     sample: Ratio = Field(0.0, description="Share of the answers judged although the tiers before are sure.")
-    timeout: Seconds = Field(20.0, le=25.0)
+    timeout: Seconds = Field(20.0, le=25.0, description="For one answer; later it is `unavailable`.")
     redact: bool = Field(True, description="Take personal data out before anything leaves.")
     selftest: bool = Field(True, description="Ask a few golden pairs at the start and hourly; they count as calls.")
 

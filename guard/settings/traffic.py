@@ -59,7 +59,7 @@ class Contexts(Model):
 class RouteSettings(Model):
     """One route of the data listener."""
 
-    name: Name
+    name: Name = Field(description="Label `route` of the metrics; `routes` of an objective and of the cache name it.")
     path: str = Field(description="Exact path, or a prefix ending in *.", pattern=r"^/")
     adapter: Literal["openai-chat", "openai-responses", "json", "passthrough"] = Field(
         description="How requests and answers of the route are read; `passthrough` reads nothing."

@@ -8,14 +8,21 @@ import json
 import os
 import re
 import shlex
+from fnmatch import fnmatch
 
 import pytest
 
+from alerts.build import groups_of
+from alerts.model import Options
+from alerts.runbooks import OWN
 from exporters.labels import closed_set
 from guard.cli import build_parser
 from guard.ports import Reason
+from guard.private_state import OWN_DIRECTORIES, OWN_FILES
 from guard.reference import DOCS, PAGES
 from slo.metric_names import INDICATORS, METRICS
+from slo.spec import PRESETS, parse_slo
+from slo.thresholds import Known
 from tests.docs.pages import ROOT, Block, all_blocks, blocks, commands, links, pages, prose, spans
 
 LANGUAGES = {"sh", "python", "yaml", "json", "promql", "text"}
@@ -42,6 +49,43 @@ def test_every_setting_and_every_argument_says_what_it_is_for(name: str) -> None
     rows = [line for line in PAGES[name]().splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert [row for row in rows if re.search(r"\|\s*\|$", row)] == []
+
+
+def test_commands_are_shown_as_help_shows_them_and_settings_as_people_write_them() -> None:
+    page = PAGES["commands.md"]()
+    assert [line for line in page.splitlines() if "%(" in line or "%%" in line] == []
+    assert "default, short, or `20% for 2h`" in page
+    rows = set(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", PAGES["settings.md"](), re.MULTILINE))
+    assert {("keep", "30d"), ("max_total", "10GiB"), ("first_byte", "1m"), ("request_head", "64KiB")} <= rows
+    plain = {name for name, default in rows if re.fullmatch(r"[\d.]+e[+-]\d+|\d{5,}", default)}
+    assert plain == {"entries", "learn", "connections"}  # numbers of things
+
+
+RUNBOOKS = {
+    alert.name: (alert.labels.get("action", ""), alert.runbook)
+    for preset in PRESETS
+    for group in groups_of(parse_slo(f"service: faq-bot\npreset: {preset}\n"), Known(), Options())
+    for alert in group.alerts
+} | {name: ("", book) for name, (_, book) in OWN.items()}
+
+
+@pytest.mark.parametrize("name", sorted(RUNBOOKS))
+def test_a_runbook_says_what_to_do_about_what_is_seen(name: str) -> None:
+    action, book = RUNBOOKS[name]
+    assert book.then or name == "SftGuardDrill"
+    for other in re.findall(r"\bSft[A-Z]\w+\b", " ".join(book.then)):
+        assert other in RUNBOOKS
+    for span in re.findall(r"`(sft-guard [^`]+)`", " ".join(book.then)):
+        assert _flags(span.split()[1:])[0], f"{span}: no such command"
+    back = any("release rollback" in command for _, command in book.look)
+    assert not (back and (action == "track" or "SharedUpstream" in name or name.endswith(("Burn3x", "Burn1x"))))
+
+
+def test_runbooks_show_their_queries() -> None:
+    entry = PAGES["runbooks.md"]().split("\n## SftSloP95\n")[1].split("\n## ")[0]
+    assert "```promql\n" in entry
+    assert "histogram_quantile(0.95" in entry
+    assert "sum by (release, outcome)" in PAGES["runbooks.md"]()
 
 
 def _anchors(page: str) -> set[str]:
@@ -206,6 +250,25 @@ def test_words_that_a_page_looks_for_are_ever_said(page: str) -> None:
             assert words is None or set(value.split("|")) <= words, f'{metric}: no {label} is "{value}"'
     for types in re.findall(r"\b50[24] ((?:`\w+`(?:, )?)+)", text):
         assert set(re.findall(r"\w+", types)) <= {reason.value for reason in Reason}, types
+
+
+def test_the_operations_page_names_every_file_of_the_state_directory() -> None:
+    section = prose("docs/operations.md").split("## What to keep")[1].split("\n## ")[0]
+    named = [name.rstrip("/") for name in re.findall(r"`([^`]+)`", section)]
+    lost = [own for own in (*OWN_FILES, *OWN_DIRECTORIES) if not any(fnmatch(name, own) for name in named)]
+    assert lost == []
+
+
+def test_the_exchange_log_is_where_the_pages_say() -> None:
+    named = {(page, log) for page, text in pages().items() for log in re.findall(r"--log ([\w/.-]+\w)", text)}
+    assert len(named) > 5
+    assert {(page, log) for page, log in named if log not in {"state/exchanges", "PATH"}} == set()
+
+
+def test_the_architecture_names_every_room() -> None:
+    rooms = {path.parent.relative_to(ROOT) for path in (*ROOT.glob("*/__init__.py"), *ROOT.glob("guard/*/__init__.py"))}
+    named = {span.rstrip("/") for span in spans("docs/architecture.md")}
+    assert {str(room) for room in rooms} - named == set()
 
 
 def test_no_page_names_a_machine() -> None:

@@ -91,7 +91,7 @@ async def test_a_second_rollback_does_not_take_out_what_was_just_returned_to(
 async def test_after_an_abort_a_rollback_needs_force_too(tmp_path: Path, worlds: list[World]) -> None:
     world = await twice_released(await up(tmp_path, worlds))
     await world.controller.abort(actor="ann")
-    with pytest.raises(RefusedError, match="repeat with force"):
+    with pytest.raises(RefusedError, match="repeat with --force"):
         await world.controller.rollback(actor="ann")
     assert world.controller.state.stable == BAD.name
 

@@ -133,9 +133,9 @@ def rollback(state: ReleaseState, reason: str, *, force: bool = False) -> tuple[
     order = rollback_order(state, reason, automatic=False, force=force)
     if order is None:
         cure = (
-            f"to return to {state.previous!r} all the same, repeat with force"
+            f"to return to {state.previous!r} all the same, repeat with --force"
             if state.previous
-            else "no previous version is known"
+            else "no previous version is known: start a good one, then promote it with --now"
         )
         raise RefusedError(
             "nothing_to_roll_back", f"the release is {state.phase} and {state.stable!r} answers everybody; {cure}"
