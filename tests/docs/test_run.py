@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from guard.settings import load_settings
 from slo.spec import parse_slo
-from tests.docs.pages import ROOT, Block, all_blocks, blocks, commands
+from tests.docs.pages import ROOT, Block, all_blocks, blocks, commands, links, prose
 from tests.docs.stage import Stage
 from tests.lora_kit import adapter_directory
 
@@ -68,7 +69,8 @@ RUNBOOK_CODES = {"sft-guard release rollback": 2}
 """After the rollback above there is nothing left to go back to."""
 CHAPTERS = {
     "README.md", "README.zh-TW.md", "docs/alerting.md", "docs/backtesting.md", "docs/baseline.md", "docs/cache.md",
-    "docs/combiner.md", "docs/cost.md", "docs/dashboards.md", "docs/deploy.md", "docs/detectors.md", "docs/interop.md",
+    "docs/combiner.md", "docs/cost.md", "docs/dashboards.md", "docs/deploy.md", "docs/detectors.md",
+    "docs/getting-started.md", "docs/getting-started.zh-TW.md", "docs/interop.md",
     "docs/kb-gate.md", "docs/knowledge-base.md", "docs/operations.md", "docs/registry.md", "docs/reports.md",
     "docs/routing.md", "docs/runbooks.md", "docs/vault.md",
 }  # fmt: skip
@@ -93,18 +95,30 @@ def test_the_python_of_the_lora_page_runs() -> None:
     assert told.stdout.endswith(" ms\n")
 
 
-def test_the_chinese_readme_says_the_same() -> None:
-    def told(page: str) -> set[str]:
-        return {line for b in runnable(page) for line in commands(b.text) if "curl" not in line}
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+def test_the_chinese_page_says_the_same(page: str) -> None:
+    chinese = page.replace(".md", ".zh-TW.md")
 
-    assert told("README.zh-TW.md") == told("README.md")
-    pythons = [[b.text for b in blocks(page) if b.language == "python"] for page in ("README.md", "README.zh-TW.md")]
-    assert pythons[0] == pythons[1]
+    def told(name: str) -> list[str]:
+        """Its commands in order, those that are not run here too; the question to the demo is each in its language."""
+        lines = [line for b in blocks(name) if b.language == "sh" for line in commands(b.text)]
+        return [line.partition(" -d ")[0] for line in lines] + [b.text for b in blocks(name) if b.language == "python"]
+
+    def outline(name: str) -> list[str]:
+        """Headings, rows and items without their words."""
+        return re.findall(r"^(#+ |\||- )", prose(name), re.MULTILINE)
+
+    def targets(name: str) -> set[str]:
+        return {link.replace(".zh-TW", "") for link in links(name) if not link.endswith(".png")}
+
+    assert told(chinese) == told(page)
+    assert outline(chinese) == outline(page)
+    assert targets(chinese) == targets(page)
 
 
-def test_the_readme_from_its_first_command_to_its_last(stage: Stage) -> None:
+def test_the_readme_and_the_first_steps_from_the_first_command_to_the_last(stage: Stage) -> None:
     page = "README.md"
-    shown = runnable(page)
+    shown = [*runnable(page), *runnable("docs/getting-started.md")]
     chinese = next(b for b in runnable("README.zh-TW.md") if "curl" in b.text)
     asked = next(b for b in shown if "curl" in b.text)
     python = next(b for b in blocks(page) if b.language == "python")

@@ -177,8 +177,9 @@ def test_a_baseline_is_collected_shown_and_explained(tmp_path: Path, capsys: pyt
 
 
 def test_readme_commands_are_commands() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    lines = [line.split("#")[0].split()[1:] for line in readme.splitlines() if line.startswith(".venv/bin/sft-guard")]
+    root = Path(__file__).resolve().parents[2]
+    text = "\n".join((root / page).read_text(encoding="utf-8") for page in ("README.md", "docs/getting-started.md"))
+    lines = [line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith(".venv/bin/sft-guard")]
     assert len(lines) >= 8
     for words in lines:
         build_parser().parse_args(words)  # exits when a word is unknown
