@@ -24,6 +24,13 @@ import psutil
 from tests.browser import Page, browser
 
 READY = "document.getElementById('main')?.dataset.ready && document.querySelectorAll('svg.spark').length"
+SHOWS = {
+    "healthy": "!document.querySelector('#release .stages')",
+    "canary": "document.querySelector('#release .stages')",
+    "rolled-back": "document.querySelector('#release .bad')",
+    "degraded": "[...document.querySelectorAll('#health .card.warn b')].some(b => b.textContent === 'checks')",
+}
+"""What the page itself must show: it is up to two seconds behind the API."""
 VIEWS = (
     ("en", "light", 1280, 900), ("zh-TW", "dark", 1280, 900), ("en", "dark", 360, 740), ("zh-TW", "light", 360, 740),
 )  # fmt: skip
@@ -55,7 +62,8 @@ async def until(condition: Callable[[], Any], what: str, every_s: float = 0.5) -
 async def take(page: Page, admin: str, state: str, out: Path) -> None:
     """One picture per view."""
     for language, theme, width, height in VIEWS:
-        await page.open(f"{admin}/?lang={language}&theme={theme}", READY, width=width, height=height)
+        ready = f"({READY}) && ({SHOWS[state]})"
+        await page.open(f"{admin}/?lang={language}&theme={theme}", ready, width=width, height=height)
         await asyncio.sleep(0.3)
         size = "wide" if width > 600 else "narrow"
         await page.picture(out / f"console-{state}-{language}-{theme}-{size}.png")
