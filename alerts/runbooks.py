@@ -1,4 +1,4 @@
-"""One Markdown page per alert: what it means, how it is computed, where to look first, how to silence it. Pure."""
+"""One Markdown page per alert: what it means, how it is computed, what to look at and to do, how to silence it. Pure."""
 
 from __future__ import annotations
 
