@@ -6,8 +6,17 @@ from collections.abc import Mapping
 
 from alerts.model import PAGE
 from alerts.pages import (
-    BACK, DOCTOR, HEALTH, INCIDENT, INCIDENTS, NO_TARGET_THEN, RULES, SHARED_THEN, STATUS, VALUES,
-)  # fmt: skip
+    BACK,
+    DOCTOR,
+    HEALTH,
+    INCIDENT,
+    INCIDENTS,
+    NO_TARGET_THEN,
+    RULES,
+    SHARED_THEN,
+    STATUS,
+    VALUES,
+)
 
 _Row = tuple[str, str, str, str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
 

@@ -1,4 +1,4 @@
-"""One Markdown page per alert: what it means, how it is computed, what to look at and to do, how to silence it. Pure."""
+"""One Markdown page per alert: what it means, how it is computed, what to look at and do, how to silence it. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from alerts.model import Alert, Group, Runbook
 from alerts.pages import (
-    BACK, DOCTOR, INCIDENT, INCIDENTS, NO_TARGET_THEN, RULES, SHARED_THEN, STATUS, VALUES, is_query,
-)  # fmt: skip
+    BACK,
+    DOCTOR,
+    INCIDENT,
+    INCIDENTS,
+    NO_TARGET_THEN,
+    RULES,
+    SHARED_THEN,
+    STATUS,
+    VALUES,
+    is_query,
+)
 
 SEVERITIES = {
     "page": "a page: somebody is woken",
