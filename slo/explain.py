@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from slo.artefact import Baseline
 from slo.comparison import PASS_ALPHA, margin_of
 from slo.evaluation import BURN_PAIRS
@@ -41,6 +43,33 @@ def explain(
         head += f"\nbaseline {baseline.sha256[:12]}: {size}{forced}"
     objectives = (explain_one(slo, limit_for(slo, known)) for slo in slo_file.objectives)
     return "\n\n".join([head, *objectives, *map(explain_outside, slo_file.outside)])
+
+
+def as_rows(slo_file: SloFile, baseline: Baseline | None = None, *, now_wall_s: float) -> list[dict[str, Any]]:
+    """Return the same for machines: a row of each objective.
+
+    limit: in `unit` (ratio, seconds, usd), None while `unknown` says why. now_wall_s: Unix seconds.
+    """
+    known = Known(now_wall_s, baseline)
+    rows = []
+    for slo in slo_file.objectives:
+        limit = limit_for(slo, known)
+        rows.append(
+            {
+                "name": slo.name,
+                "indicator": slo.indicator,
+                "action": slo.action.value,
+                "window_s": slo.window.length_s,
+                "for_s": slo.for_s,
+                "min_events": slo.min_events,
+                "limit": limit.value,
+                "unit": INDICATORS[slo.indicator].unit,
+                "limit_source": limit.source,
+                "unknown": limit.reason,
+                "text": explain_one(slo, limit),
+            }
+        )
+    return rows
 
 
 def explain_outside(rule: OutsideRule) -> str:

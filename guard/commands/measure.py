@@ -82,10 +82,12 @@ def _unjudged(row: dict[str, Any]) -> str:
 def run_explain(args: argparse.Namespace) -> int:
     """Each rule in words, with its limit now."""
     from slo.baselines import load_baseline
-    from slo.explain import explain
+    from slo.explain import as_rows, explain
 
     slo_file = load_slo_file(args.slo)
     baseline = load_baseline(args.baseline) if args.baseline else None
-    text = explain(slo_file, baseline, now_wall_s=SystemClock().wall_s())
-    emit(args, {"service": slo_file.service, "text": text}, text)
+    now_wall_s = SystemClock().wall_s()
+    text = explain(slo_file, baseline, now_wall_s=now_wall_s)
+    rows = as_rows(slo_file, baseline, now_wall_s=now_wall_s)
+    emit(args, {"service": slo_file.service, "objectives": rows, "text": text}, text)
     return 0

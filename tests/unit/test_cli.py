@@ -256,3 +256,15 @@ def test_rules_behind_a_model_are_checked_as_well(tmp_path: Path, capsys: pytest
     rules.write_text("topics: [{name: vpn, question: ['(a+)+'], answer: [vpn], kb_id: it-vpn}]\n")
     assert main(["check", str(rules)]) == 2
     assert "rules.yaml: topics[0].question" in capsys.readouterr().out
+
+
+def test_rules_are_explained_to_machines_by_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--dir", str(tmp_path)])
+    capsys.readouterr()
+    assert main(["slo", "explain", "--slo", str(tmp_path / "slo.yaml"), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out.splitlines()[-1])["objectives"]}
+    p99, similarity = rows["p99"], rows["similarity"]
+    assert (p99["limit"], p99["unit"], p99["window_s"], p99["for_s"]) == (1.8, "seconds", 3600.0, 600.0)
+    assert (p99["action"], p99["limit_source"], p99["unknown"]) == ("rollback", "agreement 2000 ms - 200 ms", "")
+    assert similarity["limit"] is None
+    assert "sft-guard baseline collect" in similarity["unknown"]
