@@ -78,7 +78,11 @@ async def test_it_is_live_and_says_when_it_is_not() -> None:
     async with browser() as page:
         async with serving(site) as handle:
             await page.open(f"{handle.url}/?lang=en", READY)
-            assert "breach" in await page.run("document.getElementById('slo').textContent")
+            objectives = await page.run("document.getElementById('slo').textContent")
+            assert "breach" in objectives
+            assert "Verdict: fail" in objectives
+            assert "beside stable: fine" in objectives
+            assert "[object" not in await page.run("document.body.textContent")
             assert await page.run("document.querySelectorAll('svg.spark').length") >= 1
             site.backend.words = "changed while it was open"
             await page.until("document.getElementById('release').textContent.includes('changed while it was open')")

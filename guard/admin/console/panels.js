@@ -63,14 +63,15 @@ export function objectives(snapshot, courses) {
     { label: t("budget"), n: true }, { label: t("course") }, { label: t("events"), n: true }, { label: t("window") }, { label: t("action") }, { label: t("why"), class: "why" }];
   const rows = snapshot.slo.objectives.map(o => {
     const course = courses.get(`${o.slo} ${o.release}`);
-    const compared = o.comparison ? el("div", {}, `${t("verdict")}: `, state(o.comparison.state ?? o.comparison)) : null;
+    const compared = o.comparison ? el("div", {}, `${t("verdict")}: `, state(o.comparison.result)) : null;
     return [
       `${o.slo} (${t(o.arm)})`,
       el("div", {}, state(o.state, `${t(o.state)}${o.firing ? `, ${t("firing")}` : ""}`), compared),
       number(o.value, o.unit), number(o.threshold, o.unit),
       o.budget_remaining_ratio === null ? "" : number(o.budget_remaining_ratio, "ratio"),
       course ? spark(course.points, course.limit, o.arm === "canary", `${o.slo} ${t("course")}`) : "",
-      `${o.events_count} / ${o.min_events_count}`, duration(o.window_s), o.action, o.reason,
+      `${o.events_count} / ${o.min_events_count}`, duration(o.window_s), o.action,
+      o.comparison ? [el("div", {}, o.reason), el("div", {}, `${t("beside")}: ${o.comparison.reason}`)] : o.reason,
     ];
   });
   table($("slo"), heads, rows);

@@ -32,7 +32,7 @@ const WORDS = {
     "words-why": "The redacted words need the admin token.", "no-words": "No words are kept of it.",
     rolling_out: "rolling out", rolled_back: "rolled back", rolling_back: "rolling back", promoted: "promoted", paused: "paused",
     idle: "idle", learning: "learning", steady: "steady", signal: "signal", alarm: "alarm", "keys-about": "1-7 sections, p pause updates, t theme, l language, Esc closes.",
-    skipped: "skipped", unavailable: "unavailable", verdict: "Verdict", recovery: "Did it help?",
+    skipped: "skipped", unavailable: "unavailable", verdict: "Verdict", beside: "beside stable", recovery: "Did it help?",
   },
   "zh-TW": {
     skip: "跳到內容", pause: "暫停更新", resume: "繼續", theme: "主題", keys: "快捷鍵", language: "English",
@@ -66,7 +66,7 @@ const WORDS = {
     "words-why": "查看去識別化內容需要管理權杖\u3002", "no-words": "沒有保留內容\u3002",
     rolling_out: "發布中", rolled_back: "已回滾", rolling_back: "回滾中", promoted: "已晉升", paused: "已暫停",
     idle: "閒置", learning: "學習中", steady: "平穩", signal: "有變化", alarm: "警報", "keys-about": "1-7 各區\uff0cp 暫停更新\uff0ct 主題\uff0cl 語言\uff0cEsc 關閉\u3002",
-    skipped: "略過", unavailable: "無法檢查", verdict: "判定", recovery: "有幫助嗎",
+    skipped: "略過", unavailable: "無法檢查", verdict: "判定", beside: "與穩定版相比", recovery: "有幫助嗎",
   },
 };
 
