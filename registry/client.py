@@ -118,6 +118,7 @@ class RegistryClient:
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]:
         body: dict[str, object] = {"to_stage": str(to_stage), "actor": actor, "key": key, "detail": detail}
         if rollback_to is not None:
@@ -126,6 +127,8 @@ class RegistryClient:
             body["epoch"] = epoch
         if if_production is not None:
             body["if_production"] = if_production
+        if force:
+            body["force"] = True
         path = f"{_place(model, version)}/transition"
         answer = await self._call("POST", path, dict[str, Any], body)
         return _decoded(answer.get("moves"), tuple[Move, ...], path)

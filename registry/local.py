@@ -89,6 +89,7 @@ class LocalRegistry:
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]:
         moves: tuple[Move, ...] = await self._offload(
             lambda: self._store.transition(
@@ -101,6 +102,7 @@ class LocalRegistry:
                 key=key,
                 detail=detail,
                 if_production=if_production,
+                force=force,
             )
         )
         return moves

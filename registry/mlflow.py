@@ -32,13 +32,13 @@ from registry.model import (
     ModelVersion,
     Move,
     Stage,
-    check_gate,
+    check_gates,
     check_holder,
     check_name,
     check_version,
+    forced_detail,
     plan_transition,
     previous_after,
-    rising,
 )
 
 API = "/api/2.0/mlflow"
@@ -150,6 +150,7 @@ class MlflowRegistry:
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]:
         found = await self._versions(model)
         row = await self._model(model)
@@ -163,8 +164,7 @@ class MlflowRegistry:
         stages = {name: v.stage for name, (_, v) in found.items()}
         check_holder(stages, if_production)
         moves = plan_transition(stages, version, to_stage, rollback_to)
-        for move in rising(moves):
-            check_gate(move, _evaluations(model, move.version, found[move.version][0]))
+        passed = check_gates(moves, lambda name: _evaluations(model, name, found[name][0]), force=force)
         aliases = _aliases(row)
         names = {raw["version"]: name for name, (raw, _) in found.items()}
         before = names.get(aliases.get(PREVIOUS, ""), "")
@@ -182,7 +182,7 @@ class MlflowRegistry:
             if move.from_stage is not move.to_stage:
                 await self._tag_version(model, found[move.version][0]["version"], "sft.stage", move.to_stage.value)
         for name, value in ((("sft.fence_epoch", str(epoch)),) if epoch is not None else ()) + (
-            ((mark, f"{actor}: {detail}"[:200]),) if mark else ()
+            ((mark, f"{actor}: {forced_detail(passed, detail)}"[:200]),) if mark else ()
         ):
             await self._asked("POST", "/registered-models/set-tag", {"name": model, "key": name, "value": value})
         return moves

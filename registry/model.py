@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -241,28 +241,56 @@ BLOCKS, EVIDENCE = "blocks", "evidence"
 """Fields of an evaluation's result: stages it closes to the version, and why, one line each."""
 
 
-def rising(moves: Sequence[Move]) -> tuple[Move, ...]:
-    """The moves that a failed gate may refuse: up the stages, and no rollback, which must always be possible."""
-    ways = {(Stage.NONE, Stage.STAGING), (Stage.STAGING, Stage.PRODUCTION)}
-    return tuple(m for m in moves if (m.from_stage, m.to_stage) in ways and m.action != "rollback")
+_UP = frozenset({(Stage.NONE, Stage.STAGING), (Stage.STAGING, Stage.PRODUCTION)})
 
 
-def check_gate(move: Move, evaluations: Sequence[Evaluation]) -> None:
-    """Refuse a move into a stage that the latest evaluation of any name closes.
+def check_gates(
+    moves: Sequence[Move], evaluations_of: Callable[[str], Sequence[Evaluation]], *, force: bool = False
+) -> str:
+    """Refuse a move up into a stage that the latest evaluation of any name closes to the version.
+
+    evaluations_of: all of a version, oldest first. force: a rollback goes all the same, since it must always be
+    possible: to the guard at once, to a person who says so. Nothing else can be forced; a later evaluation opens the
+    stage.
+
+    Returns:
+        What was passed over, for the audit; "" for nothing.
 
     Raises:
         RegistryRefused: `gate_failed`, with the evaluation and its evidence.
     """
+    back = any(move.action == "rollback" for move in moves)
+    passed = []
+    for move in moves:
+        why = _closed(move, evaluations_of(move.version)) if (move.from_stage, move.to_stage) in _UP else ""
+        if why and not (back and force):
+            cure = ", or repeat with force, which the audit will say" if back else ""
+            raise RegistryRefused("gate_failed", f"{why}; mend it and evaluate again{cure}")
+        passed += [why] if why else []
+    return "; ".join(passed)
+
+
+def forced_detail(passed: str, detail: str) -> str:
+    """What the audit says of a move that passed over a gate.
+
+    >>> forced_detail("version 'v1': gate failed", "at night")
+    "forced, version 'v1': gate failed; at night"
+    """
+    return f"forced, {passed}; {detail}".rstrip("; ") if passed else detail
+
+
+def _closed(move: Move, evaluations: Sequence[Evaluation]) -> str:
+    """Why the stage that a move leads to is closed to its version; "" while it is open."""
     latest = {evaluation.name: evaluation for evaluation in evaluations}
     for name, evaluation in latest.items():
         blocks, why = evaluation.result.get(BLOCKS), evaluation.result.get(EVIDENCE)
         if isinstance(blocks, list | tuple) and move.to_stage.value in blocks:
             said = "; ".join(str(line) for line in why) if isinstance(why, list | tuple) else str(why or "no evidence")
-            raise RegistryRefused(
-                "gate_failed",
+            return (
                 f"version {move.version!r}: {name} failed, {move.to_stage} is closed to it: "
-                f"{' '.join(said.split())[:300]}; mend it and evaluate again",
+                f"{' '.join(said.split())[:300]}"
             )
+    return ""
 
 
 def previous_after(previous: str, moves: Sequence[Move]) -> str:

@@ -52,6 +52,7 @@ class RegistryPort(Protocol):
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]: ...
 
     async def aliases(self, model: str) -> dict[str, str]: ...

@@ -2,7 +2,7 @@
 
     POST /models {name, owner, description}          GET /models
     POST|GET /models/{name}/versions                 GET /models/{name}/production
-    POST /models/{name}/versions/{version}/transition {to_stage, actor, rollback_to}
+    POST /models/{name}/versions/{version}/transition {to_stage, actor, rollback_to, force}
     GET /models/{name}/versions/{version}            POST|GET .../evaluations {name, result, actor}
     GET /models/{name}/aliases                       GET|PUT /models/{name}/aliases/{alias} {version, actor, expected}
     GET /audit    GET /healthz    GET|PUT /control/{service} (If-Match: the epoch that was read)
@@ -101,6 +101,7 @@ class Transition(_Body):
     """POST .../transition. `rollback_to`: the version that takes Production in the same transaction.
 
     `epoch` (fence), `key` (safe to repeat) and `if_production` (compare and set, "" for nobody) are for programs.
+    `force`: a rollback goes although a failed evaluation closes Production to its target; the audit says so.
     """
 
     to_stage: str
@@ -110,6 +111,7 @@ class Transition(_Body):
     key: str = Field(default="", max_length=200)
     detail: str = Field(default="", max_length=2000)
     if_production: str | None = Field(default=None, max_length=64)
+    force: bool = False
 
 
 class ControlBody(_Body):
@@ -217,6 +219,7 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
             key=body.key,
             detail=body.detail,
             if_production=body.if_production,
+            force=body.force,
         )
         return MovedTo(version=store.version(name, version), moves=list(moves), repeated=not moves)
 

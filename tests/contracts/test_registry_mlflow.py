@@ -55,6 +55,14 @@ async def test_a_failed_gate_closes_a_stage_here_too(server: FakeMlflow) -> None
     assert await refusal(port.transition("m", "v1", Stage.STAGING, actor="a")) == "gate_failed"
     await port.evaluate("m", "v1", "lora-eval", {"passed": True}, actor="a")
     await port.transition("m", "v1", Stage.STAGING, actor="a")
+    await port.create_version("m", "v2")
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        await port.transition("m", "v2", stage, actor="a")
+    await port.evaluate("m", "v1", "lora-eval", {"blocks": ["Production"]}, actor="a")
+    back = port.transition("m", "v2", Stage.STAGING, actor="a", rollback_to="v1")
+    assert await refusal(back) == "gate_failed"
+    await port.transition("m", "v2", Stage.STAGING, actor="a", rollback_to="v1", force=True)
+    assert {v.version: v.stage for v in await port.versions("m")} == {"v1": Stage.PRODUCTION, "v2": Stage.STAGING}
     await port.close()
 
 

@@ -183,8 +183,38 @@ async def test_a_failed_gate_closes_stages_until_a_later_evaluation_opens_them(p
     await port.evaluate("faq-bot", "v2", "lora-eval", {"passed": True}, actor="ci")
     await port.transition("faq-bot", "v2", Stage.STAGING, actor="ann")
     await port.transition("faq-bot", "v2", Stage.PRODUCTION, actor="ann")
-    # A rollback to what was judged badly afterwards is never refused.
+
+
+async def test_a_rollback_to_what_was_judged_badly_wants_force_and_the_audit_says_what_was_passed_over(
+    port: RegistryPort,
+) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.PRODUCTION)
+    failed = {"passed": False, "blocks": ["Production"], "evidence": ["similarity 40 %, at least 85 %"]}
     await port.evaluate("faq-bot", "v1", "lora-eval", failed, actor="ci")
-    await port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1")
+    words = {"actor": "ann", "rollback_to": "v1", "detail": "at night"}
+    with pytest.raises(RegistryRefused) as caught:
+        await port.transition("faq-bot", "v2", Stage.STAGING, **words)
+    assert caught.value.reason == "gate_failed"
+    assert str(caught.value) == (
+        "version 'v1': lora-eval failed, Production is closed to it: similarity 40 %, at least 85 %; mend it and "
+        "evaluate again, or repeat with force, which the audit will say"
+    )
+    # The same by a promotion that calls itself a rollback; one that does not has no force at all.
+    named = port.transition("faq-bot", "v1", Stage.PRODUCTION, actor="a", rollback_to="v1")
+    assert await refusal(named) == "gate_failed"
+    assert await refusal(port.transition("faq-bot", "v1", Stage.PRODUCTION, actor="a", force=True)) == "gate_failed"
+    assert await stages(port) == {"v1": "Staging", "v2": "Production"}
+    await port.transition("faq-bot", "v2", Stage.STAGING, force=True, **words)
     assert await stages(port) == {"v1": "Production", "v2": "Staging"}
+    last = (await port.audit(1, "faq-bot"))[0]
+    assert (last.action, last.actor, last.version) == ("rollback", "ann", "v1")
+    assert last.detail == (
+        "forced, version 'v1': lora-eval failed, Production is closed to it: similarity 40 %, at least 85 %; at night"
+    )
     assert await port.transition("faq-bot", "v1", Stage.ARCHIVED, actor="ann")
+
+
+async def test_force_says_nothing_in_the_audit_where_nothing_was_in_the_way(port: RegistryPort) -> None:
+    await with_versions(port, v1=Stage.STAGING, v2=Stage.PRODUCTION)
+    await port.transition("faq-bot", "v2", Stage.STAGING, actor="guard", rollback_to="v1", detail="why", force=True)
+    assert (await port.audit(1, "faq-bot"))[0].detail == "why"

@@ -124,6 +124,20 @@ async def test_a_breach_ends_exposure_moves_the_pointer_and_tells(tmp_path: Path
     assert control.phase == "rolled_back"
 
 
+async def test_the_guards_own_rollback_does_not_wait_for_a_gate_and_the_audit_says_what_it_passed(
+    tmp_path: Path, worlds: list[World]
+) -> None:
+    world = await rolling(World(tmp_path, ScriptedJudge(ROLL_BACK)))
+    worlds.append(world)
+    await world.controller.promote(actor="ann")
+    failed = {"blocks": ["Staging", "Production"], "evidence": ["recall 40 %"]}
+    world.store.evaluate(SERVICE, GOOD.name, "kb-gate", failed, actor="ci")
+    await world.controller.tick()
+    assert world.stages() == {"v1.2.0": "Production", "v1.2.1": "Staging"}
+    line = next(e for e in world.store.audit(5, SERVICE) if e.action == "rollback")
+    assert line.detail.startswith("forced, version 'v1.2.0': kb-gate failed, Production is closed to it: recall 40 %; ")
+
+
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.RECOMMEND])
 async def test_without_enforce_traffic_stays_and_the_advice_is_kept(
     tmp_path: Path, worlds: list[World], mode: Mode

@@ -110,6 +110,7 @@ class MemoryRegistry:
         key: str = "",
         detail: str = "",
         if_production: str | None = None,
+        force: bool = False,
     ) -> tuple[Move, ...]:
         versions = self._of(model)
         if key and key in self._keys:

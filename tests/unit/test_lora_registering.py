@@ -117,7 +117,7 @@ def test_rolling_back_to_a_version_whose_gate_failed_wants_a_word(
     assert main(back) == 2
     line = capsys.readouterr().err.strip()
     assert "lora-eval failed, Production is closed to it" in line
-    assert line.endswith("or take it all the same with --force, which the audit will say")
+    assert line.endswith("mend it and evaluate again, or repeat with force, which the audit will say")
     assert store.version("hr-rules", "next").stage is Stage.PRODUCTION
     assert main([*back, "--force"]) == 0
     assert store.version("hr-rules", version).stage is Stage.PRODUCTION
