@@ -22,6 +22,7 @@ from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox, in_thread
 from guard.release.plan import DEFAULT, Plan
 from guard.release.pointer import ReleaseRegistry
+from guard.release.raising import Raiser
 from guard.release.report import CommandResult, DrillResult, Hooks, Last, ReleaseStatus, status_of
 from guard.release.state import (
     ROLLBACKS_PER_DAY,
@@ -33,7 +34,7 @@ from guard.release.state import (
     ReleaseState,
 )
 from slo.clock import Clock
-from slo.errors import GuardError, RefusedError, SourceError
+from slo.errors import RefusedError, SourceError
 from slo.types import Action, ActionKind, Verdict
 
 Judgement = tuple[Action, tuple[Verdict, ...]]
@@ -110,6 +111,7 @@ class Controller:
             offload=offload,
             at=at,
         )
+        self._raiser = Raiser(self._enactor, clock, self._hooks.on_alert)
 
     @property
     def state(self) -> ReleaseState:
@@ -355,11 +357,7 @@ class Controller:
         elif order is not None:
             await self._enactor.roll_back(moved, order, action.verdicts or verdicts, "guard")
         elif effects.promoted or moved.canary_ratio > before.canary_ratio:
-            try:
-                word = "promote" if effects.promoted else "advance"
-                await self._enactor.raise_exposure(moved, word, "guard", effects.reason)
-            except GuardError:
-                pass  # Not won, not raised. The next tick sees what there is then.
+            await self._raiser.go(moved, effects)
         elif moved.epoch != before.epoch:
             await self._enactor.reduce_exposure(moved, action.kind.value, "guard", effects.reason)
         else:

@@ -17,7 +17,7 @@ from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Offload, Outbox
 from guard.release.payload import message_id_of
 from guard.release.pointer import ReleaseRegistry
-from guard.release.records import AuditLine, Intent, SagaStep
+from guard.release.records import ADOPT, DEEDS, REFUSED, AuditLine, Intent, SagaStep, last_deed
 from guard.release.report import Hooks
 from guard.release.saga import Rollback, SagaResult
 from guard.release.state import Condition, Mode, Phase, ReleaseState, RollbackOrder
@@ -29,8 +29,6 @@ from slo.types import Verdict
 PROGRESS_S = 60.0
 RETRY_FIRST_S, RETRY_LAST_S = 1.0, 300.0
 LATE_S = 30.0
-DEEDS = frozenset({"start", "advance", "promote", "abort", "rollback", "pause", "resume", "shed", "hold"})
-"""Actions of the audit that changed who answers; `hold`: a canary that nobody could judge was drained."""
 
 
 class Enactor:
@@ -109,7 +107,7 @@ class Enactor:
             self._owed = self._promise_of(state)
             if self._owed is None:
                 state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
-        self.last_deed = next((line for line in self._journal.audit() if line.action in DEEDS), None)
+        self.last_deed = last_deed(self._journal.audit())
         now_s = self._clock.now_s()
         self._life = _life_of(state)  # what was counted of this rollout before the restart is still about it
         self._obey(
@@ -159,7 +157,7 @@ class Enactor:
         return result
 
     async def raise_exposure(self, moved: ReleaseState, action: str, actor: str, detail: str = "") -> None:
-        """Registry first; a lost race or a dead disk means that nothing changed.
+        """Registry first; a lost race, a registry that does not answer or a dead disk mean that nothing changed.
 
         Raises:
             RefusedError: unknown_version, conflict (the winner is obeyed), disk_full, disk_fault.
@@ -171,14 +169,8 @@ class Enactor:
                 "unknown_version", f"{action}: {served!r} is not in guard.yaml any more; add it to versions, or abort"
             )
         line = self._line(action, actor, before, moved, detail)
-        try:
-            await self._offload(lambda: self._journal.record(audit=line))
-        except JournalError as error:
-            self.journal_word = error.reason
-            raise RefusedError(error.reason, f"{action}: {error}") from error
-        self.journal_word = "ok"
         moved = descended(before, moved)
-        await self._commit(moved, actor, raising=True)
+        await self._commit(moved, actor, raising=line)
         self.last_deed = line
         self._obey(confirmed(moved))
         await self.save_progress(force=True)
@@ -326,25 +318,43 @@ class Enactor:
             self._owed_since_s, self._retry_after_s = now_s, RETRY_FIRST_S
         self._owed, self._retry_at_s = intent, now_s + self._retry_after_s
 
-    async def _commit(self, moved: ReleaseState, actor: str, *, raising: bool = False) -> None:
+    async def _commit(self, moved: ReleaseState, actor: str, *, raising: AuditLine | None = None) -> None:
+        """Replace the control document. raising: written down before it is true, and not before it may be."""
         if self._registry is None:
+            await self._write_down(raising)
             return
-        document = control_of(moved)
+        document, written = control_of(moved), False
         try:
             now = await self._registry.control()
             if raising and now is not None and stands_beside(self.state, now):
                 raise self._cannot_follow(now)
-            if now is None or not same(now, document):
-                if now is not None and not (may_replace(moved, now) and now.epoch < moved.epoch):
-                    raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
+            ours = now is not None and same(now, document)
+            if not ours and now is not None and not (may_replace(moved, now) and now.epoch < moved.epoch):
+                raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
+            written = await self._write_down(raising)
+            if not ours:
                 await self._registry.commit(document, now.epoch if now else 0, actor)
-        except RefusedError:
-            await self._obey_winner()
-            raise
-        except UpstreamError:
-            self.registry_word = "unreachable"
+        except (RefusedError, UpstreamError) as error:
+            if raising and written:
+                await self.audit(REFUSED, actor, self.state, self.state, f"{raising.action}: {error}")
+            if isinstance(error, RefusedError):
+                await self._obey_winner()
+            else:
+                self.registry_word = "unreachable"
             raise
         self.registry_word = "ok"
+
+    async def _write_down(self, line: AuditLine | None) -> bool:
+        """Make an audit line durable, if there is one. Raises RefusedError: the disk does not take it."""
+        if line is None:
+            return False
+        try:
+            await self._offload(lambda: self._journal.record(audit=line))
+        except JournalError as error:
+            self.journal_word = error.reason
+            raise RefusedError(error.reason, f"{line.action}: {error}") from error
+        self.journal_word = "ok"
+        return True
 
     async def _catch_up(self, now: Control | None) -> None:
         """The registry may be behind: it was away when something was reduced here, perhaps before a restart."""
@@ -398,7 +408,7 @@ class Enactor:
         self._owes_control = False
         self._obey(moved)
         self._owes_pointer = self._has_pointer_to_show()
-        await self.audit("adopt", "registry", before, moved, f"epoch {control.epoch}")
+        await self.audit(ADOPT, "registry", before, moved, f"epoch {control.epoch}")
         await self.save_progress(force=True)
 
     def _has_pointer_to_show(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -56,6 +57,30 @@ class AuditLine:
     before: str
     after: str
     detail: str = ""
+
+
+DEEDS = frozenset({"start", "advance", "promote", "abort", "rollback", "pause", "resume", "shed", "hold"})
+"""Actions of the audit that changed who answers; `hold`: a canary that nobody could judge was drained."""
+ADOPT, REFUSED = "adopt", "refused"
+
+
+def last_deed(newest_first: Iterable[AuditLine]) -> AuditLine | None:
+    """What changed the release last.
+
+    A raise is written down before it is asked for. One that was refused was none, unless the document that it asked for
+    came to be obeyed all the same: a replica had the same thought, or only the answer was lost.
+    """
+    refused, adopted = False, set()
+    for line in newest_first:
+        if line.action == ADOPT:
+            adopted.add(line.after)
+        elif line.action == REFUSED:
+            refused = True
+        elif line.action in DEEDS:
+            if not refused or line.after in adopted:
+                return line
+            refused = False
+    return None
 
 
 class OutboxState(StrEnum):
