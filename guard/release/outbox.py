@@ -117,27 +117,37 @@ class Outbox:
         self._changed.set()
 
     async def run(self) -> None:
-        """Deliver forever; cancel to stop. Whatever is unfinished is on disk."""
+        """Deliver forever; cancel to stop. Whatever is unfinished is on disk.
+
+        Tries are tasks of their own: a receiver that says nothing for 15 s must not keep what happens meanwhile from all
+        others.
+        """
         if not self._loaded:
             await self.load()
-        while True:
-            self._changed.clear()
-            await self.deliver_due()
-            due_s = min((w.due_s for w in self._heads() if not w.busy), default=None)
-            if due_s is None:
-                await self._changed.wait()
-                continue
-            try:
-                async with asyncio.timeout(max(0.0, due_s - self._clock.now_s())):
+        async with asyncio.TaskGroup() as tries:
+            while True:
+                self._changed.clear()
+                for waiting in self._take_due():
+                    tries.create_task(self._try(waiting))
+                due_s = min((w.due_s for w in self._heads() if not w.busy), default=None)
+                if due_s is None:
                     await self._changed.wait()
-            except TimeoutError:
-                pass  # Something is due.
+                    continue
+                try:
+                    async with asyncio.timeout(max(0.0, due_s - self._clock.now_s())):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass  # Something is due.
 
     async def deliver_due(self) -> None:
-        """Try every message that is due and first in its incident's order; targets do not wait for each other."""
-        now_s = self._clock.now_s()
-        due = [waiting for waiting in self._heads() if waiting.due_s <= now_s and not waiting.busy]
-        await asyncio.gather(*(self._try(waiting) for waiting in due))
+        """Try every message that is due and first in its incident's order, and wait for all of these tries."""
+        due = self._take_due()
+        try:
+            await asyncio.gather(*(self._try(waiting) for waiting in due))
+        except asyncio.CancelledError:
+            for waiting in due:  # also of a try that had not begun
+                waiting.busy = False
+            raise
 
     async def delivered(self, message_id: str) -> bool:
         """Every target has the message."""
@@ -161,8 +171,15 @@ class Outbox:
             heads.setdefault((waiting.item.target, waiting.item.incident_id), waiting)
         return list(heads.values())
 
+    def _take_due(self) -> list[_Waiting]:
+        """What is due and nobody is trying; from now on it is being tried."""
+        now_s = self._clock.now_s()
+        due = [waiting for waiting in self._heads() if waiting.due_s <= now_s and not waiting.busy]
+        for waiting in due:
+            waiting.busy = True
+        return due
+
     async def _try(self, waiting: _Waiting) -> None:
-        waiting.busy = True
         try:
             await self._try_once(waiting)
         finally:

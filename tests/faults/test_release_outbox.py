@@ -10,8 +10,8 @@ import pytest
 
 from guard.release.journal import Journal, JournalError
 from guard.release.outbox import Outbox
-from guard.release.records import OutboxState
-from guard.release.webhook import Delivery
+from guard.release.records import OutboxItem, OutboxState
+from guard.release.webhook import Delivery, Sent
 from slo.clock import LoopClock
 from tests.conftest import VIRTUAL
 from tests.release_kit import Receiver, inline
@@ -101,6 +101,31 @@ async def test_incidents_and_receivers_do_not_wait_for_each_other(journal: Journ
     assert [i.message_id for i in good.got] == ["msg_a", "msg_b"]
     assert [ident for _, ident in bad.tried] == ["msg_a", "msg_b"]
     assert not await box.outbox.delivered("msg_a")
+    box.task.cancel()
+
+
+class Hanging(Receiver):
+    """Takes the connection and says nothing for 15 s."""
+
+    async def send(self, item: OutboxItem) -> Sent:
+        sent = await super().send(item)
+        await asyncio.sleep(15)
+        return sent
+
+
+async def test_what_happens_while_a_receiver_hangs_is_told_to_the_others_at_once(journal: Journal) -> None:
+    hangs, good = Hanging("hangs", forever=Delivery.TIMEOUT), Receiver("good")
+    box = Box(journal, hangs, good)
+    box.send("msg_page", "inc-page")
+    await asyncio.sleep(1)
+    box.send("msg_rollback", "inc-rollback")
+    await asyncio.sleep(1)
+    assert [i.message_id for i in good.got] == ["msg_page", "msg_rollback"]
+    assert tries(hangs) == [0, 1]  # of two incidents, each on its own
+    await box.outbox.deliver_due()  # a rehearsal beside it sends nothing twice
+    assert tries(hangs) == [0, 1]
+    await asyncio.sleep(30)
+    assert tries(hangs) == [0, 1, 30, 31]
     box.task.cancel()
 
 
