@@ -55,7 +55,7 @@ class ReleaseRegistry:
         """
         actor = actor or self._actor
         # Once in the life of a version: the same request arriving again, late, must not take back what came after.
-        once = f"ensure-{self.service}-{version.name}"
+        once = f"ensure/{self.service}/{version.name}"  # no name holds a slash
         with translated():
             await self._create_model()
             known = {v.version: v.stage for v in await self._port.versions(self._model)}
@@ -71,10 +71,10 @@ class ReleaseRegistry:
                 }
                 await self._port.create_version(self._model, version.name, meta=meta, tags=("release",), actor=actor)
             if known.get(version.name, Stage.NONE) is Stage.NONE:
-                await self._port.transition(self._model, version.name, Stage.STAGING, actor=actor, key=f"{once}-staged")
+                await self._port.transition(self._model, version.name, Stage.STAGING, actor=actor, key=f"{once}/staged")
             if stage is Stage.PRODUCTION and Stage.PRODUCTION not in known.values():
                 await self._port.transition(
-                    self._model, version.name, Stage.PRODUCTION, actor=actor, key=f"{once}-first"
+                    self._model, version.name, Stage.PRODUCTION, actor=actor, key=f"{once}/first"
                 )
 
     async def promote(self, version: str, *, epoch: int, actor: str) -> None:

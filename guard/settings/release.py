@@ -45,7 +45,10 @@ class RegistrySettings(Model):
 
     url: str | None = Field(None, description="http(s)://host:port of `sft-guard registry serve`.")
     token_env: EnvName | None = Field(None, description="Environment variable with the bearer token of the registry.")
-    model: Name = Field("faq-bot", description="Model of the registry whose Production pointer follows the releases.")
+    model: Name | None = Field(
+        None,
+        description="Model of the registry whose Production pointer follows the releases; default: the service's name.",
+    )
 
 
 class WebhookSettings(Model):

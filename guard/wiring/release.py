@@ -80,7 +80,7 @@ class ReleaseParts:
             on_page=lambda reason, item: log.error("webhook %s: %s (%s)", item.target, _PAGED[reason], item.message_id),
         )
         port = self._port()
-        self._registry = ReleaseRegistry(port, file.service, model=file.registry.model)
+        self._registry = ReleaseRegistry(port, file.service, model=file.registry.model or "")
         self.kb_facts = KbFacts(port, lambda: [v.kb for v in guard.settings.file.versions.values()])
         self.adapter_facts = AdapterFacts(port, lambda: [v.adapter for v in guard.settings.file.versions.values()])
         self.controller = Controller(
