@@ -30,6 +30,8 @@ from slo.types import Action, OnBreach, State, Verdict, Version
 
 EVIDENCE_COUNT, DIFFERENCE_COUNT, EXEMPLAR_COUNT = 10, 50, 20
 RESOLVED_S = 300.0  # How long a closed incident is still told, so that alerts resolve.
+MANUAL = "manual"
+"""In the place of a rule: a person rolled back."""
 
 
 class Casebook:
@@ -59,13 +61,10 @@ class Casebook:
     ) -> Incident:
         """The incident of a rollback decided on `before`; every replica arrives at the same id."""
         bad, target = self._facts.version(order.bad), self._facts.version(order.target)
-        rule = rule_of(verdicts) if order.automatic else "manual"
+        rule = rule_of(verdicts) if order.automatic else MANUAL
         now_s = self._clock.wall_s()
-        # What was decided on, not its epoch alone: a replica that was cut off counts epochs of its own, and may decide
-        # twice at the same one, on its own state and then on the document that it came to obey.
-        about = f"{bad.release_id} {digest(control_of(before))}"
         incident = Incident(
-            incident_id=f"inc-{stable_id(rule, about, before.epoch)}",
+            incident_id=rollback_id(rule, bad, before),
             kind=IncidentKind.ROLLBACK,
             service=before.service,
             opened_s=now_s,
@@ -254,6 +253,13 @@ class Casebook:
         return next((v for v in arms if v.release_id == release_id), None) or next(
             (v for v in self._facts.versions.values() if v.release_id == release_id), self._facts.version(state.stable)
         )
+
+
+def rollback_id(rule: str, bad: Version, before: ReleaseState) -> str:
+    """Id of the incident of a rollback of `bad` that was decided on `before`."""
+    # What was decided on, not its epoch alone: a replica that was cut off counts epochs of its own, and may decide
+    # twice at the same one, on its own state and then on the document that it came to obey.
+    return f"inc-{stable_id(rule, f'{bad.release_id} {digest(control_of(before))}', before.epoch)}"
 
 
 def _over(incident: Incident, state: ReleaseState, action: Action, verdicts: tuple[Verdict, ...]) -> str:

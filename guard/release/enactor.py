@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from guard.release import state as rules
-from guard.release.casebook import Casebook
+from guard.release.casebook import MANUAL, Casebook, rollback_id
 from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same, stands_beside
 from guard.release.facts import Facts
 from guard.release.journal import Journal, JournalError
@@ -404,12 +404,27 @@ class Enactor:
 
     async def _obey_newer(self, control: Control) -> None:
         before = self.state
-        moved = self._servable(adopt(before, control, self._clock.now_s()), before.stable)
+        adopted = self._counted(adopt(before, control, self._clock.now_s()), control)
+        moved = self._servable(adopted, before.stable)
         self._owes_control = False
         self._obey(moved)
         self._owes_pointer = self._has_pointer_to_show()
         await self.audit(ADOPT, "registry", before, moved, f"epoch {control.epoch}")
         await self.save_progress(force=True)
+
+    def _counted(self, adopted: ReleaseState, control: Control) -> ReleaseState:
+        """The limit of rollbacks a day is the service's: one that another replica decided by itself counts here too.
+
+        What a person asked for there does not. Its id tells, to whoever obeyed the document that it was decided on; to
+        all others it counts.
+        """
+        before, ident = self.state, control.incident_id
+        if adopted.phase is not Phase.ROLLED_BACK or ident in ("", before.incident_id):
+            return adopted
+        if ident == rollback_id(MANUAL, self._facts.version(control.canary), before):
+            return adopted
+        wall_s = self._clock.wall_s()
+        return replace(adopted, rollbacks_s=(*rules.recent_rollbacks(before, wall_s), wall_s))
 
     def _has_pointer_to_show(self) -> bool:
         """Whoever wrote this document may have died before it moved the pointer; moving it is safe to repeat."""

@@ -129,6 +129,41 @@ async def test_a_replica_follows_at_the_next_look_and_after_a_restart(tmp_path: 
     assert (second.controller.state.stable, len(second.applied)) == (BAD.name, applied), "once"
 
 
+async def test_the_limit_of_rollbacks_a_day_is_the_services_whichever_replica_decides(
+    tmp_path: Path, worlds: list[World]
+) -> None:
+    first, second = await pair(tmp_path, worlds)
+    for decider, other in ((first, second), (second, first), (first, second)):
+        await first.controller.start(BAD.name, actor="ann", again=True)
+        await second.controller.tick()
+        decider.judge.script = [ROLL_BACK]
+        await decider.controller.tick()
+        decider.judge.script = [HOLD]
+        await other.controller.tick()
+        assert first.controller.state.phase is second.controller.state.phase is Phase.ROLLED_BACK
+        await asyncio.sleep(60)
+    assert [world.controller.status().rollbacks_24h for world in (first, second)] == [3, 3]
+    await first.controller.start(BAD.name, actor="ann", again=True)
+    await second.controller.tick()
+    for world in (first, second):
+        world.judge.script = [ROLL_BACK]
+        await world.controller.tick()
+        assert (world.controller.state.canary_ratio, world.alerts) == (0.1, ["rollback_suppressed"])
+
+
+async def test_what_a_person_rolled_back_at_another_replica_leaves_automation_its_rollbacks(
+    tmp_path: Path, worlds: list[World]
+) -> None:
+    first, second = await pair(tmp_path, worlds)
+    await first.controller.start(BAD.name, actor="ann")
+    await second.controller.tick()
+    await first.controller.rollback(actor="ann")
+    for _ in range(2):
+        await second.controller.tick()
+    assert second.controller.state.phase is Phase.ROLLED_BACK
+    assert second.controller.status().rollbacks_24h == 0
+
+
 GUARD = """\
 service: faq-bot
 routes:
