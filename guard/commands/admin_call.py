@@ -7,10 +7,13 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from guard.commands.common import progress
+from guard.commands.plain_http import ask_plainly
 from guard.settings import environment_value
 from guard.settings.entry import AdminEntry, admin_entry
 from slo.errors import ConfigError, RefusedError, UpstreamError
@@ -19,6 +22,8 @@ DEFAULT_ADMIN = "http://127.0.0.1:8801"
 ADMIN_ENV = "SFT_GUARD_ADMIN"
 TOKEN_ENV = "SFT_GUARD_TOKEN"  # noqa: S105 - the name of a variable
 HERE = Path("guard.yaml")
+TIMEOUT_S = 30.0
+ANSWER_BYTES = 64 * 2**20
 
 
 def add_admin_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +67,7 @@ def which_guard(args: argparse.Namespace) -> WhichGuard:
     if args.admin is None and args.config is None:
         named = environment_value(ADMIN_ENV), ADMIN_ENV
     url, how = named
-    if url is not None and not url.startswith(("http://", "https://")):
+    if url is not None and not _is_origin(url):
         raise ConfigError(how, url, "write http://host:port")
     entry = None
     if args.config is not None:
@@ -81,6 +86,14 @@ def which_guard(args: argparse.Namespace) -> WhichGuard:
     if token_env is None and (entry is None or entry.token_file is None):
         token_env = (entry.token_env if entry is not None else None) or TOKEN_ENV
     return WhichGuard(url.rstrip("/"), how, token_env, entry)
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or brackets that do not close
+        return False
 
 
 def call_admin(args: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -129,12 +142,11 @@ def call_admin(args: argparse.Namespace, method: str, path: str, body: dict[str,
 
 def _ask(method: str, url: str, data: bytes | None, token: str | None) -> tuple[str, bytes]:
     """Content type and body of the answer. Raises urllib's errors and OSError."""
-    request = urllib.request.Request(url, method=method)  # noqa: S310 - http(s) was checked
+    request = urllib.request.Request(url, data, method=method)  # noqa: S310 - http(s) was checked
     request.add_header("content-type", "application/json")
     if token:
         request.add_header("authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, data, timeout=30) as response:  # noqa: S310
-        return response.headers.get_content_type(), response.read()
+    return ask_plainly(request, TIMEOUT_S, ANSWER_BYTES)
 
 
 def _no_token(guard: WhichGuard, path: str) -> str:
@@ -149,8 +161,9 @@ def _refusal(error: urllib.error.HTTPError, guard: WhichGuard, path: str) -> Ref
     try:
         detail = json.loads(error.read())["error"]
         return RefusedError(str(detail.get("type", error.code)), f"{detail['message']}; so says {guard}")
-    except (ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        elsewhere = "it sends elsewhere, which is not followed; name the guard itself by --admin"
         cure = {401: "set the token", 404: "changing state is off until the guard has an admin token"}.get(
-            error.code, "see its log"
+            error.code, elsewhere if 300 <= error.code < 400 else "see its log"
         )
         return RefusedError(str(error.code), f"{guard}: {path} answers {error.code}; {cure}")

@@ -9,6 +9,7 @@ import urllib.request
 from typing import Any
 
 from guard.commands.common import Groups, add_command, emit
+from guard.commands.plain_http import ask_plainly
 from guard.settings import environment_value
 from slo.errors import ConfigError, RefusedError, UpstreamError
 
@@ -80,10 +81,8 @@ def _asked(args: argparse.Namespace, path: str, body: dict[str, Any], vault_toke
     request.add_header("authorization", f"Bearer {token}")
     if vault_token is not None:
         request.add_header("x-vault-token", clean_key(vault_token, args.vault_token_env))
-    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
-            answer = json.loads(response.read(ANSWER_BYTES))
+        answer = json.loads(ask_plainly(request, TIMEOUT_S, ANSWER_BYTES)[1])
     except urllib.error.HTTPError as error:
         raise _refusal(error, args.server) from error
     except OSError as error:  # URLError among them
@@ -94,13 +93,6 @@ def _asked(args: argparse.Namespace, path: str, body: dict[str, Any], vault_toke
     if not isinstance(answer, dict):
         raise UpstreamError(f"{args.server}: an answer of another kind; is this `sft-guard lora serve`?")
     return answer
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The token goes where it was told to and nowhere else."""
-
-    def redirect_request(self, *args: Any) -> None:
-        return None
 
 
 def _refusal(error: urllib.error.HTTPError, server: str) -> RefusedError | UpstreamError:

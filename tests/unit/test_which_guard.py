@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +22,7 @@ class _Guard(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.name, self.seen = name, list[tuple[str, str]]()
         self.private = False
+        self.elsewhere = ""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def config(self, directory: Path, more: str = "") -> Path:
@@ -36,6 +38,12 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         token = self.headers.get("authorization", "")
         self.server.seen.append((self.command, token))
+        if self.server.elsewhere:
+            self.send_response(302)
+            self.send_header("location", self.server.elsewhere)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         refused = (self.command == "POST" or self.server.private) and token != f"Bearer {self.server.name}-token"
         row = {"id": "inc-1", "kind": "rollback", "title": self.server.name}
         said = {"error": {"type": "unauthorized", "message": "the token is wrong"}} if refused else {"incidents": [row]}
@@ -144,6 +152,51 @@ def test_changing_takes_the_token_of_the_guard_that_is_asked(
     (tmp_path / "there" / "token").unlink()
     assert main([*change, "-c", str(there)]) == 2
     assert "admin.token_file: got" in capsys.readouterr().err
+
+
+def test_a_token_is_shown_to_no_proxy_and_after_no_redirect(
+    guards: tuple[_Guard, _Guard, _Guard], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, proxy = guards
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv("SFT_GUARD_TOKEN", "a-token")
+    assert asked(capsys, "--admin", a.url)[0] == "a"
+    assert main(["release", "pause", "--admin", a.url]) == 0
+    a.elsewhere = b.url
+    capsys.readouterr()
+    for command in (["release", "pause"], ["incident", "list"]):
+        assert main([*command, "--admin", a.url]) == 2
+        said = capsys.readouterr().err
+        assert "answers 302; it sends elsewhere, which is not followed" in said
+        assert said.count("\n") == 1
+    assert (b.seen, proxy.seen) == ([], [])
+
+
+def test_what_is_no_guard_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SFT_GUARD_TOKEN", "a-token")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def other_protocol() -> None:
+            for answer in (b"-ERR unknown command\r\n", b"HTTP/1.1 500 oh\r\ncontent-length: 90\r\n\r\nhalf"):
+                with listening.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = Thread(target=other_protocol, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for words in ("no answer over HTTP (-ERR unknown command)", "/api/v1/release answers 500; see its log"):
+            assert main(["release", "status", "--admin", url]) == 2
+            said = capsys.readouterr().err
+            assert words in said
+            assert said.count("\n") == 1
+        thread.join(10)
+    for wrong in ("http://[::1", "http://127.0.0.1:port", "http://", "ftp://127.0.0.1:8801"):
+        assert main(["release", "status", "--admin", wrong]) == 2
+        assert f"--admin: got {wrong!r}; write http://host:port" in capsys.readouterr().err
 
 
 def test_a_guard_yaml_that_does_not_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
