@@ -15,7 +15,7 @@ from guard.release.outbox import Outbox
 from guard.release.plan import Plan, Stage
 from guard.release.pointer import ReleaseRegistry
 from guard.release.records import OutboxItem
-from guard.release.report import Hooks
+from guard.release.report import Hooks, alert_line
 from guard.release.state import Mode, ReleaseState
 from guard.release.webhook import Delivery, Sent
 from registry.client import LocalRegistry, RegistryPort
@@ -135,6 +135,7 @@ class World:
     def __post_init__(self) -> None:
         self.applied: list[ReleaseState] = []
         self.alerts: list[str] = []
+        self.alert_lines: list[str] = []
         self.pages: list[str] = []
         self.recommended: list[str] = []
         self.deliveries: list[str] = []
@@ -178,13 +179,17 @@ class World:
             drain_unknown=self.drain_unknown,
             hooks=Hooks(
                 on_rollback=lambda rule, automatic: self.rollbacks.append((rule, automatic)),
-                on_alert=lambda word, _text: self.alerts.append(str(word)),
+                on_alert=self._alerted,
                 on_recommendation=self.recommended.append,
                 on_new_life=lambda canary, _life: self.lives.append(canary),
             ),
             offload=inline,
             at=self.at,
         )
+
+    def _alerted(self, word: str, text: str) -> None:
+        self.alerts.append(str(word))
+        self.alert_lines.append(alert_line(word, text))
 
     async def up(self) -> World:
         self.controller.restore()

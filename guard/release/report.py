@@ -119,6 +119,17 @@ class Hooks:
     on_new_life: Callable[[str, int], None] = _nothing
 
 
+def alert_line(condition: Condition | str, text: str) -> str:
+    """What the log says of an alert. An action's reason may begin with the condition itself, which is then said once.
+
+    >>> alert_line(Condition.NO_TARGET, "no_target: stable was not promoted lately")
+    'no_target: stable was not promoted lately'
+    >>> alert_line("rollback_pending", "weight is 0 here; registry or journal did not take it yet")
+    'rollback_pending: weight is 0 here; registry or journal did not take it yet'
+    """
+    return text if text.partition(":")[0] == condition else f"{condition}: {text}"
+
+
 def _judged(last: Last | None, now_s: float) -> Judged | None:
     if last is None:
         return None

@@ -17,7 +17,7 @@ from guard.release.journal import Journal
 from guard.release.kb_facts import KbFacts
 from guard.release.outbox import Outbox
 from guard.release.pointer import ReleaseRegistry, translated
-from guard.release.report import Hooks
+from guard.release.report import Hooks, alert_line
 from guard.release.state import Mode
 from guard.release.webhook import Sender, WebhookSender
 from guard.wiring.data_path import apply_state
@@ -207,9 +207,7 @@ class ReleaseParts:
     def _hooks(self) -> Hooks:
         return Hooks(
             on_rollback=self._rolled_back,
-            on_alert=lambda condition, text: log.error(
-                "release: %s", text if text.startswith(condition) else f"{condition}: {text}"
-            ),
+            on_alert=lambda condition, text: log.error("release: %s", alert_line(condition, text)),
             on_recommendation=lambda text: log.warning("release: recommended: %s", text),
             on_incident=self._incident_changed,
             on_new_life=self._new_life,

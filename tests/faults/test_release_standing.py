@@ -14,9 +14,14 @@ from guard.release.alertmanager import alerts_of
 from guard.release.incident import Incident, IncidentKind, postmortem
 from guard.release.journal import JournalError
 from guard.release.payload import event_kind
-from guard.release.state import Mode
+from guard.release.state import Condition, Mode
+from guard.settings import load_settings
+from guard.wiring import Guard
+from slo.actions import ReleaseSnapshot, decide
 from slo.types import Action, ActionKind, OnBreach, State, Verdict
 from tests.conftest import VIRTUAL
+from tests.faults.test_release_replicas import GUARD
+from tests.faults.test_release_replicas import SLO as SLO_FILE
 from tests.release_kit import BAD, BREACH, GOOD, HOLD, ROLL_BACK, SLO, ScriptedJudge, World
 
 pytestmark = pytest.mark.anyio
@@ -223,6 +228,43 @@ async def test_a_shared_fault_is_remembered_over_a_restart(tmp_path: Path, world
     await ticks(again, SHARED)
     assert [i.kind for i in standing(again)] == [IncidentKind.SHARED_UPSTREAM]
     assert len(again.journal.incidents()) == 1
+
+
+async def test_the_line_of_an_alert_names_its_condition_once(tmp_path: Path, worlds: list[World]) -> None:
+    world = await World(tmp_path, ScriptedJudge(HOLD)).up()
+    worlds.append(world)
+    plan, rolling = world.controller._plan, ReleaseSnapshot(has_canary=True, weight=0.1)
+    await world.controller.configure(
+        plan=plan, mode=Mode.ENFORCE, every_s=5.0, drain_unknown=False, max_rollbacks_per_day=0, unknown_after_s=5.0
+    )
+    await ticks(world, decide((), (STABLE,), ReleaseSnapshot(has_canary=False)))
+    await world.controller.start(BAD.name, actor="ann")
+    unknown = replace(BREACH, state=State.UNKNOWN, firing=False, reason="few events")
+    await ticks(world, *[decide((unknown,), (), rolling)] * 3)
+    await ticks(world, decide((BREACH,), (STABLE,), rolling), decide((BREACH,), (), rolling))
+    assert set(world.alerts) == set(Condition)
+    for line in world.alert_lines:
+        assert sum(line.count(condition) for condition in Condition) == 1, line
+
+
+def test_the_log_has_that_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "guard.yaml").write_text(GUARD, encoding="utf-8")
+    (tmp_path / "slo.yaml").write_text(SLO_FILE, encoding="utf-8")
+
+    async def told() -> None:
+        guard = Guard(load_settings(tmp_path / "guard.yaml", {}))
+        try:
+            hooks = guard.release._hooks()
+            hooks.on_alert(Condition.NO_TARGET, "no_target: stable was not promoted lately")
+            hooks.on_alert(Condition.NO_TARGET, "v1 cannot be served")
+        finally:
+            await guard.stop(drain=False)
+
+    asyncio.run(told())
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "release: no_target: stable was not promoted lately",
+        "release: no_target: v1 cannot be served",
+    ]
 
 
 @pytest.mark.parametrize("kind", list(IncidentKind))
