@@ -183,7 +183,7 @@ METRICS: dict[str, Metric] = {
         Metric("sft_release_weight", "gauge", "Share of sessions sent to the release", ("release", "arm")),
         Metric("sft_release_judged", "gauge",
                "1 for the releases that objectives are judged for now; life: a number for each start as a canary, "
-               "counted round",
+               "counted round; absent of a release that was always stable",
                ("release", "life")),
         Metric("sft_release_info", "gauge", "What a release is made of",
                ("release", "name", "model", "adapter", "kb", "prompt", "policy")),

@@ -77,7 +77,11 @@ class ReleaseBody(BaseModel):
     advance: str = Field("", pattern="^(|manual|auto)$", description="start: auto lets the guard raise the weight")
     reason: str = Field("", max_length=500, description="for the audit log")
     actor: str = Field("", max_length=64, description="who asks, for the audit log")
-    force: bool = Field(False, description="start a version again that was rolled back")
+    force: bool = Field(
+        False,
+        description="start: although it was rolled back before; promote: stable at once, not one stage up; rollback: "
+        "also without a rollout, to the previous version",
+    )
     expected_epoch: int | None = Field(None, ge=0, description="refuse when the release has moved on meanwhile")
 
 
