@@ -318,12 +318,12 @@ class Controller:
             now_s=self._clock.now_s(),
             wall_s=self._clock.wall_s(),
             registry=self._enactor.registry_word,
-            journal=self._enactor.journal_word,
+            journal=self._enactor.ledger.word,
             pending=self._enactor.owes,
             outbox_waiting_count=self._outbox.waiting_count,
             rollbacks_allowed=self._max_rollbacks_per_day,
             judged=self._judged,
-            last_deed=self._enactor.last_deed,
+            last_deed=self._enactor.ledger.last_deed,
         )
 
     async def open_incidents(self) -> tuple[Incident, ...]:
@@ -379,7 +379,7 @@ class Controller:
             await self._cases.begin(condition, before, action)
         if effects.recommendation:
             self._hooks.on_recommendation(effects.recommendation)
-            await self._enactor.audit("recommend", "guard", before, moved, effects.recommendation)
+            await self._enactor.ledger.audit("recommend", "guard", before, moved, effects.recommendation)
 
     async def _no_target(self, before: ReleaseState, target: str, action: Action) -> None:
         """There is nothing sound to return to: the pointer never goes to a missing artifact."""

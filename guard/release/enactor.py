@@ -13,11 +13,12 @@ from guard.release import state as rules
 from guard.release.casebook import MANUAL, Casebook, rollback_id
 from guard.release.control import adopt, confirmed, control_of, descended, may_replace, same, stands_beside
 from guard.release.facts import Facts
-from guard.release.journal import Journal, JournalError
+from guard.release.journal import Journal
+from guard.release.ledger import Ledger
 from guard.release.outbox import Offload, Outbox
 from guard.release.payload import message_id_of
 from guard.release.pointer import ReleaseRegistry
-from guard.release.records import ADOPT, DEEDS, REFUSED, AuditLine, Intent, SagaStep, last_deed
+from guard.release.records import ADOPT, REFUSED, AuditLine, Intent, SagaStep
 from guard.release.report import Hooks
 from guard.release.saga import Rollback, SagaResult
 from guard.release.state import Condition, Mode, Phase, ReleaseState, RollbackOrder
@@ -26,7 +27,6 @@ from slo.clock import Clock
 from slo.errors import GuardError, RefusedError, UpstreamError
 from slo.types import Verdict
 
-PROGRESS_S = 60.0
 RETRY_FIRST_S, RETRY_LAST_S = 1.0, 300.0
 LATE_S = 30.0
 
@@ -34,7 +34,7 @@ LATE_S = 30.0
 class Enactor:
     """Holds the release state of this process and changes it. Callers take turns; see `Controller`.
 
-    registry_word, journal_word: how they answered last, for the status.
+    registry_word: how the registry answered last, for the status. ledger: what is written down.
     """
 
     def __init__(
@@ -54,17 +54,15 @@ class Enactor:
     ) -> None:
         self.state = state
         self.registry_word = "none" if registry is None else "ok"
-        self.journal_word = "ok"
+        self.ledger = Ledger(journal, clock, offload)
         self._journal, self._registry, self._apply, self._outbox = journal, registry, apply, outbox
-        self._clock, self._facts, self._casebook, self._hooks, self._offload = clock, facts, casebook, hooks, offload
+        self._clock, self._facts, self._casebook, self._hooks = clock, facts, casebook, hooks
         self._owed: Intent | None = None
         self._owes_control = self._owes_pointer = False
         self._owed_since_s = self._retry_at_s = self._retry_after_s = 0.0
         self._late = False
-        self._saved_at_s = 0.0
         self._events_seen = 0
         self._life: tuple[str, int] | None = None
-        self.last_deed: AuditLine | None = None  # what changed the release last, whoever did it
         self._saga = Rollback(
             journal=journal,
             registry=registry,
@@ -107,7 +105,7 @@ class Enactor:
             self._owed = self._promise_of(state)
             if self._owed is None:
                 state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
-        self.last_deed = last_deed(self._journal.audit())
+        self.ledger.restore()
         now_s = self._clock.now_s()
         self._life = _life_of(state)  # what was counted of this rollout before the restart is still about it
         self._obey(
@@ -127,10 +125,10 @@ class Enactor:
         """Finish what an earlier process began and obey the registry; one that is down is no fault."""
         await self._outbox.load()
         if self._owed is None:
-            await self._quietly(lambda: self._journal.clear_intent())  # older than the state: it was kept
+            await self.ledger.quietly(lambda: self._journal.clear_intent())  # older than the state: it was kept
         else:
             await self._settle(await self._saga.finish(self._owed), self._owed)
-        await self._quietly(lambda: self._journal.clear_intent(drill=True))
+        await self.ledger.quietly(lambda: self._journal.clear_intent(drill=True))
         self._owes_pointer = self._has_pointer_to_show()
         await self.sync()
         try:
@@ -152,7 +150,7 @@ class Enactor:
         self._owe(intent)  # Until it is settled: the rest is done at the next tick, whatever goes wrong here.
         result = await self._saga.begin(intent)
         self._hooks.on_rollback(incident.rule, order.automatic)
-        await self.audit("rollback", actor, before, moved, order.reason)
+        await self.ledger.audit("rollback", actor, before, moved, order.reason)
         await self._settle(result, intent)
         return result
 
@@ -168,12 +166,12 @@ class Enactor:
             raise RefusedError(
                 "unknown_version", f"{action}: {served!r} is not in guard.yaml any more; add it to versions, or abort"
             )
-        line = self._line(action, actor, before, moved, detail)
+        line = self.ledger.line(action, actor, before, moved, detail)
         moved = descended(before, moved)
         await self._commit(moved, actor, raising=line)
-        self.last_deed = line
+        self.ledger.last_deed = line
         self._obey(confirmed(moved))
-        await self.save_progress(force=True)
+        await self.ledger.save_progress(self.state, force=True)
         self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
         if self._owes_pointer:
             await self._pay_pointer(actor)
@@ -183,8 +181,8 @@ class Enactor:
         before = self.state
         moved = descended(before, moved)
         self._obey(moved)
-        await self.audit(action, actor, before, moved, detail)
-        await self.save_progress(force=True)
+        await self.ledger.audit(action, actor, before, moved, detail)
+        await self.ledger.save_progress(self.state, force=True)
         try:
             await self._commit(moved, actor)
         except UpstreamError:
@@ -200,7 +198,7 @@ class Enactor:
         if exposure:
             self._obey(moved)
         self.state = moved
-        await self.save_progress(force=exposure or told)
+        await self.ledger.save_progress(self.state, force=exposure or told)
 
     # -- every tick ---------------------------------------------------------------------------------------------
 
@@ -253,22 +251,6 @@ class Enactor:
         if canary:
             await self._registry.ensure(self._facts.version(canary), Stage.STAGING)
 
-    async def audit(self, action: str, actor: str, before: ReleaseState, after: ReleaseState, detail: str) -> None:
-        """Write one audit line; a disk that refuses is counted by the journal."""
-        line = self._line(action, actor, before, after, detail)
-        if action in DEEDS:
-            self.last_deed = line
-        await self._quietly(lambda: self._journal.record(audit=line))
-
-    async def save_progress(self, *, force: bool = False) -> None:
-        """Record the state; how long a stage has lasted survives a restart to within a minute."""
-        now_s = self._clock.now_s()
-        if not force and now_s - self._saved_at_s < PROGRESS_S:
-            return
-        self._saved_at_s = now_s
-        state = self.state
-        await self._quietly(lambda: self._journal.record(state=state, held_s=now_s - state.stage_started_s))
-
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _promise_of(self, state: ReleaseState) -> Intent | None:
@@ -310,7 +292,7 @@ class Enactor:
             self._hooks.on_alert(Condition.NO_TARGET, f"{result.incident.target.name} cannot be served")
         elif result.incident.pointer == "elsewhere":
             self._hooks.on_alert("pointer_elsewhere", "rolled back; the registry's pointer is held by somebody else")
-        await self.save_progress(force=True)
+        await self.ledger.save_progress(self.state, force=True)
 
     def _owe(self, intent: Intent) -> None:
         now_s = self._clock.now_s()
@@ -321,7 +303,8 @@ class Enactor:
     async def _commit(self, moved: ReleaseState, actor: str, *, raising: AuditLine | None = None) -> None:
         """Replace the control document. raising: written down before it is true, and not before it may be."""
         if self._registry is None:
-            await self._write_down(raising)
+            if raising is not None:
+                await self.ledger.write_down(raising)
             return
         document, written = control_of(moved), False
         try:
@@ -331,30 +314,20 @@ class Enactor:
             ours = now is not None and same(now, document)
             if not ours and now is not None and not (may_replace(moved, now) and now.epoch < moved.epoch):
                 raise RefusedError("conflict", f"somebody else moved the release to epoch {now.epoch}; look again")
-            written = await self._write_down(raising)
+            if raising is not None:
+                await self.ledger.write_down(raising)
+                written = True
             if not ours:
                 await self._registry.commit(document, now.epoch if now else 0, actor)
         except (RefusedError, UpstreamError) as error:
             if raising and written:
-                await self.audit(REFUSED, actor, self.state, self.state, f"{raising.action}: {error}")
+                await self.ledger.audit(REFUSED, actor, self.state, self.state, f"{raising.action}: {error}")
             if isinstance(error, RefusedError):
                 await self._obey_winner()
             else:
                 self.registry_word = "unreachable"
             raise
         self.registry_word = "ok"
-
-    async def _write_down(self, line: AuditLine | None) -> bool:
-        """Make an audit line durable, if there is one. Raises RefusedError: the disk does not take it."""
-        if line is None:
-            return False
-        try:
-            await self._offload(lambda: self._journal.record(audit=line))
-        except JournalError as error:
-            self.journal_word = error.reason
-            raise RefusedError(error.reason, f"{line.action}: {error}") from error
-        self.journal_word = "ok"
-        return True
 
     async def _catch_up(self, now: Control | None) -> None:
         """The registry may be behind: it was away when something was reduced here, perhaps before a restart."""
@@ -372,7 +345,7 @@ class Enactor:
             return
         self._owes_control = False
         self.state = confirmed(self.state)
-        await self.save_progress(force=True)
+        await self.ledger.save_progress(self.state, force=True)
 
     async def _obey_winner(self) -> None:
         if self._registry is None:
@@ -409,8 +382,8 @@ class Enactor:
         self._owes_control = False
         self._obey(moved)
         self._owes_pointer = self._has_pointer_to_show()
-        await self.audit(ADOPT, "registry", before, moved, f"epoch {control.epoch}")
-        await self.save_progress(force=True)
+        await self.ledger.audit(ADOPT, "registry", before, moved, f"epoch {control.epoch}")
+        await self.ledger.save_progress(self.state, force=True)
 
     def _counted(self, adopted: ReleaseState, control: Control) -> ReleaseState:
         """The limit of rollbacks a day is the service's: one that another replica decided by itself counts here too.
@@ -469,22 +442,7 @@ class Enactor:
             return replace(state, canary="", canary_ratio=0.0, phase=Phase.IDLE)
         return state
 
-    def _line(self, action: str, actor: str, before: ReleaseState, after: ReleaseState, detail: str) -> AuditLine:
-        return AuditLine(self._clock.wall_s(), action, actor[:200], _brief(before), _brief(after), detail[:1000])
-
-    async def _quietly(self, write: Callable[[], None]) -> None:
-        try:
-            await self._offload(write)
-            self.journal_word = "ok"
-        except JournalError as error:
-            self.journal_word = error.reason  # Shown in the status; the journal's own on_fault counted it.
-
 
 def _life_of(state: ReleaseState) -> tuple[str, int] | None:
     """The rollout under way: every end of one but a promotion moves the cache epoch, so it tells two lives apart."""
     return (state.canary, state.cache_epoch) if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED) else None
-
-
-def _brief(state: ReleaseState) -> str:
-    canary = f" canary={state.canary}@{state.canary_ratio:g}" if state.canary else ""
-    return f"epoch={state.epoch} {state.phase} stable={state.stable}{canary}"
