@@ -154,7 +154,7 @@ class Controller:
             await self._enactor.sync()
             owed = await self._enactor.retry()
             if not owed:
-                self._enactor.count_events()
+                self._enactor.served.count_events()
             action, verdicts = await self._ask()
             if owed:
                 await self._cases.watch(self.state, action, verdicts or action.verdicts)

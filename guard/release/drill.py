@@ -58,8 +58,8 @@ async def rehearse(
         before = replace(before, epoch=(there.epoch if there else 0) + 1)
         await own.ensure(target, Stage.PRODUCTION, actor)
         await own.ensure(bad, Stage.STAGING, actor)
-        # The document first, as in earnest: a pointer moved at an epoch that never came to be would be in the way of the
-        # next rehearsal, which would come to the same epoch with another version.
+        # The document first, as in earnest: a pointer moved at an epoch that never came to be would be in the way of
+        # the next rehearsal, which would come to the same epoch with another version.
         await own.commit(control_of(before), there.epoch if there else 0, actor)
         # The pointer stands on the bad version, so that the rehearsal really moves it.
         await own.promote(bad.name, epoch=before.epoch, actor=actor)

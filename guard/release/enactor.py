@@ -21,6 +21,7 @@ from guard.release.pointer import ReleaseRegistry
 from guard.release.records import ADOPT, REFUSED, AuditLine, Intent, SagaStep
 from guard.release.report import Hooks
 from guard.release.saga import Rollback, SagaResult
+from guard.release.served import Served
 from guard.release.state import Condition, Mode, Phase, ReleaseState, RollbackOrder
 from registry.model import Control, Stage
 from slo.clock import Clock
@@ -34,7 +35,8 @@ LATE_S = 30.0
 class Enactor:
     """Holds the release state of this process and changes it. Callers take turns; see `Controller`.
 
-    registry_word: how the registry answered last, for the status. ledger: what is written down.
+    registry_word: how the registry answered last, for the status. served: what is in force here. ledger: what is
+    written down.
     """
 
     def __init__(
@@ -52,27 +54,30 @@ class Enactor:
         offload: Offload,
         at: Callable[[str], None],
     ) -> None:
-        self.state = state
+        self.served = Served(state, apply, clock, facts, hooks)
         self.registry_word = "none" if registry is None else "ok"
         self.ledger = Ledger(journal, clock, offload)
-        self._journal, self._registry, self._apply, self._outbox = journal, registry, apply, outbox
+        self._journal, self._registry, self._outbox = journal, registry, outbox
         self._clock, self._facts, self._casebook, self._hooks = clock, facts, casebook, hooks
         self._owed: Intent | None = None
         self._owes_control = self._owes_pointer = False
         self._owed_since_s = self._retry_at_s = self._retry_after_s = 0.0
         self._late = False
-        self._events_seen = 0
-        self._life: tuple[str, int] | None = None
         self._saga = Rollback(
             journal=journal,
             registry=registry,
-            apply=self._obey,
+            apply=self.served.obey,
             outbox=outbox,
             clock=clock,
             usable=lambda name: name in facts.versions,
             offload=offload,
             at=at,
         )
+
+    @property
+    def state(self) -> ReleaseState:
+        """The release now."""
+        return self.served.state
 
     @property
     def owes(self) -> str:
@@ -107,17 +112,17 @@ class Enactor:
                 state = rules.finish_rollback(state)  # The promise was kept; only the last line was lost.
         self.ledger.restore()
         now_s = self._clock.now_s()
-        self._life = _life_of(state)  # what was counted of this rollout before the restart is still about it
-        self._obey(
+        self.served.restore(
             replace(
-                self._servable(state, configured.stable),
+                self.served.servable(state, configured.stable),
                 mode=configured.mode,
                 stage_started_s=now_s - held_s,
                 unknown_since_s=None,
                 conditions=rules.lasting(state),
                 shedding=state.shedding and configured.mode is Mode.ENFORCE,
                 recommendation="",
-            )
+            ),
+            recorded=state,
         )
         return self.state
 
@@ -170,7 +175,7 @@ class Enactor:
         moved = descended(before, moved)
         await self._commit(moved, actor, raising=line)
         self.ledger.last_deed = line
-        self._obey(confirmed(moved))
+        self.served.obey(confirmed(moved))
         await self.ledger.save_progress(self.state, force=True)
         self._owes_pointer = moved.phase is Phase.PROMOTED and before.phase is not Phase.PROMOTED
         if self._owes_pointer:
@@ -180,7 +185,7 @@ class Enactor:
         """Here first; the registry hears of it now or at a later tick."""
         before = self.state
         moved = descended(before, moved)
-        self._obey(moved)
+        self.served.obey(moved)
         await self.ledger.audit(action, actor, before, moved, detail)
         await self.ledger.save_progress(self.state, force=True)
         try:
@@ -196,8 +201,8 @@ class Enactor:
         """Take over a state with the same epoch (conditions, counters, shedding)."""
         told = moved.conditions != self.state.conditions
         if exposure:
-            self._obey(moved)
-        self.state = moved
+            self.served.obey(moved)
+        self.served.state = moved
         await self.ledger.save_progress(self.state, force=exposure or told)
 
     # -- every tick ---------------------------------------------------------------------------------------------
@@ -235,14 +240,6 @@ class Enactor:
             await self._settle(await self._saga.finish(self._owed), self._owed)
         return True
 
-    def count_events(self) -> None:
-        """Add the canary's exchanges since the last call to its stage."""
-        if not self.state.in_traffic:
-            return
-        seen = self._facts.event_count(self.state.canary)
-        self.state = rules.count_events(self.state, seen - self._events_seen)
-        self._events_seen = seen
-
     async def register(self, canary: str = "") -> None:
         """Make sure the registry knows the releases that a rollback would name. Raises GuardError."""
         if self._registry is None:
@@ -260,27 +257,15 @@ class Enactor:
             return None
         return Intent(incident.incident_id, state.epoch - 1, False, state, incident)
 
-    def _obey(self, state: ReleaseState) -> None:
-        if (state.canary, state.stage) != (self.state.canary, self.state.stage) or not self.state.in_traffic:
-            self._events_seen = self._facts.event_count(state.canary) if state.canary else 0
-        life = _life_of(state)
-        if life is not None and life != self._life:
-            self._life = life
-            state = replace(state, began_wall_s=self._clock.wall_s())
-            self._hooks.on_new_life(*life)
-        self.state = state
-        self._apply(state)
-        self._hooks.on_state(state)
-
     async def _settle(self, result: SagaResult, intent: Intent) -> None:
         """Take over what the saga arrived at."""
         now_s = self._clock.now_s()
         state = replace(result.state, mode=self.state.mode, stage_started_s=now_s)
         if result.winner is not None:
-            state = self._servable(adopt(state, result.winner, now_s), state.stable)
+            state = self.served.servable(adopt(state, result.winner, now_s), state.stable)
         elif result.status == "done":
             state = confirmed(state)
-        self._obey(state)
+        self.served.obey(state)
         self._owes_pointer = result.winner is not None and self._has_pointer_to_show()
         self._hooks.on_incident(result.incident)
         if result.status == "pending":
@@ -344,7 +329,7 @@ class Enactor:
         if self._registry is None:
             return
         self._owes_control = False
-        self.state = confirmed(self.state)
+        self.served.state = confirmed(self.state)
         await self.ledger.save_progress(self.state, force=True)
 
     async def _obey_winner(self) -> None:
@@ -364,7 +349,7 @@ class Enactor:
             return True
         if not stands_beside(self.state, now):
             return False
-        moved = self._servable(adopt(self.state, now, self._clock.now_s()), self.state.stable)
+        moved = self.served.servable(adopt(self.state, now, self._clock.now_s()), self.state.stable)
         return (moved.stable, moved.canary_ratio) != (self.state.stable, self.state.canary_ratio)
 
     def _cannot_follow(self, now: Control) -> RefusedError:
@@ -378,9 +363,9 @@ class Enactor:
     async def _obey_newer(self, control: Control) -> None:
         before = self.state
         adopted = self._counted(adopt(before, control, self._clock.now_s()), control)
-        moved = self._servable(adopted, before.stable)
+        moved = self.served.servable(adopted, before.stable)
         self._owes_control = False
-        self._obey(moved)
+        self.served.obey(moved)
         self._owes_pointer = self._has_pointer_to_show()
         await self.ledger.audit(ADOPT, "registry", before, moved, f"epoch {control.epoch}")
         await self.ledger.save_progress(self.state, force=True)
@@ -432,17 +417,3 @@ class Enactor:
                 actor="guard",
                 detail="seen in the control document",
             )
-
-    def _servable(self, state: ReleaseState, fallback: str) -> ReleaseState:
-        """Never route to a version that this process is not configured for; the document itself is left alone."""
-        known = self._facts.versions
-        if state.stable not in known:
-            return replace(state, stable=fallback, canary="", previous="", canary_ratio=0.0, phase=Phase.IDLE)
-        if state.in_traffic and state.canary not in known:
-            return replace(state, canary="", canary_ratio=0.0, phase=Phase.IDLE)
-        return state
-
-
-def _life_of(state: ReleaseState) -> tuple[str, int] | None:
-    """The rollout under way: every end of one but a promotion moves the cache epoch, so it tells two lives apart."""
-    return (state.canary, state.cache_epoch) if state.phase in (Phase.ROLLING_OUT, Phase.PAUSED) else None

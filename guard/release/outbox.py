@@ -119,8 +119,8 @@ class Outbox:
     async def run(self) -> None:
         """Deliver forever; cancel to stop. Whatever is unfinished is on disk.
 
-        Tries are tasks of their own: a receiver that says nothing for 15 s must not keep what happens meanwhile from all
-        others.
+        Tries are tasks of their own: a receiver that says nothing for 15 s must not keep what happens meanwhile from
+        all others.
         """
         if not self._loaded:
             await self.load()

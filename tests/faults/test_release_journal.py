@@ -209,7 +209,7 @@ async def main() -> None:
     world = await World(root, ScriptedJudge(ROLL_BACK)).up()
     for n in range(int(sys.argv[2])):
         await world.controller.start(BAD.name, actor="ann", again=True)
-        world.controller._enactor.state = replace(world.controller.state, rollbacks_s=())
+        world.controller._enactor.served.state = replace(world.controller.state, rollbacks_s=())
         await world.controller.promote(actor="ann")
         ballast = os.open(root / "ballast", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for size in (65536, 4096, 1):  # until not one byte is free

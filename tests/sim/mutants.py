@@ -206,7 +206,7 @@ def _message_not_recorded(original: Any) -> Any:
 
 def _raises_first(original: Any) -> Any:
     async def raise_exposure(self: Any, moved: Any, action: str, actor: str, detail: str = "") -> None:
-        self._obey(moved)
+        self.served.obey(moved)
         await original(self, moved, action, actor, detail)
 
     return raise_exposure
