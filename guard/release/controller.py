@@ -194,7 +194,7 @@ class Controller:
         async with self._turn:
             self._may_go(expected_epoch)
             moved = rules.start(self.state, canary, plan or self._plan, self._clock.now_s(), advance=who, again=again)
-            await self._enactor.register(canary)
+            await self._enactor.agreement.register(canary)
             await self._enactor.raise_exposure(moved, "start", actor, reason)
             await self._cases.close_rollbacks("a new rollout began")
             return self._result("start", f"{canary} takes {moved.canary_ratio:.0%} of the sessions")
@@ -317,7 +317,7 @@ class Controller:
             self._last,
             now_s=self._clock.now_s(),
             wall_s=self._clock.wall_s(),
-            registry=self._enactor.registry_word,
+            registry=self._enactor.agreement.word,
             journal=self._enactor.ledger.word,
             pending=self._enactor.owes,
             outbox_waiting_count=self._outbox.waiting_count,

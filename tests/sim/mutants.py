@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+import guard.release.agreement
 import guard.release.casebook
-import guard.release.enactor
 import guard.release.saga
+from guard.release.agreement import Agreement
 from guard.release.enactor import Enactor
 from guard.release.outbox import Outbox
 from guard.release.pointer import ReleaseRegistry
@@ -151,7 +152,7 @@ def _ignores_lost_answer() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(ReleaseRegistry, "control", control))
-        stack.enter_context(patch.object(Enactor, "_has_pointer_to_show", lambda _self: False))
+        stack.enter_context(patch.object(Agreement, "has_pointer_to_show", lambda _self: False))
         yield
 
 
@@ -268,7 +269,7 @@ MUTANTS = (
 @contextmanager
 def _both(name: str, make: Callable[[Any], Any]) -> Iterator[None]:
     with ExitStack() as stack:
-        for module in (guard.release.saga, guard.release.enactor):
+        for module in (guard.release.saga, guard.release.agreement):
             stack.enter_context(patch.object(module, name, make(getattr(module, name))))
         yield
 
