@@ -241,6 +241,7 @@ class GuardBackend:
             ),
             last_judged=last_judged(status, self._guard.clock.wall_s()),
             last_deed=last_deed(status),
+            owed=status.pending,
         )
 
     def exchanges(self, limit: int) -> ExchangeList:

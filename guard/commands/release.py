@@ -120,9 +120,18 @@ def _status_text(status: dict[str, Any]) -> str:
     for key in ("recommendation", "incident_id"):
         if status[key]:
             lines.append(f"{key:12} {status[key]}")
+    if owed := status.get("owed"):  # a guard of before has none
+        lines.append(f"owed         {_OWED.get(owed, owed)}")
     lines += [f"condition    {condition}" for condition in status["conditions"]]
     lines += [f"labels       {corrected_text(row)}" for row in status.get("hallucination", ()) if row["label_count"]]
     return "\n".join(lines)
+
+
+_OWED = {
+    "rollback": "a rollback: the weight is 0 here; the registry or the disk did not take all of it yet",
+    "control": "the registry was not told of the last change; the other replicas go on as before",
+    "pointer": "the registry's pointer does not show the release yet",
+}
 
 
 def _judged_text(judged: dict[str, Any] | None) -> str:

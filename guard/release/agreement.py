@@ -27,8 +27,8 @@ from slo.errors import RefusedError, UpstreamError
 class Agreement:
     """registry None: this process alone decides, and nothing is owed.
 
-    word: how the registry answered last: ok | unreachable | none. owes_control, owes_pointer: what it has not taken
-    yet.
+    word: how the registry answered last: ok | unreachable | refused | none; `refused`: it does not take what was
+    reduced here, because of a token, say. owes_control, owes_pointer: what it has not taken yet.
     """
 
     def __init__(
@@ -91,13 +91,14 @@ class Agreement:
         self.word = "ok"
 
     async def tell(self, moved: ReleaseState, actor: str) -> None:
-        """Say what was reduced here; owed while the registry is silent, also after a restart: `look` sees it behind."""
+        """Say what was reduced here; owed until the registry takes it, also after a restart: `look` sees it behind."""
         try:
             await self.commit(moved, actor)
         except UpstreamError:
             self.owes_control = True
-        except RefusedError:
-            pass  # Somebody else's document won and is obeyed already.
+        except RefusedError as error:
+            # After a conflict somebody else's document is obeyed already.
+            self.owes_control = self._refuses(error)
         else:
             await self._confirm()
 
@@ -110,18 +111,18 @@ class Agreement:
             return
         try:
             now = await self._registry.control()
-            self.word = "ok"
             if follow:
                 if now is not None and self._must_obey(now):
                     await self._obey(now)
                 else:
                     await self._catch_up(self._registry, now)
+            self.word = "ok"
             if self.owes_pointer:
                 await self.show("guard")
         except UpstreamError:
             self.word = "unreachable"
-        except RefusedError:
-            pass  # Lost a race just now; the next look reads the winner.
+        except RefusedError as error:
+            self._refuses(error)  # Or a race was lost just now; the next look reads the winner.
 
     # -- the pointer --------------------------------------------------------------------------------------------
 
@@ -149,6 +150,16 @@ class Agreement:
                 self._hooks.on_alert("pointer_refused", str(error))
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _refuses(self, error: RefusedError) -> bool:
+        """Whether it is more than a lost race; told once until the registry takes something again."""
+        if error.reason == "conflict":
+            return False
+        if self.word != "refused":
+            why = f"the other replicas do not hear of what was reduced here: {error}"
+            self._hooks.on_alert("registry_refused", why)
+        self.word = "refused"
+        return True
 
     async def _catch_up(self, registry: ReleaseRegistry, now: Control | None) -> None:
         """The registry may be behind: it was away when something was reduced here, perhaps before a restart."""

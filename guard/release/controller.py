@@ -400,6 +400,8 @@ class Controller:
             raise RefusedError("conflict", f"the release is at epoch {self.state.epoch}, not {expected}; look again")
 
     def _result(self, command: str, message: str, incident_id: str = "") -> CommandResult:
+        if self._enactor.owes == "control":
+            message += "; the other replicas go on until the registry takes it"
         # Until the next evaluation the reason is what a person did, not what was judged before it.
         verdicts = self._last[1] if self._last else ()
         self._last = (Action(ActionKind.HOLD, f"{command} by a person: {message}"), verdicts, self._clock.now_s())

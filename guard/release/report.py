@@ -26,8 +26,8 @@ class Judged:
 class ReleaseStatus:
     """The release as a person wants to see it. Durations in seconds, ratios 0..1.
 
-    registry: ok | unreachable | none. journal: ok | disk_full | disk_fault | busy. pending: what is still owed to the
-    registry: "" | rollback | control | pointer.
+    registry: ok | unreachable | refused | none. journal: ok | disk_full | disk_fault | busy. pending: what is still
+    owed to the registry: "" | rollback | control | pointer.
     """
 
     service: str

@@ -11,6 +11,7 @@ import pytest
 from guard.release.state import Phase
 from guard.settings import load_settings
 from guard.wiring import Guard
+from registry.errors import RegistryRefused
 from slo.errors import RefusedError
 from tests.conftest import VIRTUAL
 from tests.release_kit import BAD, GOOD, HOLD, NEXT, ROLL_BACK, VERSIONS, FlakyPort, ScriptedJudge, World
@@ -127,6 +128,33 @@ async def test_a_replica_follows_at_the_next_look_and_after_a_restart(tmp_path: 
     applied = len(second.applied)
     await second.controller.tick()
     assert (second.controller.state.stable, len(second.applied)) == (BAD.name, applied), "once"
+
+
+async def test_an_abort_that_the_registry_refuses_is_told_and_owed_until_it_is_taken(
+    tmp_path: Path, worlds: list[World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await pair(tmp_path, worlds)
+    await first.controller.start(BAD.name, actor="ann")
+    await second.controller.tick()
+
+    async def refuse(_control: object, **_words: object) -> None:
+        raise RegistryRefused("unauthorized", "this needs `Authorization: Bearer <token>`")
+
+    with monkeypatch.context() as other_token:
+        other_token.setattr(first.port, "put_control", refuse)
+        result = await first.controller.abort(actor="ann")
+        assert result.message.endswith("; the other replicas go on until the registry takes it")
+        for _ in range(5):
+            await first.controller.tick()
+            await asyncio.sleep(5)
+        status = first.controller.status()
+        assert (status.canary_ratio, status.pending, status.registry) == (0.0, "control", "refused")
+        assert first.alerts == ["registry_refused"]
+        assert "this needs `Authorization" in first.alert_lines[0]
+    await first.controller.tick()
+    await second.controller.tick()
+    assert (first.controller.status().pending, first.controller.status().registry) == ("", "ok")
+    assert second.controller.state.canary_ratio == 0.0
 
 
 async def test_the_limit_of_rollbacks_a_day_is_the_services_whichever_replica_decides(

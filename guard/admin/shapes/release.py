@@ -83,6 +83,7 @@ class ReleaseStatus:
     hallucination: tuple[CorrectedRow, ...] = ()
     last_judged: Judged | None = None
     last_deed: Deed | None = None
+    owed: str = ""  # what the registry or the disk has not taken yet: rollback | control | pointer
 
 
 @dataclass(frozen=True, slots=True)
