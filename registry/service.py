@@ -19,148 +19,29 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from registry.errors import STATUS, RegistryRefused, RegistryUnreachable
-from registry.model import (
-    NAME_PATTERN,
-    VERSION_PATTERN,
-    AuditEntry,
-    Control,
-    Evaluation,
-    Lineage,
-    Model,
-    ModelVersion,
-    Move,
-    Stage,
+from registry.bodies import (
+    AliasBody,
+    AuditRow,
+    ControlBody,
+    EvaluationBody,
+    Health,
+    MovedTo,
+    Name,
+    NewModel,
+    NewVersion,
+    Transition,
+    VersionName,
 )
+from registry.errors import STATUS, RegistryRefused, RegistryUnreachable
+from registry.model import NAME_PATTERN, AuditEntry, Control, Evaluation, Lineage, Model, ModelVersion, Stage
 from registry.store import RegistryStore
 
 BODY_BYTES = 64 * 1024
-
-Name = Annotated[str, Path(pattern=NAME_PATTERN)]
-VersionName = Annotated[str, Path(pattern=VERSION_PATTERN)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class NewModel(_Body):
-    """POST /models."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    owner: str = Field(default="", max_length=200)
-    description: str = Field(default="", max_length=2000)
-
-
-class LineageBody(_Body):
-    """Where a version comes from; `parameters` takes any JSON values."""
-
-    created_by: str = Field(default="", max_length=200)
-    data_hash: str = Field(default="", max_length=200)
-    git_commit: str = Field(default="", max_length=200)
-    parent: str = Field(default="", max_length=200)
-    parameters: dict[str, Any] = Field(default={})
-
-
-class NewVersion(_Body):
-    """POST /models/{name}/versions. `meta` takes any JSON values (artifact_type, dim, hash...)."""
-
-    version: str = Field(pattern=VERSION_PATTERN)
-    artifact_url: str = Field(default="", max_length=2000)
-    description: str = Field(default="", max_length=2000)
-    tags: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=32)
-    meta: dict[str, Any] = Field(default={})
-    actor: str = Field(default="", max_length=200)
-    lineage: LineageBody | None = None
-
-
-class AliasBody(_Body):
-    """PUT /models/{name}/aliases/{alias}. `version` null removes it; `expected`: what it points to now, "" nothing."""
-
-    version: str | None = Field(pattern=VERSION_PATTERN)
-    actor: str = Field(min_length=1, max_length=200)
-    expected: str | None = Field(default=None, max_length=64)
-
-
-class EvaluationBody(_Body):
-    """POST .../evaluations. `key` makes it safe to repeat."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    result: dict[str, Any]
-    actor: str = Field(min_length=1, max_length=200)
-    key: str = Field(default="", max_length=200)
-
-
-class Transition(_Body):
-    """POST .../transition. `rollback_to`: the version that takes Production in the same transaction.
-
-    `epoch` (fence), `key` (safe to repeat) and `if_production` (compare and set, "" for nobody) are for programs.
-    `force`: a rollback goes although a failed evaluation closes Production to its target; the audit says so.
-    """
-
-    to_stage: str
-    actor: str = Field(min_length=1, max_length=200)
-    rollback_to: str | None = Field(default=None, pattern=VERSION_PATTERN)
-    epoch: int | None = Field(default=None, ge=1)
-    key: str = Field(default="", max_length=200)
-    detail: str = Field(default="", max_length=2000)
-    if_production: str | None = Field(default=None, max_length=64)
-    force: bool = False
-
-
-class ControlBody(_Body):
-    """PUT /control/{service}: the whole new document."""
-
-    epoch: int = Field(ge=1)
-    stable: str = Field(pattern=VERSION_PATTERN)
-    canary: str = ""
-    previous: str = ""
-    canary_ratio: float = Field(default=0.0, ge=0.0, le=1.0, strict=False)
-    stage: int = Field(default=0, ge=0)
-    plan: str = Field(default="", max_length=2000)
-    advance: str = Field(default="manual", max_length=16)
-    phase: str = Field(default="idle", max_length=16)
-    cache_epoch: int = Field(default=0, ge=0)
-    incident_id: str = Field(default="", max_length=64)
-    outbox_id: str = Field(default="", max_length=64)
-    mode: str = Field(default="recommend", max_length=16)
-    actor: str = Field(default="", max_length=200)
-
-
-class MovedTo(BaseModel):
-    """Answer of a transition: the version now, and every move it took."""
-
-    version: ModelVersion
-    moves: list[Move]
-    repeated: bool = Field(description="the key was used before: nothing was changed this time")
-
-
-class AuditRow(BaseModel):
-    """One audit entry with the names of the contract."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    id: int
-    time: str = Field(description="UTC, ISO 8601")
-    action: str
-    actor: str
-    model: str
-    version: str
-    from_: str = Field(alias="from")
-    to: str
-    detail: str
-
-
-class Health(BaseModel):
-    """GET /healthz."""
-
-    status: str
 
 
 def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
@@ -176,7 +57,14 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
             raise RegistryRefused("unauthorized", "this needs `Authorization: Bearer <token>`")
 
     writes = [Depends(writer)]
+    _models(app, store, writes)
+    _versions(app, store, writes)
+    _records(app, store, writes)
+    _control(app, store, writes)
+    return app
 
+
+def _models(app: FastAPI, store: RegistryStore, writes: list[Any]) -> None:
     @app.get("/healthz")
     def healthz() -> Health:
         store.healthy()
@@ -190,6 +78,15 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
     def models() -> list[Model]:
         return list(store.models())
 
+    @app.get("/audit")
+    def audit(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+        model: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
+    ) -> list[AuditRow]:
+        return [_audit_row(entry) for entry in store.audit(limit, model)]
+
+
+def _versions(app: FastAPI, store: RegistryStore, writes: list[Any]) -> None:
     @app.post("/models/{name}/versions", status_code=201, dependencies=writes)
     def create_version(name: Name, body: NewVersion) -> ModelVersion:
         return store.create_version(
@@ -227,6 +124,15 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
     def version(name: Name, version: VersionName) -> ModelVersion:
         return store.version(name, version)
 
+    @app.get("/models/{name}/production")
+    def production(name: Name) -> ModelVersion:
+        version = store.production(name)
+        if version is None:
+            raise RegistryRefused("no_production", f"model {name!r} has no version in Production; promote one")
+        return version
+
+
+def _records(app: FastAPI, store: RegistryStore, writes: list[Any]) -> None:
     @app.get("/models/{name}/versions/{version}/evaluations")
     def evaluations(name: Name, version: VersionName) -> list[Evaluation]:
         return list(store.evaluations(name, version))
@@ -247,20 +153,8 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
     def set_alias(name: Name, alias: Name, body: AliasBody) -> dict[str, str]:
         return store.set_alias(name, alias, body.version, actor=body.actor, expected=body.expected)
 
-    @app.get("/models/{name}/production")
-    def production(name: Name) -> ModelVersion:
-        version = store.production(name)
-        if version is None:
-            raise RegistryRefused("no_production", f"model {name!r} has no version in Production; promote one")
-        return version
 
-    @app.get("/audit")
-    def audit(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-        model: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
-    ) -> list[AuditRow]:
-        return [_audit_row(entry) for entry in store.audit(limit, model)]
-
+def _control(app: FastAPI, store: RegistryStore, writes: list[Any]) -> None:
     @app.get("/control/{service}")
     def control(service: Name, response: Response) -> Control:
         document = store.control(service)
@@ -279,8 +173,6 @@ def create_app(store: RegistryStore, *, token: str | None = None) -> FastAPI:
         )
         response.headers["etag"] = f'"{document.epoch}"'
         return document
-
-    return app
 
 
 def _stage(text: str) -> Stage:
