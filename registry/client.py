@@ -203,6 +203,9 @@ class RegistryClient:
         if 200 <= status < 300:
             return _decoded(raw, kind, place)
         reason, message = _refusal(raw)
+        if reason == "unauthorized":  # without the place whoever asked a guard would look at the guard's own token
+            cure = "check the variable that registry.token_env or --token-env names"
+            message = f"registry {self._base}: {message}; {cure}"
         if 400 <= status < 500 and reason:
             raise RegistryRefused(reason, message)
         raise RegistryUnreachable(f"{place}: HTTP {status} {message}".rstrip() + "; the write may be repeated")

@@ -203,7 +203,10 @@ async def test_a_registry_that_is_not_there_is_unreachable() -> None:
 async def test_writes_need_the_token_and_reads_do_not(served: Served) -> None:
     for token in (None, "wrong"):
         client = RegistryClient(served.url, token=token)
-        assert await refusal(client.create_model("m")) == "unauthorized"
+        said = rf"^registry {served.url}: this needs .*; check .* --token-env"
+        with pytest.raises(RegistryRefused, match=said) as caught:
+            await client.create_model("m")
+        assert caught.value.reason == "unauthorized"
         assert await refusal(client.put_control(FIRST, expected_epoch=0, actor="a")) == "unauthorized"
         assert await refusal(client.transition("m", "v", Stage.STAGING, actor="a")) == "unauthorized"
         assert await client.models() == ()
