@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guard.release.controller import Controller, Judgement
+from guard.release.controller import Controller
+from guard.release.evaluation import Judgement
 from guard.release.facts import Facts
 from guard.release.incident import Exemplar
 from guard.release.journal import Journal

@@ -6,50 +6,28 @@ Commands of people go through the same door and take turns with the loop.
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
 from guard.release import state as rules
 from guard.release.casebook import Casebook
 from guard.release.drill import rehearse
 from guard.release.enactor import Enactor
+from guard.release.evaluation import Evaluation, Judge
 from guard.release.facts import Facts
 from guard.release.incident import Incident
 from guard.release.journal import Journal
 from guard.release.outbox import Offload, Outbox, in_thread
 from guard.release.plan import DEFAULT, Plan
 from guard.release.pointer import ReleaseRegistry
-from guard.release.raising import Raiser
 from guard.release.report import CommandResult, DrillResult, Hooks, Last, ReleaseStatus, status_of
-from guard.release.state import (
-    ROLLBACKS_PER_DAY,
-    UNKNOWN_LIMIT_S,
-    Advance,
-    Condition,
-    Effects,
-    Mode,
-    ReleaseState,
-)
+from guard.release.state import ROLLBACKS_PER_DAY, UNKNOWN_LIMIT_S, Advance, Mode, ReleaseState
 from slo.clock import Clock
-from slo.errors import RefusedError, SourceError
-from slo.types import Action, ActionKind, Verdict
-
-Judgement = tuple[Action, tuple[Verdict, ...]]
+from slo.errors import RefusedError
+from slo.types import Action, ActionKind
 
 EVERY_S = 5.0
-
-
-class Judge(Protocol):
-    """Decides what the release should do. May be a coroutine function.
-
-    Raises:
-        SourceError: it could not look. That is no verdict: the release holds.
-    """
-
-    def judge(self, state: ReleaseState) -> Judgement | Awaitable[Judgement]: ...
 
 
 class Controller:
@@ -87,7 +65,7 @@ class Controller:
         offload: Offload = in_thread,
         at: Callable[[str], None] = lambda _point: None,
     ) -> None:
-        self._journal, self._registry, self._judge, self._outbox = journal, registry, judge, outbox
+        self._journal, self._registry, self._outbox = journal, registry, outbox
         self._clock, self._facts, self._plan = clock, facts, plan
         self._every_s, self._drain_unknown, self._offload = every_s, drain_unknown, offload
         self._max_rollbacks_per_day, self._unknown_after_s = max_rollbacks_per_day, unknown_after_s
@@ -111,7 +89,7 @@ class Controller:
             offload=offload,
             at=at,
         )
-        self._raiser = Raiser(self._enactor, clock, self._hooks.on_alert)
+        self._evaluation = Evaluation(judge, self._enactor, self._cases, clock, facts, self._hooks)
 
     @property
     def state(self) -> ReleaseState:
@@ -155,7 +133,8 @@ class Controller:
             owed = await self._enactor.retry()
             if not owed:
                 self._enactor.served.count_events()
-            action, verdicts = await self._ask()
+            action, verdicts = await self._evaluation.ask()
+            self._last = self._judged = (action, verdicts, self._clock.now_s())
             if owed:
                 await self._cases.watch(self.state, action, verdicts or action.verdicts)
             else:
@@ -170,7 +149,7 @@ class Controller:
                     max_rollbacks_per_day=self._max_rollbacks_per_day,
                     unknown_after_s=self._unknown_after_s,
                 )
-                await self._carry_out(state, effects, action, verdicts)
+                await self._evaluation.carry_out(state, effects, action, verdicts)
             self._last_tick_s = self._clock.now_s()
 
     # -- commands -----------------------------------------------------------------------------------------------
@@ -331,64 +310,6 @@ class Controller:
         return await self._cases.current()
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    async def _ask(self) -> Judgement:
-        verdicts: tuple[Verdict, ...] = ()
-        try:
-            judged = self._judge.judge(self.state)
-            action, verdicts = await judged if inspect.isawaitable(judged) else judged
-        except SourceError as error:
-            # Blind: holding is safer than moving traffic without data.
-            action = Action(ActionKind.HOLD, f"unknown: {error}")
-        except Exception as error:
-            # A judge that breaks must not take the loop with it; to the release it is as good as blind.
-            action = Action(ActionKind.HOLD, f"unknown: the judge failed ({type(error).__name__})")
-            self._hooks.on_alert("judge_failed", f"{type(error).__name__}: {error}")
-        self._last = self._judged = (action, verdicts, self._clock.now_s())
-        return action, verdicts
-
-    async def _carry_out(
-        self, moved: ReleaseState, effects: Effects, action: Action, verdicts: tuple[Verdict, ...]
-    ) -> None:
-        before = self.state
-        order = effects.rollback
-        if order is not None and order.promoted and order.target not in self._facts.versions:
-            await self._no_target(before, order.target, action)
-        elif order is not None:
-            await self._enactor.roll_back(moved, order, action.verdicts or verdicts, "guard")
-        elif effects.promoted or moved.canary_ratio > before.canary_ratio:
-            await self._raiser.go(moved, effects)
-        elif moved.epoch != before.epoch:
-            await self._enactor.reduce_exposure(moved, action.kind.value, "guard", effects.reason)
-        else:
-            await self._enactor.keep(moved, exposure=effects.exposure)
-        # Exposure first: telling people writes to the disk, and that may take its time or fail.
-        await self._tell(before, moved, effects, action, verdicts)
-
-    async def _tell(
-        self,
-        before: ReleaseState,
-        moved: ReleaseState,
-        effects: Effects,
-        action: Action,
-        verdicts: tuple[Verdict, ...],
-    ) -> None:
-        await self._cases.watch(self.state, action, verdicts or action.verdicts)
-        for condition in effects.alerts:
-            self._hooks.on_alert(condition, action.reason)
-            await self._cases.begin(condition, before, action)
-        if effects.recommendation:
-            self._hooks.on_recommendation(effects.recommendation)
-            await self._enactor.ledger.audit("recommend", "guard", before, moved, effects.recommendation)
-
-    async def _no_target(self, before: ReleaseState, target: str, action: Action) -> None:
-        """There is nothing sound to return to: the pointer never goes to a missing artifact."""
-        held, fresh = rules.with_condition(before, Condition.NO_TARGET)
-        if fresh:
-            why = f"{target} is not configured; {action.reason}"
-            self._hooks.on_alert(Condition.NO_TARGET, why)
-            await self._cases.begin(Condition.NO_TARGET, before, action, why)
-        await self._enactor.keep(held, exposure=False)
 
     def _may_go(self, expected_epoch: int | None) -> None:
         self._at_epoch(expected_epoch)
