@@ -1,7 +1,7 @@
 """One address asked over HTTP, for commands that carry a token: no proxy of the environment, no redirect.
 
-A token goes where it was told to and nowhere else. With `http_proxy` set, as it is on many desks, a proxy would be asked
-for this machine's own loopback address and be shown the token; after a redirect the next host would.
+A token goes where it was told to and nowhere else. With `http_proxy` set, as it is on many desks, a proxy would be
+asked for this machine's own loopback address and be shown the token; after a redirect the next host would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A stage that the registry does not take: nothing is raised, it is told once, the audit tells no deed that was none."""
+"""A stage that the registry does not take: nothing is raised, it is told once, and no deed is told that was none."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.sim.fleet import play
 from tests.sim.registry import MemoryRegistry
 from tests.sim.schedule import exhaustive_schedules, random_schedule
 
-SEEDS = 400
+SEEDS = 1500
 """Random schedules a mutant may survive before it counts as alive; the exhaustive ones with one crash come first."""
 
 
