@@ -91,6 +91,14 @@ class DemoResult:
             lines.append(f"  webhook signature {verified}; the next answers come {after}; incident {self.incident_id}")
         if self.turned_away_count:
             lines.append(f"  {self.turned_away_count} questions were not asked: this machine is too slow for the rate")
+        arms = (self.stable, self.canary)
+        answers = sum(arm.truth.answers_count - arm.truth.failed_count for arm in arms)
+        judged = sum(arm.judged_count for arm in arms)
+        if not self.as_expected and judged < answers / 2:
+            lines.append(
+                f"  the checks came to {judged} of {answers} answers only, so the rules stayed unknown: this machine "
+                "is too busy; stop what else runs, or ask less with --rate and give it longer with --max-seconds"
+            )
         if self.directory:
             lines.append(f"  kept in {self.directory}")
         return "\n".join(lines)

@@ -232,6 +232,7 @@ async def test_an_answer_that_does_not_come_is_a_failed_one_and_no_error():
 # -- result -------------------------------------------------------------------------------------------------------
 
 
+UNSEEN = ArmResult("v", 60, 0.1, ArmTruth(3010, 2500, 100, 300, 100, 10))
 FEW = ArmResult("v", 9, 0.0, ArmTruth(9, 9, 0, 0, 0, 0))
 
 
@@ -279,10 +280,13 @@ def test_a_run_is_as_expected_only_when_everything_it_claims_is_true(changes, ex
         ({"stable_rolled_back": True}, "NOT AS EXPECTED: stable was rolled back"),
         ({"webhook_verified": False}, "webhook signature NOT VERIFIED"),
         ({"turned_away_count": 7}, "7 questions were not asked"),
+        ({"rolled_back": False, "stable": UNSEEN}, "the checks came to 360 of 3300 answers only"),
     ],
 )
 def test_the_summary_says_what_happened_to_a_person(changes, said):
-    assert said in result(**changes).summary()
+    summary = result(**changes).summary()
+    assert said in summary
+    assert ("the checks came to" in summary) is ("stable" in changes)
 
 
 def test_the_json_of_a_result_has_the_agreed_names():
