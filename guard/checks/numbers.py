@@ -60,12 +60,13 @@ _MONTH = (
 )
 _YEAR = r"(?:1[5-9]|20)\d\d"
 _DAY = r"[12]\d|3[01]|0?[1-9]"
+_COMMA = r"(?:\s*,)?\s*"
 
 _LATIN_DATE = re.compile(
     rf"(?<!\d)(?P<y1>{_YEAR})[-/.](?P<m1>1[0-2]|0?[1-9])[-/.](?P<d1>{_DAY})(?!\d)"
-    rf"|\b(?P<m2>{_MONTH})\s*(?P<d2>{_DAY})(?:st|nd|rd|th)?\b(?:\s*,?\s*(?P<y2>{_YEAR})\b)?"
-    rf"|\b(?P<d3>{_DAY})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m3>{_MONTH})(?:\s*,?\s*(?P<y3>{_YEAR})\b)?"
-    rf"|\b(?P<m4>{_MONTH})(?:\s*,?\s*|\s+of\s+)(?P<y4>{_YEAR})\b"
+    rf"|\b(?P<m2>{_MONTH})\s*(?P<d2>{_DAY})(?:st|nd|rd|th)?\b(?:{_COMMA}(?P<y2>{_YEAR})\b)?"
+    rf"|\b(?P<d3>{_DAY})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m3>{_MONTH})(?:{_COMMA}(?P<y3>{_YEAR})\b)?"
+    rf"|\b(?P<m4>{_MONTH})(?:{_COMMA}|\s+of\s+)(?P<y4>{_YEAR})\b"
 )
 # "may" and "march" are words of their own more often than months, so they need a preposition.
 _MONTH_ALONE = re.compile(
@@ -82,7 +83,8 @@ _ZH_DATE = re.compile(
 ROC_ALONE = range(100, 200)
 """A year of three digits is one of the Republic of China even without its name."""
 
-_AMPM = folded(r"(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)?\s*")
+# The space belongs to the word before it: a pattern that may begin with a run of spaces is tried from each of them.
+_AMPM = folded(r"(?:(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)\s*)?")
 _CLOCK = re.compile(
     rf"(?<![\d:.]){_AMPM}(?:(?P<h1>2[0-4]|[01]?\d):(?P<n1>[0-5]\d)(?::[0-5]\d)?(?:\s*(?P<p1>[ap])\.?m\b\.?)?"
     rf"|(?P<h2>1[0-2]|[1-9])\s*(?P<p2>[ap])\.?m\b\.?)(?![\d:])"

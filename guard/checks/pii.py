@@ -38,7 +38,7 @@ _DIGITS = re.compile(r"\d(?:[ ().-]{0,2}[\dXx]){6}")
 _DOTS = re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d")
 _LONG = re.compile(r"[A-Za-z0-9_-]{18}")
 LONG_CHARS = 18
-_SECRET_WORDS = ("passw", "pwd", "secret", "token", "key", "bearer", "\u5bc6\u78bc", "\u91d1\u9470")
+_SECRET_WORDS = ("passw", "pwd", "secret", "token", "key", "bearer", "\u5bc6\u78bc", "\u5bc6\u7801", "\u91d1\u9470")
 
 
 def _long_word(text: str) -> bool:

@@ -148,7 +148,9 @@ _W = r"(?<![A-Za-z0-9])"
 _E = r"(?![A-Za-z0-9])"
 PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], ...] = (
     ("private_key", "key", re.compile(
-        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"), None),
+        # Dashes in it: an encrypted one begins with headers such as "Proc-Type: 4,ENCRYPTED".
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){0,8000}"
+        r"(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?"), None),
     ("secret", "long", re.compile(
         rf"{_W}(?:sk-(?:proj-|ant-|live-|test-)?[A-Za-z0-9_-]{{16,200}}|(?:gh[pousr]|github_pat|glpat|npm|hf|"
         rf"xox[abprs]|pypi|dop_v1|shpat)[_-][A-Za-z0-9_-]{{16,200}}"
@@ -158,8 +160,9 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
     ("secret", "word", re.compile(rf"(?i){_W}bearer\s+(?P<s>[A-Za-z0-9._~+/=-]{{16,2000}})"), _random_looking),
     ("secret", "word", re.compile(
         r"(?i)(?:password|passwd|pwd|secret|token|api[_ -]?key|access[_ -]?key|client[_ -]?secret|"
-        r"\u5bc6\u78bc|\u91d1\u9470)[\"']?\s{0,3}(?:is|"
-        r"[:=\uff1a\u662f])\s{0,3}[\"']?(?P<s>[^\s\"',;\uff0c\u3002]{8,200})"), _random_looking),
+        r"\u5bc6\u78bc|\u5bc6\u7801|\u91d1\u9470)[\"']?\s{0,3}(?:is|"
+        # None has Han or full-width characters: "密碼是8到12位英數字" is a rule about passwords.
+        r"[:=\uff1a\u662f\u70ba\u4e3a])\s{0,3}[\"']?(?P<s>[^\s\"',;\u2e80-\uffef]{8,200})"), _random_looking),
     ("secret", "at", re.compile(r"(?i)[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:(?P<s>[^\s/@]{3,200})@"), None),
     ("email", "at", re.compile(
         r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"), None),
@@ -202,8 +205,10 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
         r"answering (?:at|on)"
         r"|messages? to|my registered(?: (?:number|mobile))?)|\u96fb\u8a71|\u7535\u8bdd|\u624b\u6a5f|\u624b\u673a"
         r"|\u884c\u52d5|\u50b3\u771f|\u5ba2\u670d\u5c08\u7dda|\u5c08\u7dda|\u64a5\u6253|\u4f86\u96fb)"
+        # A space between any two parts: where it may be missing, a run of digits can be cut into parts in as many ways as
+        # it has sets of five places, and a hundred digits take a minute.
         r"(?: (?:is|no|number))?[\s:.#\uff1a\u662f\u70ba]{0,4}(?P<s>\(?\+?\d[\d().-]*(?: "
-        r"?[\d().-]+){0,5}\d(?:x\d{1,5})?)(?![A-Za-z0-9_/%])"),
+        r"[\d().-]+){0,5}(?<=[\d().-]\d)(?:x\d{1,5})?)(?![A-Za-z0-9_/%])"),
      _named_phone),
     ("ip", "dots", re.compile(
         r"(?i)(?<![A-Za-z0-9_.])(?<!version )(?<!release )(?<!build )(?<!section )"

@@ -53,7 +53,8 @@ _LINK_HINTS = ("://", "www.", "link", "url", "連結", "链接", "網址", "网�
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'\u3000-\u303f\uff00-\uffef)\]]+", re.IGNORECASE)
 _MARKDOWN_LINK = re.compile(r"\[[^\]\n]{1,200}\]\(([^)\s]{0,500})\)")
 _OPEN_FENCE = re.compile(r"```(?:json)?\s*([\[{][^`]*)$")
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+# Spaces of the first line only: of a run of line ends each would be tried, to the end of the text.
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
 class _Strict(BaseModel):

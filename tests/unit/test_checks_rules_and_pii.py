@@ -126,6 +126,11 @@ def test_a_pattern_that_could_run_long_is_refused(pattern: str) -> None:
         ("AKIAIOSFODNN7EXAMPLE", ["secret"]),
         ("password: hunter2hunter2", ["secret"]),
         ("密碼是abc12345xyz", ["secret"]),
+        ("您的密碼為Abc12345請儘快更改", ["secret"]),
+        ("密码\uff1aAbc12345", ["secret"]),
+        ("密碼是8到12位英數字混合", []),
+        ("密碼\uff1a長度至少12個字元且每90天更換一次", []),
+        ("密碼是不是要8碼以上英數混合", []),
         ("postgres://u:pw12345@db/x", ["secret"]),
         ("order 20240102-7, 14 days, version 1.2.3.4, 2024-01-02 10:00", []),
         ("the password must have 14 characters", []),
@@ -172,6 +177,19 @@ def test_a_day_written_with_dots_or_dashes_is_no_phone() -> None:
 
 def test_a_private_key_is_taken_out_whole() -> None:
     key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
+    assert redact(f"a {key} b") == ("a [private_key] b", 1)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,0F\n\nMIIEow\n"
+        "-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 2.4-beta\n\nlQOYBF\n-----END PGP PRIVATE KEY BLOCK-----",
+    ],
+    ids=["encrypted", "pgp"],
+)
+def test_a_private_key_with_headers_is_taken_out_whole(key: str) -> None:
     assert redact(f"a {key} b") == ("a [private_key] b", 1)
 
 
