@@ -63,8 +63,18 @@ def normalise(text: str) -> str:
     """
     if text.isascii():
         return text
+    if _VULGAR.search(text):
+        text = _VULGAR.sub(_decimal, text)
     text = unicodedata.normalize("NFKC", text)
     return text.translate(_QUOTES)
+
+
+_VULGAR = re.compile("(?:(\\d)|((?<!\\d\\d\\d)\\d)[ \u2009\u202f])?([\xbc-\xbe\u2150-\u215e])")
+
+
+def _decimal(match: re.Match[str]) -> str:
+    """"2\xbd" and "2 \xbd" are 2.5; of NFKC alone the first would be "21/2". In "2020 \xbd" a year stands before it."""
+    return (match[1] or match[2] or "0") + f"{unicodedata.numeric(match[3]):g}".removeprefix("0")
 
 
 _QUOTES = str.maketrans({

@@ -14,33 +14,17 @@ from guard.checks.numerals import BIG, BIG_ZH, DIGITS, SMALL_ZH, ZH, chinese_num
 from guard.checks.units import COMPATIBLE, COUNTERS_ZH, MONTHS, PHRASES, UNITS, WEEKDAYS, WEEKDAYS_ZH
 from guard.simplified import folded
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+_ONES_TEXT = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen
+"""
+_ONES = _ONES_TEXT.split()
 _WORD_VALUE = {w: i for i, w in enumerate(_ONES)} | {
     w: 20 + 10 * i for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
 }
 _WORD_SCALE = {"hundred": 100, "dozen": 12, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALES = {**_WORD_SCALE, "k": 1000, "mn": 10**6, "bn": 10**9, "百": 100, "千": 1000, **BIG_ZH}
+_SCALES = {**_WORD_SCALE, "k": 1000, "mn": 10**6, "bn": 10**9, "m": 10**6, "b": 10**9, "t": 10**12}
+_SCALES |= {"百": 100, "千": 1000, **BIG_ZH}
 _SCALES_ZH = frozenset(("百", "千", *BIG_ZH))
 
 NUMBER_WORDS = frozenset(_WORD_VALUE) | frozenset(_WORD_SCALE)
@@ -84,7 +68,7 @@ ROC_ALONE = range(100, 200)
 """A year of three digits is one of the Republic of China even without its name."""
 
 # The space belongs to the word before it: a pattern that may begin with a run of spaces is tried from each of them.
-_AMPM = folded(r"(?:(?P<ampm>上午|下午|晚上|夜間|夜晚|中午|早上|凌晨)\s*)?")
+_AMPM = folded(r"(?:(?P<ampm>上午|下午|晚上|晚間|傍晚|夜間|夜晚|深夜|半夜|中午|早上|清晨|凌晨)\s*)?")
 _CLOCK = re.compile(
     rf"(?<![\d:.]){_AMPM}(?:(?P<h1>2[0-4]|[01]?\d):(?P<n1>[0-5]\d)(?::[0-5]\d)?(?:\s*(?P<p1>[ap])\.?m\b\.?)?"
     rf"|(?P<h2>1[0-2]|[1-9])\s*(?P<p2>[ap])\.?m\b\.?)(?![\d:])"
@@ -99,17 +83,25 @@ _RANGE_ZH = re.compile(r"\s*(?:[到至~\uff5e-]|为止)\s*")
 _CURRENCY = folded(
     r"(?:(?P<cur>us\$|nt\$|\$|€|£|¥|\b(?:usd|twd|ntd|eur|rmb|cny|gbp|jpy)\b|新台幣|台幣|人民幣|美元|歐元)\s*)?"
 )
+# What follows a unit of ten thousands: 5千, 5千5百, 5,000, 5000. A single digit there is as often a number of its own.
+_BELOW_WAN = r"(?:\d千(?:\d百)?|\d百|\d{4}|\d,\d{3})(?![\d百千萬億]|[.,]\d)"
+_BELOW_YI = rf"(?:\d千|\d百|\d{{1,4}}|\d,\d{{3}})萬(?:{_BELOW_WAN})?"
+_BELOW = re.compile(folded(r"([\d,]+)([百千]?萬|[百千])?"))
 # The first digit stands before what is asked of the character in front of it: patterns that begin with a set of
 # characters are searched for much faster.
 _ARABIC_PLAIN = re.compile(
     folded(
         r"(?P<value>\d(?<![a-z0-9_.]\d)(?:\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d*(?:\.\d+)?))(?:(?:st|nd|rd|th)\b)?"
-        rf"(?:\s*(?P<scale>[百千]?[{BIG}]|[百千](?![克分公])|-?(?:k|thousand|hundred|million|billion|trillion|dozen|mn|bn)\b))?"
+        rf"(?:\s*(?:(?P<yi>[百千]?億)(?P<below_yi>{_BELOW_YI})?|(?P<wan>[百千]?萬)(?P<below_wan>{_BELOW_WAN})?"
+        r"|(?P<scale>[百千](?![克分公])|-?(?:k|thousand|hundred|million|billion|trillion|dozen|mn|bn)\b)))?"
         r"(?:[\s-]*(?P<work>business|working)(?=[\s-]+days?\b)|[\s-]+(?:calendar|consecutive|paid|full)(?=[\s-]+\w))?"
         rf"(?:\s*(?P<unit>%(?!\s*points?\b)|°[cf]?|€|{_UNIT_ZH})|[\s-]{{0,2}}(?P<unit_en>{_UNIT_EN})\b)?"
     )
 )
-_ARABIC = re.compile(_CURRENCY + _ARABIC_PLAIN.pattern)
+# "$1.5m" is money as often as "1.5m" is a length.
+_ARABIC = re.compile(
+    _CURRENCY + _ARABIC_PLAIN.pattern.replace("|-?(?:k|", r"|(?(cur)(?<=\d)[mbt]\b(?!-)|(?!))|-?(?:k|", 1)
+)
 _CURRENCIES = frozenset(["usd", "twd", "ntd", "eur", "rmb", "cny", "gbp", "jpy"])
 _ZH_NUMBER = re.compile(
     folded(
@@ -139,29 +131,16 @@ _CLOCK_HINT = re.compile(r"[0-9](?::[0-9]|\s*[ap]\.?m)")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _LETTERS = re.compile("[a-z]+")
 _MAYBE_WORDS = NUMBER_WORDS | {"half", "twice", "thrice"}
-_MONTH_WORDS = frozenset(
-    [
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ]
-)
+_MONTH_TEXT = "january february march april may june july august september october november december"
+_MONTH_WORDS = frozenset(_MONTH_TEXT.split())
 _WEEKDAY_WORDS = frozenset(
     f"{day}day{s}"
     for day in ["mon", "tue", "tues", "wed", "wednes", "thu", "thur", "thus", "thurs", "fri", "sat", "satur", "sun"]
     for s in ("", "s")
 )  # fmt: skip
 _MONTHS = frozenset(MONTHS)
-_PM = frozenset(("p", "下午", "晚上", folded("夜間"), "夜晚"))
+_EVENING = frozenset(("晚上", folded("晚間"), folded("夜間"), "夜晚", "深夜", "半夜"))
+_PM = frozenset(("p", "下午", "傍晚", *_EVENING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,11 +292,12 @@ def _clock(m: re.Match[str]) -> list[Quantity]:
 
 
 def _time_of_day(hour: int, minute: int, half_day: str, start: int) -> Quantity:
-    if half_day in _PM and hour < 12:
+    # Three in the deep of the night is before the morning, and twelve in the evening is midnight.
+    if half_day in _PM and (6 if half_day in _EVENING else 0) <= hour < 12:
         hour += 12
-    elif half_day == "a" and hour == 12:
+    elif half_day in (*_EVENING, "a", "凌晨") and hour == 12:
         hour = 0
-    return Quantity("clock", hour * 60 + minute, hour, start)
+    return Quantity("clock", hour % 24 * 60 + minute, hour, start)
 
 
 def _clocks_zh(text: str, found: list[Quantity]) -> str:
@@ -374,8 +354,10 @@ def _weekday(m: re.Match[str]) -> Quantity:
 
 def _arabic(m: re.Match[str], currency: str) -> Quantity:
     value = float(m["value"].replace(",", ""))
-    if scale := m["scale"]:
+    if scale := m["yi"] or m["wan"] or m["scale"]:
         value *= math.prod(_SCALES[c] for c in scale) if scale[-1] in _SCALES_ZH else _SCALES[scale.lstrip("-")]
+    for digits, unit in _BELOW.findall(m["below_yi"] or m["below_wan"] or ""):
+        value += float(digits.replace(",", "")) * math.prod(_SCALES[c] for c in unit)
     unit = "workday" if m["work"] else m["unit"] or m["unit_en"] or ""
     return _quantity(value, unit or currency, m.start())
 
@@ -401,8 +383,8 @@ def _en_words(m: re.Match[str]) -> list[Quantity]:
         return [_quantity(2.0 if m["times"] == "twice" else 3.0, "times", m.start())]
     words = [w for w in re.split(r"[\s-]+", m[0]) if w in NUMBER_WORDS or w in ("a", "an", "half")]
     unit = "workday" if m["work"] else m["unit"] or ""
-    if words[0] == "half":
-        return [_quantity(0.5, "hour", m.start())]
+    if words[0] == "half":  # an hour, or a million of something
+        return [_quantity(0.5 * math.prod(_WORD_SCALE.get(word, 1) for word in words), unit, m.start())]
     if words == ["one"] and UNITS.get(unit, ("",))[0] not in ("time", "month", "workday"):
         return []  # as often a pronoun
     total = current = 0.0

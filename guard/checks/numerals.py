@@ -32,7 +32,7 @@ def chinese_number(text: str) -> float | None:
         value = float(int("".join(str(DIGITS_ZH[c]) for c in whole)))
     else:
         total = section = digit = 0
-        scale = 1  # what a trailing digit is worth: 三百五 is 350, 一萬二 is 12,000
+        unit = scale = 1  # scale: what a trailing digit is worth: 三百五 is 350, 一萬二 is 12,000
         for char in whole:
             if char in DIGITS_ZH:
                 digit = DIGITS_ZH[char]
@@ -42,7 +42,10 @@ def chinese_number(text: str) -> float | None:
                 section += (digit or (1 if not section else 0)) * SMALL_ZH[char]
                 digit, scale = 0, SMALL_ZH[char] // 10
             elif char in BIG_ZH:
-                total = (total + section + digit) * BIG_ZH[char] if total else (section + digit) * BIG_ZH[char]
+                # 一萬億 is ten thousand times a hundred million; 一億二千萬 is a hundred million and twenty.
+                below = BIG_ZH[char] < unit
+                total = total + (section + digit) * BIG_ZH[char] if below else (total + section + digit) * BIG_ZH[char]
+                unit = BIG_ZH[char]
                 section, digit, scale = 0, 0, BIG_ZH[char] // 10
             else:
                 return None
@@ -55,15 +58,16 @@ def chinese_number(text: str) -> float | None:
 
 
 def to_chinese(value: int) -> str:
-    """Chinese numeral of 0 <= value < 100,000,000: the inverse that the parser is tested with.
+    """Chinese numeral of 0 <= value < 10,000,000,000,000,000: the inverse that the parser is tested with.
 
-    >>> to_chinese(20_305)
-    '兩萬零三百零五'
+    >>> to_chinese(20_305), to_chinese(120_000_000)
+    ('兩萬零三百零五', '一億兩千萬')
     """
-    if value >= 10_000:
-        high, low = divmod(value, 10_000)
-        head = ("兩" if high == 2 else to_chinese(high)) + "萬"
-        return head + ("" if not low else ("零" if low < 1000 else "") + to_chinese(low))
+    for unit, name in ((100_000_000, "億"), (10_000, "萬")):
+        if value >= unit:
+            high, low = divmod(value, unit)
+            head = ("兩" if high == 2 else to_chinese(high)) + name
+            return head + ("" if not low else ("零" if low * 10 < unit else "") + to_chinese(low))
     digits, text, gap = "零一二三四五六七八九", "", False
     for scale, name in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
         digit, value = divmod(value, scale)
