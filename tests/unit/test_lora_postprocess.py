@@ -42,6 +42,32 @@ def test_an_answer_that_misses_its_topic_is_replaced(rules: PostProcessor) -> No
     assert found.detail.startswith("topic vpn: 'vpn' in the question, the answer misses it (nearest to mfa, ")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "question", "hit"),
+    [
+        (r"vpn\W{1,3}login", "VPN - login?", True),
+        (r"vpn\W{1,3}login", "vpnaalogin?", False),
+        (r"floor \D\d", "Floor B7", True),
+        (r"floor \D\d", "Floor 77", False),
+        ("VPN\uff1f", "How do I use the \uff36\uff30\uff2e\uff1f", True),
+        ("VPN\uff1f", "A vp of sales", False),
+        ("\uff08vpn\uff09", "Remote access (VPN)", True),
+        ("\uff08vpn\uff09", "vpn", False),
+        ("\uff36PN\\.", "vpn.", True),
+        ("\uff36PN\\.", "vpns", False),
+        ("\uff76\uff9e", "\u30ac", True),
+        ("[\uff1f\uff01]", "?", True),
+    ],
+)
+def test_a_pattern_means_what_it_says_whatever_its_width_and_case(
+    tmp_path: Path, pattern: str, question: str, hit: bool
+) -> None:
+    topic = {"name": "vpn", "question": [pattern], "answer": ["nothing that it says"], "kb_id": "vpn"}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({"topics": [topic]}, allow_unicode=True), encoding="utf-8")
+    found = load_rules(tmp_path / "one.yaml", DOCUMENTS).process(question, "Ask somebody.")
+    assert (found.how is How.RULE_OVERRIDE) is hit
+
+
 def test_an_answer_that_meets_its_topic_is_left_alone(rules: PostProcessor) -> None:
     answer = "It ends after nine hours in Lakegate."
     assert rules.process("vpn session?", answer).text == answer
