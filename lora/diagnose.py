@@ -237,6 +237,8 @@ def _still_falling(epochs: Sequence[Epoch], run: Run) -> Iterator[Condition]:
     if len(epochs) < 2:
         return
     before, last = epochs[-2], epochs[-1]
+    if before.eval_loss <= 0.0:  # labels all masked, say: there is nowhere to fall to
+        return
     per_epoch = (before.eval_loss - last.eval_loss) / before.eval_loss / max(1.0, last.epoch - before.epoch)
     step = (before.eval_loss - last.eval_loss) / before.eval_loss
     gap = last.eval_loss - last.train_loss if last.train_loss is not None else 0.0

@@ -49,6 +49,12 @@ def test_a_healthy_run_is_not_accused(seed: int) -> None:
     assert names(healthy_run(seed)) == []
 
 
+@pytest.mark.parametrize("losses", [(0.0, 0.0), (0.0, 1.5), (-0.1, 1.2)], ids=["zero", "rising", "negative"])
+def test_an_eval_loss_of_zero_is_no_end_of_the_diagnosis(losses: tuple[float, float]) -> None:
+    steps = [Step(n, n, 0.5, loss) for n, loss in enumerate(losses, 1)]
+    assert "underfitting" not in names(Run((*steps[:1], Step(2, 1.5, 0.5), *steps[1:]), GOOD))
+
+
 def test_the_reference_run_is_healthy() -> None:
     losses = [
         (0.25, 4.64),
