@@ -103,6 +103,8 @@ def check_row(row: RawRow, *, allow_bad: bool = False) -> Document | Rejected:
     text = fields["text"]
     if "text" not in row.value:
         reason = "no `text`"
+    elif other := next((name for name in row.value if name != "acl" and str(name).strip().casefold() == "acl"), None):
+        reason = f"`{str(other)[:20]}` is not read, and everybody could see the text; write `acl`"
     elif not isinstance(text, str):
         reason = f"`text` is {type(text).__name__}, not a string"
     elif not allow_bad and not text.strip():

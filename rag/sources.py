@@ -118,11 +118,17 @@ def read_csv(path: Path) -> Iterator[RawRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if "text" not in (reader.fieldnames or ()):
+            # "text, acl" and "Text,ACL" name them as well: roles that were left out would show the text to everybody.
+            names = [name.strip().casefold() for name in reader.fieldnames or ()]
+            if "text" not in names:
                 named = ", ".join(map(repr, reader.fieldnames or ()))
                 raise DataError(f"{path}:1: no column `text` among {named or 'nothing'}; name the columns in line 1")
+            if twice := next((name for name in _COLUMNS if names.count(name) > 1), None):
+                raise DataError(f"{path}:1: {names.count(twice)} columns `{twice}`; keep one")
+            reader.fieldnames = names
             for cells in reader:
                 row: dict[str, object] = {name: cells[name] for name in _COLUMNS if cells.get(name)}
+                row |= {name: str(row[name]).strip() for name in ("doc_id", "title", "lang") if name in row}
                 row.setdefault("text", "")
                 if "acl" in row:
                     row["acl"] = str(row["acl"]).split()

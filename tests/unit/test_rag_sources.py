@@ -67,12 +67,30 @@ def test_csv_rows_keep_their_columns_and_their_line(tmp_path: Path) -> None:
         {"text": "plain"},
     ]
     assert [row.place for row in found] == ["t.csv:2", "t.csv:3"]
-    for text, message in (("a,b\n1,2\n", "no column `text` among 'a', 'b'"), ("", "no column `text`")):
+    for text, message in (
+        ("a,b\n1,2\n", "no column `text` among 'a', 'b'"), ("", "no column `text`"),
+        ("text,acl,ACL\na,hr,\n", "2 columns `acl`; keep one"),
+    ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             rows(write(tmp_path / "wrong.csv", text))
     (tmp_path / "latin.csv").write_bytes(b"text\n\xe9\n")
     with pytest.raises(DataError, match="not UTF-8"):
         rows(tmp_path / "latin.csv")
+
+
+@pytest.mark.parametrize("head", ["text, doc_id, acl", "Text,Doc_ID,ACL", " text ,doc_id\t, Acl "], ids=["gap", "case", "both"])
+def test_roles_in_a_column_that_is_written_otherwise_are_not_lost(tmp_path: Path, head: str) -> None:
+    path = write(tmp_path / "pay.csv", f"{head}\nThe pay of the board, pay-1 , hr\n")
+    assert rows(path) == [{"text": "The pay of the board", "doc_id": "pay-1", "acl": ["hr"]}]
+
+
+@pytest.mark.parametrize("name", ["ACL", "Acl", " acl"])
+def test_a_row_whose_roles_have_another_name_is_set_aside(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "pay.jsonl", json.dumps({"text": "The pay of the board", name: ["hr"]}) + "\n")
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    report = kb.add(read_file(path))
+    assert (report.added, report.quarantined) == (0, 1)
+    assert "everybody could see the text; write `acl`" in (tmp_path / "kb" / "quarantine.jsonl").read_text("utf-8")
 
 
 def pdf(*pages: str) -> bytes:
