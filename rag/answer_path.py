@@ -27,7 +27,7 @@ from rag.storage import pointer_hash
 from rag.text import count_tokens, language
 from rag.types import SearchResult
 from slo.clock import Clock, SystemClock
-from slo.errors import DataError
+from slo.errors import DataError, RefusedError
 
 _SENTENCES_CACHED = 20_000
 GENERATED = frozenset({MODEL, Source.CLOUD_FT, Source.LOCAL_LORA})
@@ -141,18 +141,21 @@ class AnswerPath:
 
     async def follow(self, every_s: float = _FOLLOW_S) -> None:
         """Go over to each new generation once it is verified; a damaged one is reported, the last good one stays."""
-        failed = ""
+        failed: str | None = None  # "" is a pointer that cannot be read
         while True:
             await self._clock.sleep(every_s)
             kb = self.kb
             current = await asyncio.to_thread(pointer_hash, kb.directory)
-            if current in (kb.generation.manifest_hash, failed):
-                continue
-            try:
-                self._take(await asyncio.to_thread(kb.reopened))
-                self.kb_note = failed = ""
-            except DataError as error:
-                self.kb_note, failed = f"kb_invalid: {error}", current
+            if current == kb.generation.manifest_hash:
+                self.kb_note, failed = "", None  # what was damaged is gone, and what is served is current again
+            elif current != failed:
+                try:
+                    self._take(await asyncio.to_thread(kb.reopened))
+                    self.kb_note, failed = "", None
+                except DataError as error:
+                    self.kb_note, failed = f"kb_invalid: {error}", current
+                except RefusedError:
+                    pass  # writers were quicker at every look; there is another one
 
     def _take(self, kb: KnowledgeBase) -> None:
         """Answer from `kb` from now on, also by meaning if the embedder, perhaps loaded only meanwhile, fits it."""

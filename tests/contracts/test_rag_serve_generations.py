@@ -17,8 +17,9 @@ from rag.answer_path import AnswerPath, SharedEmbedder
 from rag.hashed import HashedTfIdfEmbedder
 from rag.kb import KnowledgeBase
 from rag.servers import serve_many
+from rag.storage import POINTER
 from rag.text import count_tokens
-from slo.errors import DataError
+from slo.errors import DataError, RefusedError
 from tests.kb_kit import segment_file
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +171,60 @@ async def test_a_new_generation_is_taken_over_and_a_damaged_one_leaves_the_last_
         assert [hit.doc_id for hit in (await path.retrieve("two")).result.hits] == ["b"]
         with pytest.raises(DataError):
             KnowledgeBase.open(tmp_path / "kb")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await path.close()
+
+
+async def test_a_damaged_pointer_is_reported_and_no_more_once_it_is_put_back(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "a", "text": "one"}])
+    pointer = tmp_path / "kb" / POINTER
+    good = pointer.read_bytes()
+    clock = Stepped()
+    path = AnswerPath(KnowledgeBase.open(tmp_path / "kb"), clock=clock)  # type: ignore[arg-type]
+    following = asyncio.create_task(path.follow())
+    try:
+        await clock.waiting.wait()
+        pointer.write_bytes(good[:-9])
+        await clock.step()
+        await clock.step()
+        assert path.kb_note.startswith("kb_invalid: ")
+        assert [hit.doc_id for hit in (await path.retrieve("one")).result.hits] == ["a"]
+        pointer.write_bytes(good)
+        await clock.step()
+        await clock.step()
+        assert path.kb_note == ""
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await path.close()
+
+
+async def test_writers_that_are_quicker_at_every_look_do_not_end_the_following(tmp_path: Path) -> None:
+    kb = KnowledgeBase.init(tmp_path / "kb")
+    kb.add([{"doc_id": "a", "text": "one"}])
+    clock = Stepped()
+    served_kb = KnowledgeBase.open(tmp_path / "kb")
+    reopened, looks = served_kb.reopened, 0
+
+    def outrun() -> KnowledgeBase:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RefusedError("conflict", "kb: was written to at every look; try again")
+        return reopened()
+
+    served_kb.reopened = outrun  # type: ignore[method-assign]
+    path = AnswerPath(served_kb, clock=clock)  # type: ignore[arg-type]
+    following = asyncio.create_task(path.follow())
+    try:
+        await clock.waiting.wait()
+        kb.add([{"doc_id": "b", "text": "two"}])
+        for _ in range(3):
+            await clock.step()
+        assert (path.kb.meta.kb_version, path.kb_note, looks) == (2, "", 2)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
