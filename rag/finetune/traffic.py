@@ -25,7 +25,7 @@ Redact = Callable[[str], tuple[str, int]]
 SAME_RATIO = 0.5
 """Two questions are of one group when they share this much of their words."""
 
-_PLACEHOLDER = re.compile(r"\[(?:secret|card|iban|national_id|private_key|email|phone)\]")
+_PLACEHOLDER = re.compile(r"\[(?:secret|card|iban|national_id|private_key|email|phone|ip|token)\]")
 _RARE = 3
 _ANSWER_CHARS_MIN = 2
 _NOT_LEARNT = frozenset({"REFUSAL", "RULE"})

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.checks.pii import redact
+from guard.checks.pii import KINDS, redact
 from guard.checks.spec import CheckSpec
 from guard.cli import main
 from guard.finetune_grading import grader
@@ -152,6 +152,11 @@ def learnt(*rows: Any, thumbs: dict[str, str] | None = None, **wanted: Any) -> A
 def test_what_is_not_learnt(row: Any, reason: str) -> None:
     found = learnt(row, thumbs={"down": "down"}, releases=frozenset({"r1"}), from_s=10.0)
     assert (found.examples, found.left_out) == ((), {reason: 1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_kind_was_taken_out_before_it_was_stored_the_row_is_not_learnt(kind: str) -> None:
+    assert learnt(said("How much leave?", f"Ask [{kind}].")).left_out == {"personal data": 1}
 
 
 def test_of_two_answers_to_one_question_the_liked_one_is_learnt_else_the_latest() -> None:
