@@ -62,7 +62,7 @@ def read_row(row: Mapping[str, Any] | str | bytes, number: int) -> tuple[Any, Ex
         if len(row) > LINE_BYTES:
             raise DataError(f"{place}: {len(row)} characters, at most {LINE_BYTES}; split the row")
         try:
-            row = msgspec.json.decode(row)
+            row = msgspec.json.decode(row.removeprefix(b"\xef\xbb\xbf") if isinstance(row, bytes) else row)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             raise DataError(f"{place}: not JSON ({error}); write one object per line") from error
     if not isinstance(row, Mapping):

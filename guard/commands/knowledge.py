@@ -126,6 +126,9 @@ def run_kb_serve(args: argparse.Namespace) -> int:
         key = environment_value(args.model_key_env) or ""
         if not key:
             raise ConfigError("--model-key-env", args.model_key_env, "set that environment variable")
+    for option, count in (("--k", args.k), ("--context-tokens", args.context_tokens)):
+        if count is not None and count < 1:
+            raise ConfigError(option, count, "write 1 or more; without documents every question would find nothing")
     model = ModelConfig(args.model_url, args.model, api_key=key) if args.model_url else None
     routes = prices = None
     if args.routes:

@@ -150,6 +150,27 @@ def test_grade_reads_lines_and_keeps_going(tmp_path: Path, capsys: pytest.Captur
     assert "2" in captured.err  # the line number of the torn one
 
 
+def test_a_line_in_another_encoding_is_one_bad_line_to_grade(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = json.dumps({"id": "a", "question": "Leave?", "contexts": ["Leave is 14 days."], "answer": "14 days."}).encode()
+    latin = '{"id": "b", "question": "caf\xe9"}'.encode("latin-1")
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + row + b"\n" + latin + b"\n" + row.replace(b'"a"', b'"c"'))
+    assert main(["grade", str(tmp_path / "rows.jsonl"), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert [json.loads(line)["id"] for line in captured.out.splitlines()] == ["a", "c"]
+    assert captured.err.startswith("sft-guard: line 2: not JSON")
+
+
+@pytest.mark.parametrize("option", ["--k", "--context-tokens"])
+def test_a_number_of_documents_that_would_answer_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main(["kb", "init", "--kb", str(tmp_path / "kb")]) == 0
+    assert main(["kb", "serve", "--kb", str(tmp_path / "kb"), "--embedder", "none", option, "0"]) == 2
+    assert capsys.readouterr().err.startswith(f"sft-guard: {option}: got 0; write 1 or more")
+
+
 def test_a_baseline_is_collected_shown_and_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--dir", str(tmp_path)]) == 0
     log, out = tmp_path / "exchanges-1.jsonl", tmp_path / "baseline.json"
