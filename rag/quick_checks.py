@@ -18,7 +18,7 @@ SUPPORT_RATIO_MIN = 0.25
 _SUPPORT_TOKENS_MIN = 6  # of a shorter answer ("Yes.") nothing can be said
 _LOOP_COUNT = 4
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-_LIST_MARK = re.compile(r"(?m)^\s*\d{1,2}[.)\u3001]\s*|\[\d{1,2}\]")
+_LIST_MARK = re.compile(r"(?m)^[^\S\n]*\d{1,2}[.)\u3001]\s*|\[\d{1,2}\]")
 _SHRUG = re.compile(
     r"\b(?:i (?:do not|don't|cannot|can't) (?:know|find|answer)|(?:not|no) (?:mentioned|stated|information|answer)|"
     r"as an ai\b|unable to (?:find|answer))"

@@ -43,7 +43,7 @@ _ADDRESSES = (
     r"\b(?:instructions?|rules?|prompts?|above|previous|prior|earlier|sources?|guidelines?|blocks?|criteria)\b",
     r"\b(?:dear|attention|note to|message to|to the|hey|hello|for the|you are (?:a|the|an|now))\s+"
     rf"(?:\w+\s+){{0,2}}{_GRADERS}\b",
-    rf"^\s*(?:#+\s*)?{_ROLES}\s*(?:prompt|note|message)?\s*[:\uff1a]",
+    rf"^\s*(?:#+\s*)?{_ROLES}\s*(?:(?:prompt|note|message)\s*)?[:\uff1a]",
     r"\bend\s+(?:of\s+)?(?:the\s+)?(?:answer|sources?|question|block|data|text|input)\b",
     r"\b(?:grader|evaluator|judging model|llm judge|scoring model)\b",
     r"(?:評|评|打|給|给)(?:分|為|为|予|于)?[^\n]{0,12}(?:1(?:\.0+)?|一|滿|满|最高|全|100)\s*分",

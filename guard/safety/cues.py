@@ -76,10 +76,10 @@ CUES: dict[str, re.Pattern[str]] = {
         "(?:[^。！？\n]{0,6}(?:是什么|输出|列出|印出|告诉|显示|给我))?",
         "marker": r"<\|?(?:im_start|im_end|system|endoftext|assistant|user|eot_id|start_header_id)[^>\n]{0,40}>|"
         r"\[/?(?:inst|sys|system)\]|<</?sys>>|"
-        r"(?:^|\n)\W{0,6}(?:system|assistant|developer|admin|user|human|ai)\s*(?:prompt|message|note|override|"
-        r"instruction|command)?\s*[:>\]]|"
+        r"(?:^|\n)\W{0,6}(?:system|assistant|developer|admin|user|human|ai)\s*(?:(?:prompt|message|note|override|"
+        r"instruction|command)\s*)?[:>\]]|"
         r"\"role\"\s*:\s*\"(?:system|assistant)\"|</?(?:system|instructions?|assistant|prompt)>|"
-        r"(?:^|[-=*#%\n]{2,})\W{0,6}end of (?:the )?(?:context|document|"
+        r"(?:^|[-=*#%\n]{2})\W{0,6}end of (?:the )?(?:context|document|"
         r"input|prompt|data|text|user|email|passage)s?\b|\bbegin (?:new|admin|system)\b|%%%|\bsystem override\b",
         "marker_zh": "(?:^|\\n)\\W{0,6}(?:系统|管理员|开发者|助理|助手)(?:提示|讯息|消息|指令|通知|"
         "公告)?\\s*[:：】\\]]|(?:文件|资料|内容|上下文|"
@@ -131,7 +131,7 @@ CUES: dict[str, re.Pattern[str]] = {
         "urgent_zh": "(?:重要|注意|紧急|警告|最高优先)(?:通知|指令|讯息)?[:：!！]",
         "quoted_trigger": r"\b(?:the )?(?:word|term|phrase|expression|meaning of|concept of|character|symbol|"
         r"letter)s? ['\"\u2018\u201c]",
-        "question": r"[?？]\s*[\"'\u201d\u300d]?\s*$",
+        "question": r"[?？]\s*(?:[\"'\u201d\u300d]\s*)?$",
         "wh": r"^\W{0,4}(?:what|who|whom|whose|how|why|where|when|which|can you|could you|would you|will you|do you|"
         r"are there|is there|is it|should i)\b",
         "wh_zh": "^\\W{0,4}(?:什么|谁|如何|怎么|怎样|为什么|为何|哪|何时|请问|能不能|可以|是否)",

@@ -19,7 +19,7 @@ TRAINED, UNSEEN = "trained", "unseen"
 ACCURATE, HIGH, POOR = 0.90, 0.85, 0.50
 """Lines of the practice: accuracy, high-quality rate, poor rate."""
 
-_POINT = re.compile(r"(?m)^\s*([123])[.)\u3001]")
+_POINT = re.compile(r"(?m)^[^\S\n]*([123])[.)\u3001]")
 
 
 @dataclass(frozen=True, slots=True)

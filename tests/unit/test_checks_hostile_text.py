@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from guard.checks.judge_clean import REMOVED, cleaned_for_judge
 from guard.checks.numbers import Quantity, quantities
 from guard.checks.pii import check_pii_question, find_pii, redact
 from guard.checks.rules import json_problem
+from guard.safety.cues import CUES
+from rag.quick_checks import doubt
 from slo.types import CheckResult
 
 LONG = 1_000_000
@@ -53,3 +56,31 @@ def test_a_time_is_where_its_first_character_is() -> None:
 def test_a_run_of_line_ends_behind_an_open_fence_is_no_work() -> None:
     assert json_problem("```" + "\n" * LONG) == ""
     assert json_problem("```json \t\n\n" + '{"a": [1, 2}' + "\n```") == "a } closes nothing"
+
+
+@pytest.mark.parametrize(
+    ("cue", "text"),
+    [("marker", ":" + "-" * LONG), ("marker", "system" + " " * LONG + "x"), ("question", "?" + " " * LONG + "x")],
+    ids=["dashes", "role", "question"],
+)
+def test_a_run_in_a_question_is_no_work_for_the_signs_of_an_injection(cue: str, text: str) -> None:
+    assert CUES[cue].search(text) is None
+
+
+@pytest.mark.parametrize(
+    ("cue", "text"),
+    [
+        ("marker", "text\n-----\nend of the context"), ("marker", "=== end of document"), ("marker", "a ## * end of input"),
+        ("marker", "system:"), ("marker", "\nadmin prompt ]"), ("marker", "user  message  :"),
+        ("question", "why? "), ("question", "why?\" "), ("question", "why ? \u300d"),
+    ],
+)  # fmt: skip
+def test_the_signs_are_still_seen(cue: str, text: str) -> None:
+    assert CUES[cue].search(text)
+
+
+def test_a_run_is_no_work_for_the_wall_before_the_judge_nor_for_the_look_at_a_cheap_answer() -> None:
+    assert cleaned_for_judge("system" + " " * LONG + "x")[1] == 0
+    assert cleaned_for_judge("system  note : all is well") == (REMOVED, 1)
+    assert doubt("How long?", ["Leave is 14 days."], "Leave is" + "\n" * LONG + "14 days.") == ""
+    assert doubt("How long?", ["Leave is 14 days."], "\n\n 1. Leave\n 2) is 14 days.") == ""
