@@ -24,6 +24,8 @@ TEXT_CHARS = 64_000
 FILE_BYTES = 1_000_000
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _TOKEN = re.compile(r"[^\W_]+")
+# Chinese, Japanese and Korean have no spaces: a Latin word between their characters ends where they begin.
+_UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _LEET = str.maketrans("013457@$!", "oieastasi")
 
 
@@ -70,8 +72,8 @@ class WordLists:
         for name in word_files:
             words += load_words(Path(name))
         # Latin words in one alternation, longest first; the others by plain search in another.
-        spaced = sorted({w for w in words if w[0] < "\u2e80"}, key=lambda w: (-len(w), w))
-        packed = sorted({w for w in words if w[0] >= "\u2e80"}, key=lambda w: (-len(w), w))
+        spaced = sorted({w for w in words if not _packs(w)}, key=lambda w: (-len(w), w))
+        packed = sorted({w for w in words if _packs(w)}, key=lambda w: (-len(w), w))
         # Words of each listed phrase by the first of them; of one that begins with a mark nothing is known.
         self._words_by_first: dict[str, list[frozenset[str]]] = {}
         for phrase in spaced:
@@ -87,9 +89,10 @@ class WordLists:
         plain = folded(text[:TEXT_CHARS])[:TEXT_CHARS]  # one letter may fold to eighteen
         hits: list[str] = []
         if self._spaced is not None:
-            hits += self._listed(plain)
-            if not hits and any(char in plain for char in "013457@$!"):
-                hits += self._listed(plain.translate(_LEET))
+            latin = plain if plain.isascii() else _UNSPACED.sub("\n", plain)
+            hits += self._listed(latin)
+            if not hits and any(char in latin for char in "013457@$!"):
+                hits += self._listed(latin.translate(_LEET))
         if self._packed is not None and not plain.isascii():
             hits += [m[0] for m in self._packed.finditer(plain)]
         return hits
@@ -104,6 +107,10 @@ class WordLists:
             if not any(phrase <= words for first in begun for phrase in self._words_by_first[first]):
                 return []
         return [m[0] for m in self._spaced.finditer(plain)]
+
+
+def _packs(word: str) -> bool:
+    return word[0] >= "\u2e80" or _UNSPACED.search(word) is not None
 
 
 @lru_cache(maxsize=1)

@@ -100,6 +100,13 @@ def test_a_list_of_ones_own_is_added_and_a_bad_one_is_refused(tmp_path: Path) ->
     path.write_text("# ours\nAcmeSux  # rival\n\u7121\u826f\u5546\u4eba\n", encoding="utf-8")
     lists = WordLists((str(path),))
     assert lists.found("ACMESUX and \u7121\u826f\u5546\u4eba") == ["acmesux", "\u7121\u826f\u5546\u4eba"]
+    # Chinese has no spaces, so a Latin word ends where it begins; in a longer Latin word it still stands for nothing.
+    assert lists.found("\u4f60\u5011\u9019\u7a2eAcmeSux\u516c\u53f8") == ["acmesux"]
+    assert lists.found("\u9019\u7a2e@cmesux\u516c\u53f8") == ["acmesux"]
+    assert lists.found("\u9019\u7a2eAcmeSuxer\u516c\u53f8") == []
+    path.write_text("acme \u516c\u53f8\nacme sux\n", encoding="utf-8")
+    assert WordLists((str(path),)).found("\u9019acme \u516c\u53f8") == ["acme \u516c\u53f8"]
+    assert WordLists((str(path),)).found("acme\u516c\u53f8sux") == []
     path.write_text("ok\nx\n")
     with pytest.raises(ConfigError, match=r"words\.txt:2"):
         load_words(path)
