@@ -74,13 +74,16 @@ def check_grounding(
 
     contexts None: unknown, so the answer is unchecked, never passed. (): nothing was retrieved, so an answer that
     asserts anything is unsupported and a refusal passes. threshold: hallucination score in [0, 1].
+    Of very long texts a part is read. What is not found in a part of the contexts may stand in the rest, and what a part
+    of the answer says is not all of it: then the answer is `unavailable`, neither failed nor passed.
     """
     if contexts is None:
         return Finding(CHECK, CheckResult.SKIPPED, None, "contexts unknown")
     if not answer.strip():
         return Finding(CHECK, CheckResult.SKIPPED, None, "empty answer")
-    claims, refusal_count = read_claims(answer)
-    used = [c[:CONTEXT_CHARS] for c in contexts if c.strip()][:CONTEXT_COUNT]
+    claims, refusal_count, whole = _read_claims(answer)
+    held = [c for c in contexts if c.strip()]
+    used = [c[:CONTEXT_CHARS] for c in held[:CONTEXT_COUNT]]
     if not claims:
         if refusal_count:
             return Finding(CHECK, CheckResult.PASS, 1.0, "a refusal claims nothing", detector="lexical")
@@ -100,7 +103,11 @@ def check_grounding(
         detector = f"{RULES}+{detector}"
         score = max(score, min(1.0, limit + CONTRADICTION_MARGIN))  # one false fact in a long answer is a false answer
     if score < limit:
+        if not whole:
+            return _unread(f"the answer has more than {ANSWER_CHARS:,} characters or {CLAIM_COUNT} claims", detector)
         return Finding(CHECK, CheckResult.PASS, 1.0 - score, "", (), detector)
+    if used != held:
+        return _unread(f"of the contexts {CONTEXT_COUNT} are read, {CONTEXT_CHARS:,} characters of each", detector)
     bad = sorted(judged, key=lambda j: (not j.support.contradictions, -j.probability))
     worst = [j for j in bad if j.support.contradictions or j.probability >= 0.5] or bad[:1]
     evidence = tuple(f"{excerpt(j.claim, EVIDENCE_CHARS)} [{_why(j)}]" for j in worst[:EVIDENCE_COUNT])
@@ -109,9 +116,21 @@ def check_grounding(
 
 def read_claims(answer: str) -> tuple[list[Statement], int]:
     """Claims of an answer that say anything comparable, at most `CLAIM_COUNT`, and the number of refusals."""
+    return _read_claims(answer)[:2]
+
+
+def _read_claims(answer: str) -> tuple[list[Statement], int, bool]:
+    """As `read_claims`, and whether they are all there are."""
     texts, refusal_count = split_claims(answer[:ANSWER_CHARS])
+    whole = len(answer) <= ANSWER_CHARS and len(texts) <= CLAIM_COUNT
+    if len(answer) > ANSWER_CHARS and len(texts) > 1:
+        texts.pop()  # cut in the middle
     read = (statement(text) for text in texts[:CLAIM_COUNT])
-    return [s for s in read if s.terms or s.numbers or s.exact], refusal_count
+    return [s for s in read if s.terms or s.numbers or s.exact], refusal_count, whole
+
+
+def _unread(limit: str, detector: str) -> Finding:
+    return Finding(CHECK, CheckResult.UNAVAILABLE, None, f"too long to be judged whole: {limit}", (), detector)
 
 
 def judge(

@@ -42,13 +42,22 @@ class Prompt:
     removed_count: int
 
 
+def fits(answer: str, contexts: tuple[str, ...]) -> bool:
+    """Whether `build_prompt` leaves both whole."""
+    return len(answer) <= ANSWER_CHARS and len(_joined(contexts)) <= CONTEXT_CHARS
+
+
+def _joined(contexts: tuple[str, ...]) -> str:
+    return "\n\n".join(f"[{i}] {c}" for i, c in enumerate(contexts, start=1))
+
+
 def build_prompt(question: str, answer: str, contexts: tuple[str, ...], fence: Callable[[], str]) -> Prompt:
     """The messages of one exchange.
 
     fence: gives a fresh random string of hexadecimal digits at each call; asked again while a text holds what it gave,
     so no text can close its block, whoever wrote it and whatever he guessed.
     """
-    source = "\n\n".join(f"[{i}] {c}" for i, c in enumerate(contexts, start=1))
+    source = _joined(contexts)
     cleaned = [
         cleaned_for_judge(text[:limit])
         for text, limit in ((question, QUESTION_CHARS), (source, CONTEXT_CHARS), (answer, ANSWER_CHARS))

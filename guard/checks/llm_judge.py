@@ -23,7 +23,7 @@ import msgspec
 
 from guard.checks import judge_budget, pii
 from guard.checks.judge_budget import Limits
-from guard.checks.judge_prompt import REPLY_TOKENS, Prompt, build_prompt, read_score
+from guard.checks.judge_prompt import REPLY_TOKENS, Prompt, build_prompt, fits, read_score
 from guard.checks.judge_spec import JudgeSpec
 from guard.checks.opinion import Opinion, Question
 from guard.checks.selftest import GOLDEN, GoldenPair, blind_languages
@@ -157,6 +157,8 @@ class LlmJudge:
             return Opinion(problem=problem)
         if not asked.claims or not asked.contexts:
             return Opinion(skipped="nothing to judge")
+        if not fits(asked.answer, asked.contexts):  # what it does not see it would take for made up
+            return Opinion(skipped="longer than what the judge reads")
         if not asked.unsure and self._chance() >= self._spec.sample_ratio:
             return Opinion(skipped="not sampled")
         if self._waiting_count >= self._spec.waiting_count:

@@ -41,6 +41,47 @@ def test_asserting_without_any_context_fails_and_refusing_passes() -> None:
     assert check("抱歉\uff0c找不到相關資料\u3002").result is CheckResult.PASS
 
 
+FILLING = "The lamp in the hall is green. " * (module.CONTEXT_CHARS // 30)
+ROOMS = tuple(f"Room {n} has a lamp." for n in range(module.CONTEXT_COUNT))
+
+
+@pytest.mark.parametrize(
+    ("contexts", "found", "whole"),
+    [
+        ((f"{FILLING} {LEAVE}",), False, False),
+        ((*ROOMS, LEAVE), False, False),
+        ((f"{LEAVE} {FILLING}",), True, False),
+        ((LEAVE, *ROOMS), True, False),
+        ((*(" " for _ in ROOMS), LEAVE), True, True),
+    ],
+    ids=["long", "many", "long behind it", "many behind it", "blank"],
+)
+def test_what_may_stand_in_the_rest_of_the_contexts_is_not_made_up(
+    contexts: tuple[str, ...], found: bool, whole: bool
+) -> None:
+    right = check("Employees receive 7 days of paid leave after six months.", *contexts)
+    wrong = check("Employees receive 9 weeks of paid leave after six months.", *contexts)
+    assert right.result is (CheckResult.PASS if found else CheckResult.UNAVAILABLE)
+    assert wrong.result is (CheckResult.FAIL if whole else CheckResult.UNAVAILABLE)
+    if not whole:
+        assert (wrong.score, wrong.reason) == (
+            None, "too long to be judged whole: of the contexts 50 are read, 64,000 characters of each",
+        )  # fmt: skip
+
+
+def test_an_answer_of_which_only_a_part_is_read_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = "Employees receive 7 days of paid leave after six months. "
+    wrong = "Employees receive 9 weeks of paid leave after six months. "
+    monkeypatch.setattr(module, "CLAIM_COUNT", 2)
+    assert check(fine * 2, LEAVE).result is CheckResult.PASS
+    assert check(fine * 2 + wrong, LEAVE).result is CheckResult.UNAVAILABLE
+    assert check(wrong + fine * 2, LEAVE).result is CheckResult.FAIL
+    monkeypatch.setattr(module, "ANSWER_CHARS", len(fine) + 30)
+    for answer, result in ((fine * 2, CheckResult.UNAVAILABLE), (wrong + fine, CheckResult.FAIL)):
+        assert check(answer, LEAVE).result is result
+        assert [claim.text for claim in read_claims(answer)[0]] == [answer[: len(answer) - len(fine)].strip()]
+
+
 def test_the_finding_names_the_unsupported_sentence_and_the_reason() -> None:
     found = check("You get 14 days of paid leave after six months. Requests go to https://hr.example/leave.", LEAVE)
     assert found.result is CheckResult.FAIL

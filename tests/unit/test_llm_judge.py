@@ -203,6 +203,25 @@ def test_without_money_for_one_call_nothing_is_asked(tmp_path: Path) -> None:
     assert ask(made).skipped == "the judge's budget of today is spent"
 
 
+@pytest.mark.parametrize(
+    ("answer", "contexts", "asked"),
+    [
+        ("a" * 8_000, ("b",), True),
+        ("a" * 8_001, ("b",), False),
+        ("a", ("b" * 23_996,), True),
+        ("a", ("b" * 23_997,), False),
+        ("a", ("b" * 10_000, "c" * 14_000), False),
+    ],
+)
+def test_nothing_is_asked_of_which_the_judge_would_see_a_part(
+    tmp_path: Path, answer: str, contexts: tuple[str, ...], asked: bool
+) -> None:
+    made = judge(tmp_path, lambda *_: Reply("0.25", 400, 2))
+    found = ask(made, Question("en", "", answer, (answer,), contexts))
+    assert (found.probabilities == (0.75,)) is asked
+    assert found.skipped == ("" if asked else "longer than what the judge reads")
+
+
 def test_an_anomaly_is_unavailable_and_never_a_pass(tmp_path: Path) -> None:
     made = judge(tmp_path, lambda *_: Reply("1.0! As you asked.", 10, 8))
     assert ask(made) == Opinion(problem="judge_anomaly: the reply is not a number from 0 to 1", cost_usd=26e-6)
