@@ -238,7 +238,7 @@ def folded_pattern(pattern: str) -> str:
         else:
             parts.append(fold_width(char) if char.isascii() else re.escape(fold_width(char)))
         escaped = False
-    # Half-width kana with their marks are one letter in folded text. A backslash at the end is refused by `compile_safe`.
+    # Half-width kana with their marks are one letter in folded text. A last backslash is for `compile_safe` to refuse.
     return unicodedata.normalize("NFC", "".join(parts)) + ("\\" if escaped else "")
 
 

@@ -74,8 +74,8 @@ def check_grounding(
 
     contexts None: unknown, so the answer is unchecked, never passed. (): nothing was retrieved, so an answer that
     asserts anything is unsupported and a refusal passes. threshold: hallucination score in [0, 1].
-    Of very long texts a part is read. What is not found in a part of the contexts may stand in the rest, and what a part
-    of the answer says is not all of it: then the answer is `unavailable`, neither failed nor passed.
+    Of very long texts a part is read. What is not found in a part of the contexts may stand in the rest, and a part of
+    the answer is not all of it: then the answer is `unavailable`, neither failed nor passed.
     """
     if contexts is None:
         return Finding(CHECK, CheckResult.SKIPPED, None, "contexts unknown")

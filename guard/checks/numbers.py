@@ -62,6 +62,7 @@ _ZH_DATE = re.compile(
         rf"(?:{_YEAR_ZH}\s*)?(?P<m>\d{{1,2}}|[{ZH}]{{1,2}})\s*月(?![給薪])(?:(?P<d>\s*\d{{1,2}}|[{ZH}]{{1,3}})\s*[日號])?"
         rf"|(?P<roc2>(?:中華)?民國)\s*(?P<ry2>\d{{1,3}}|[{ZH}]{{1,6}})\s*年"
         rf"|(?P<y2>{_YEAR}|[{DIGITS}]{{4}})\s*年(?!間|以)"
+        rf"|(?P<y3>(?<!\d)1\d\d|(?<![{ZH}])一[{DIGITS}]{{2}})\s*年(?=度|底(?!蘊)|初|第[一二三四1-4]季|上半|下半)"
     )
 )
 ROC_ALONE = range(100, 200)
@@ -139,6 +140,7 @@ _WEEKDAY_WORDS = frozenset(
     for s in ("", "s")
 )  # fmt: skip
 _MONTHS = frozenset(MONTHS)
+_BY_ALL_MEANS = tuple("不别勿莫要请记小")  # "ten million" before one of these is "by all means"
 _EVENING = frozenset(("晚上", folded("晚間"), folded("夜間"), "夜晚", "深夜", "半夜"))
 _PM = frozenset(("p", "下午", "傍晚", *_EVENING))
 
@@ -274,7 +276,7 @@ def _zh_int(text: str | None) -> int | None:
 
 
 def _zh_date(m: re.Match[str]) -> list[Quantity]:
-    year, republic = _zh_int(m["y"] or m["y2"]), _zh_int(m["ry"] or m["ry2"])
+    year, republic = _zh_int(m["y"] or m["y2"] or m["y3"]), _zh_int(m["ry"] or m["ry2"])
     if republic is not None:
         year = republic + 1911  # Minguo calendar
     elif year is not None and year in ROC_ALONE:
@@ -371,7 +373,7 @@ def _zh_number(m: re.Match[str]) -> list[Quantity]:
         return [_quantity(value, "%", m.start())]
     long = len(text) > 1 and any(c in SMALL_ZH or c in BIG_ZH for c in text)
     # A lone digit without a unit is part of a word; "one" before a counter is an article.
-    if not unit and not long:
+    if not unit and (not long or (text == "千万" and m.string[m.end() : m.end() + 1] in _BY_ALL_MEANS)):
         return []
     if text == "一" and UNITS.get(unit, ("", 0))[0] in ("", "person", "times", "yuan"):
         return []

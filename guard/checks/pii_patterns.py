@@ -205,8 +205,8 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool] | None], 
         r"answering (?:at|on)"
         r"|messages? to|my registered(?: (?:number|mobile))?)|\u96fb\u8a71|\u7535\u8bdd|\u624b\u6a5f|\u624b\u673a"
         r"|\u884c\u52d5|\u50b3\u771f|\u5ba2\u670d\u5c08\u7dda|\u5c08\u7dda|\u64a5\u6253|\u4f86\u96fb)"
-        # A space between any two parts: where it may be missing, a run of digits can be cut into parts in as many ways as
-        # it has sets of five places, and a hundred digits take a minute.
+        # A space between any two parts: where it may be missing, a run of digits can be cut in as many ways as it has
+        # sets of five places, and a hundred digits take a minute.
         r"(?: (?:is|no|number))?[\s:.#\uff1a\u662f\u70ba]{0,4}(?P<s>\(?\+?\d[\d().-]*(?: "
         r"[\d().-]+){0,5}(?<=[\d().-]\d)(?:x\d{1,5})?)(?![A-Za-z0-9_/%])"),
      _named_phone),
