@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rag.index import Vectors
 
 _PROBES = 3
+_LENGTH_MAX = 1.01  # squared, of a unit vector; a longer one would be the nearest to every question
 _SAME_COSINE = 0.999  # kernels of two machines differ in the seventh decimal, other models in the first
 
 
@@ -59,7 +60,7 @@ def read_layout(
     meta = _json(layout / storage.META)
     documents = _documents(layout / storage.ROWS)
     mapped = _json(layout / storage.MAPPINGS).get("rowid_to_doc_id")
-    named = [mapped[str(row)] for row in range(len(mapped))] if isinstance(mapped, dict) else mapped
+    named = [mapped.get(str(row)) for row in range(len(mapped))] if isinstance(mapped, dict) else mapped
     if named != [document.doc_id for document in documents]:
         raise DataError(f"{layout / storage.MAPPINGS}: does not list the doc_ids of {storage.ROWS} in their order")
     if meta.get("doc_count") != len(documents) or not isinstance(version := meta.get("kb_version"), int):
@@ -67,6 +68,9 @@ def read_layout(
             f"{layout / storage.META}: kb_version {meta.get('kb_version')!r}, doc_count {meta.get('doc_count')!r}, and "
             f"{storage.ROWS} has {len(documents)} rows; export it again"
         )
+    if not isinstance(dim := meta.get("dim", 384), int) or not isinstance(model := meta.get("model", ""), str):
+        told = f"dim {meta.get('dim')!r}, model {meta.get('model')!r}"
+        raise DataError(f"{layout / storage.META}: {told}; export it again")
     stored, note = _vectors(layout / storage.INDEX, documents, embedder)
     if storage.exists(directory):
         raise RefusedError("exists", f"{directory}: holds a knowledge base already; import into a new directory")
@@ -74,7 +78,7 @@ def read_layout(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{directory}: cannot be made ({error.strerror}); check path and permissions") from error
-    empty = KbMeta(0, 0, int(meta.get("dim", 384)), str(meta.get("model", "")), content_sum=f"{0:064x}")
+    empty = KbMeta(0, 0, dim, model, content_sum=f"{0:064x}")
     with storage.writer_lock(directory):
         writer = Writer(directory, None, empty, [], {}, stored, key)
         writer.add(documents)
@@ -104,6 +108,8 @@ def _vectors(path: Path, documents: Sequence[Document], embedder: Embedder | Non
         return None, f"no {storage.INDEX}: {later}"
     if embedder is None or not vectors_available():
         return None, f"without the embedder that made them its vectors cannot be checked: {later}"
+    import numpy
+
     try:
         index = FlatIndex.from_bytes(path.read_bytes(), str(path))
     except OSError as error:
@@ -113,7 +119,9 @@ def _vectors(path: Path, documents: Sequence[Document], embedder: Embedder | Non
     probed = range(min(_PROBES, len(documents)))
     made = embedder.embed([documents[row].text for row in probed])
     vectors = index.vectors(list(range(index.count)))
-    if index.dim != embedder.dim or any(float(made[row] @ vectors[row]) < _SAME_COSINE for row in probed):
+    same = index.dim == embedder.dim and all(float(made[row] @ vectors[row]) >= _SAME_COSINE for row in probed)
+    squares = numpy.einsum("ij,ij->i", vectors, vectors)
+    if not same or not bool((squares < _LENGTH_MAX).all()):  # no number is not below it either
         return None, f"{embedder.name} does not make these vectors: {later}"
     return _Stored(vectors, embedder), f"took over {index.count} vectors of {embedder.name}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def test_vectors_of_another_embedder_are_not_taken_over(kb: KnowledgeBase, tmp_p
         ("kb.jsonl", '"rule-02"', '"rule-99"', "does not list the doc_ids"),
         ("kb.jsonl", "\u5929", "\u65e5", "`text_hash` is not the SHA-256"),
         ("kb_meta.json", '"doc_count": 15', '"doc_count": 14', "doc_count 14, and kb.jsonl has 15 rows"),
+        ("kb_meta.json", '"dim": 384', '"dim": "x"', "dim 'x', model 'hashed-ngram-384'; export it again"),
         ("mappings.json", "{", "[", "not JSON"),
     ],
 )
@@ -90,6 +92,30 @@ def test_files_that_do_not_fit_each_other_are_refused(
     with pytest.raises(DataError, match=message):
         read_layout(out, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_mapping_that_counts_from_one_is_refused_with_a_reason(kb: KnowledgeBase, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_layout(kb, tmp_path / "out")
+    path = tmp_path / "out" / "mappings.json"
+    named = json.loads(path.read_text())["rowid_to_doc_id"]
+    for first, message in ((0, ""), (1, "does not list the doc_ids")):
+        path.write_text(json.dumps({"rowid_to_doc_id": {str(n): name for n, name in enumerate(named, first)}}))
+        if message:
+            with pytest.raises(DataError, match=message):
+                read_layout(tmp_path / "out", tmp_path / f"again{first}")
+        else:
+            assert read_layout(tmp_path / "out", tmp_path / f"again{first}")[0].meta.doc_count == 15
+
+
+@pytest.mark.parametrize("number", [float("nan"), 1000.0], ids=["nan", "long"])
+def test_vectors_that_are_none_are_not_taken_over(kb: KnowledgeBase, tmp_path: Path, number: float) -> None:
+    (tmp_path / "out").mkdir()
+    path = write_layout(kb, tmp_path / "out")["kb.index"]
+    path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", number))
+    again, note = read_layout(tmp_path / "out", tmp_path / "again", embedder=HashedNgramEmbedder(384))
+    assert "does not make these vectors" in note
+    assert again.meta.indexed_count == 0
 
 
 def test_diff_names_what_was_added_removed_and_changed_between_generations(tmp_path: Path) -> None:
