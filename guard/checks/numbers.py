@@ -294,8 +294,8 @@ def _clock(m: re.Match[str]) -> list[Quantity]:
 
 
 def _time_of_day(hour: int, minute: int, half_day: str, start: int) -> Quantity:
-    # Three in the deep of the night is before the morning, and twelve in the evening is midnight.
-    if half_day in _PM and (6 if half_day in _EVENING else 0) <= hour < 12:
+    # Three in the deep of the night is before the morning, twelve in the evening is midnight, one at noon is after it.
+    if (half_day in _PM and (5 if half_day in _EVENING else 0) <= hour < 12) or (half_day == "中午" and hour < 3):
         hour += 12
     elif half_day in (*_EVENING, "a", "凌晨") and hour == 12:
         hour = 0

@@ -95,6 +95,8 @@ def read(text: str) -> list[tuple[str, float]]:
         ("深夜11點", [("clock", 1380)]),
         ("凌晨12點半", [("clock", 30)]),
         ("中午12點", [("clock", 720)]),
+        ("中午1點半", [("clock", 810)]),
+        ("晚上5點半", [("clock", 1050)]),
         ("每月3日前", [("time", 3 * DAY)]),
         ("週三", [("weekday", 3)]),
         ("on Wednesday", [("weekday", 3)]),
