@@ -63,13 +63,14 @@ def normalise(text: str) -> str:
     """
     if text.isascii():
         return text
-    if _VULGAR.search(text):
+    if _VULGAR_SIGN.search(text):
         text = _VULGAR.sub(_decimal, text)
     text = unicodedata.normalize("NFKC", text)
     return text.translate(_QUOTES)
 
 
-_VULGAR = re.compile("(?:(\\d)|((?<!\\d\\d\\d)\\d)[ \u2009\u202f])?([\xbc-\xbe\u2150-\u215e])")
+_VULGAR_SIGN = re.compile("[\xbc-\xbe\u2150-\u215e]")
+_VULGAR = re.compile(f"(?:(\\d)|((?<!\\d\\d\\d)\\d)[ \u2009\u202f])?({_VULGAR_SIGN.pattern})")
 
 
 def _decimal(match: re.Match[str]) -> str:
