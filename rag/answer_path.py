@@ -62,8 +62,8 @@ class SharedEmbedder:
                     loaded = await asyncio.to_thread(load_embedder, self._name, threads=self._threads)
                     self.embedder = Coalescing(loaded) if loaded is not None else None
                     self.state = "ready"
-                except DataError as error:
-                    self.state, self.note = "failed", str(error)
+                except Exception as error:  # refused by the probe, or whatever a model library raises
+                    self.state, self.note = "failed", " ".join(str(error).split())[:300] or type(error).__name__
         return self.embedder
 
 

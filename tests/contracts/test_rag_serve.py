@@ -22,7 +22,7 @@ from rag.kb import KnowledgeBase
 from rag.model_client import ModelConfig
 from rag.rows import read_jsonl
 from rag.servers import serve_many
-from slo.errors import ConfigError, DataError
+from slo.errors import ConfigError, DataError, RefusedError
 from tests.kb_kit import segment_file
 
 pytestmark = pytest.mark.anyio
@@ -251,6 +251,28 @@ async def test_words_answer_while_the_embedder_is_still_loading(kb_dir: Path) ->
     assert (status, body["retrieval"]["mode"]) == (200, "bm25")
     assert (health["status"], health["embedder"]) == ("ok", "loading")
     assert "until the embedder is loaded" in health["note"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("x: damaged"), RefusedError("artifact_rejected", "x: 'a.bin' may\nhold code"), RuntimeError("no kernel")],
+    ids=["damaged", "refused", "library"],
+)
+async def test_an_embedder_that_cannot_be_loaded_is_told_and_words_go_on_answering(
+    kb_dir: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rag.answer_path.load_embedder", refused)
+    shared = SharedEmbedder("hashed-ngram")
+    async with served(kb_dir, embedder=shared) as (base,), aiohttp.ClientSession() as session:
+        await shared.get()
+        status, body = await post(f"{base}/ask", {"question": ENGLISH})
+        async with session.get(f"{base}/healthz") as response:
+            health = await response.json()
+    assert (status, body["retrieval"]["mode"]) == (200, "bm25")
+    assert (health["embedder"], health["note"]) == ("failed", " ".join(str(error).split()))
 
 
 async def test_a_damaged_knowledge_base_and_a_taken_port_are_refused(kb_dir: Path) -> None:
