@@ -47,7 +47,7 @@ _POLITE_ZH = re.compile(
 )
 _QUESTION = re.compile("[?\uff1f][\"'\u201d\u2019\u300d)\uff09\\s]*$")
 _CLAUSE = re.compile(
-    r"[;\uff1b]\s*|[,\uff0c]\s+(?=\w)(?!(?:1[5-9]|20)\d\d\b)|\uff0c|(?<=[\u4e00-\u9fff]),|\u3001(?=.{4})"
+    r"[;\uff1b]\s*|[,\uff0c]\s+(?=\w)(?!(?:1[5-9]|20)\d\d\b)|(?<!\d)\uff0c|\uff0c(?!\d{3}(?!\d))|(?<=[\u4e00-\u9fff]),|\u3001(?=.{4})"
     r"|\s+(?:and|but|while|whereas|whilst|although|though|however)\s+"
 )
 _ATTRIBUTION = re.compile(

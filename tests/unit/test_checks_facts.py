@@ -199,6 +199,10 @@ def test_claims_are_split_in_both_languages() -> None:
 def test_clauses_keep_dates_together() -> None:
     assert clauses("It opened on May 3, 2024 and closed in June") == ["It opened on May 3, 2024", "closed in June"]
     assert len(clauses("國內出差六百元\uff0c國外一千元")) == 2
+    assert clauses("每月\uff11\uff0c\uff12\uff10\uff10元\uff0c每年\uff11\uff14\uff0c\uff14\uff10\uff10元") == [
+        "每月\uff11\uff0c\uff12\uff10\uff10元", "每年\uff11\uff14\uff0c\uff14\uff10\uff10元",
+    ]  # fmt: skip
+    assert len(clauses("到職滿3\uff0c14天")) == 2
 
 
 def test_a_text_is_chinese_when_a_fifth_of_its_letters_are() -> None:

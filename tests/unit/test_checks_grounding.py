@@ -113,11 +113,13 @@ def test_a_contradiction_is_named_by_its_kind(answer: str, kind: str) -> None:
     [
         ("賀年銑床兩冊須於週五歸還\u3002", "贺年铣床两册须于周五归还\u3002"),
         ("会议于二〇二五年三月举行\u3002", "會議於民國114年3月舉行\u3002"),
+        ("每月的補助金額是1,200元\u3002", "員工每月補助\uff11\uff0c\uff12\uff10\uff10元\uff0c須於月底前申請\u3002"),
+        ("公司去年的營收是1億2000萬元\u3002", "公司去年營收一億二千萬元\u3002"),
         ("The archive may hold 2048 MB.", "The archive may hold 2 GB."),
         ("The fee is 60 cents per share.", "The fee is 0.60 euros per share."),
         ("It is sent two times a week.", "It is sent twice a week."),
     ],
-    ids=["script", "calendar", "bytes", "cents", "twice"],
+    ids=["script", "calendar", "wide", "ten thousands", "bytes", "cents", "twice"],
 )
 def test_the_same_in_another_script_calendar_or_unit_is_no_contradiction(answer: str, context: str) -> None:
     assert check(answer, context).result is CheckResult.PASS
