@@ -28,6 +28,18 @@ _REFUSAL_ZH = re.compile(
     "(?:沒有|没有|未|查無|找不到|缺乏)[^。]{0,12}(?:資料|資訊|信息|内容|內容|文件|記載|提及|說明|提供|答案|結果)|"
     "(?:資料|文件|內容|内容|知識庫)(?:中|裡|里)?(?:並)?(?:沒有|没有|未|不)(?:包含|提到|提及|提供|說明|记载|記載)"
 )
+# "Who cannot provide a receipt within 9 days pays": a rule for others, where a refusal speaks of what is not found.
+_OTHERS_BEFORE = re.compile(
+    r"\b(?:if|when|unless|who|whoever|those|employees?|staff|customers?|users?|members?|visitors?|applicants?|students?|"
+    r"patients?)\b[^.;:]{0,40}$|(?:若|如果|如|倘|凡)[^，。；]{0,20}$"
+)
+_OTHERS_AFTER = re.compile(
+    r"\s+(?:is|are|will be|shall be) (?:required|needed|necessary|accepted|issued|kept)\b|[^，。；]{0,6}(?:者|時|时|的話|的话)"
+)
+_BINDS = re.compile(
+    r"\d|\b(?:must|shall|has to|have to|may not|required|needed|forfeit\w*|charged|refused|denied)\b"
+    "|不得|不予|視同|視為|视同|视为|須|须|罰|罚|自行|[一二三四五六七八九十百千兩两]個?(?:日|天|週|周|月|年|小時|小时|元)"
+)
 _POLITE_EN = re.compile(
     r"^(?:(?:hi|hello|hey|dear|sure|certainly|of course|absolutely|great question|good question|"
     r"thanks?|thank you|you're welcome|i'm sorry|i am sorry|i apologi[sz]e|"
@@ -103,14 +115,23 @@ def kind_of(sentence: str) -> str:
     if not _LETTER.search(lower) or _QUESTION.search(lower):
         return "other"
     may_refuse = any([hint in lower for hint in _REFUSAL_HINTS])  # noqa: C419 - a list is quicker than a generator
-    if (may_refuse and _REFUSAL_EN.search(lower)) or (not lower.isascii() and _REFUSAL_ZH.search(lower)):
-        return "refusal"
+    refusal = _REFUSAL_EN.search(lower) if may_refuse else None
+    if refusal is None and not lower.isascii():
+        refusal = _REFUSAL_ZH.search(lower)
+    if refusal is not None:
+        return "claim" if _rules_others(lower, refusal) else "refusal"
     polite = _POLITE_EN.match(lower) or (not lower.isascii() and _POLITE_ZH.match(lower))
     if polite and not _rest_asserts(lower, polite.end()):
         return "other"
     if lower.endswith((":", "\uff1a")) and not any(c.isdigit() for c in lower):
         return "other"  # what follows is the claim
     return "claim"
+
+
+def _rules_others(lower: str, refusal: re.Match[str]) -> bool:
+    """Whether what looks like a refusal says what becomes of others who do not find or provide something."""
+    about_others = _OTHERS_BEFORE.search(lower, 0, refusal.start()) or _OTHERS_AFTER.match(lower, refusal.end())
+    return about_others is not None and _BINDS.search(lower) is not None
 
 
 def _rest_asserts(lower: str, end: int) -> bool:

@@ -82,6 +82,19 @@ def test_an_answer_of_which_only_a_part_is_read_has_not_passed(monkeypatch: pyte
         assert [claim.text for claim in read_claims(answer)[0]] == [answer[: len(answer) - len(fine)].strip()]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("If you cannot provide a receipt within 7 days, you pay.", "If you cannot provide a receipt within 9 days, you pay."),
+        ("未於7日內提供文件者\uff0c視同放棄\u3002", "未於30日內提供文件者\uff0c視同放棄\u3002"),
+    ],
+    ids=["en", "zh"],
+)  # fmt: skip
+def test_a_rule_about_those_who_provide_nothing_is_no_refusal(right: str, wrong: str) -> None:
+    assert check(right, right).result is CheckResult.PASS
+    assert check(wrong, right).result is CheckResult.FAIL
+
+
 def test_the_finding_names_the_unsupported_sentence_and_the_reason() -> None:
     found = check("You get 14 days of paid leave after six months. Requests go to https://hr.example/leave.", LEAVE)
     assert found.result is CheckResult.FAIL
