@@ -52,6 +52,10 @@ _POLITE_EN = re.compile(
     r"as an ai|i can help|based on the (?:provided |given |above )?(?:passages?|contexts?|"
     r"information|documents?)[^.]{0,40}:$|the answer is:?$)(?![\w'-]))"
 )
+_OFFER = re.compile(
+    r"\b(?:let me know|feel free|please|ask|contact|reach|help|assist\w*|questions?|information|details|visit|check|"
+    r"tell me|here)\b"
+)
 _POLITE_ZH = re.compile(
     "^(?:您好|你好|哈囉|嗨|謝謝|谢谢|感謝|感谢|不客氣|不客气|好的|當然|当然|沒問題|没问题|希望(?:以上|這|这|能|對|对)|"
     "如(?:果)?(?:您|你|有|需)[^。]{0,24}(?:請|请|歡迎|欢迎|告訴|告诉|聯絡我|联系我|問題|问题)|歡迎(?:隨時|再)|欢迎(?:随时|再)|祝(?:您|你)|"
@@ -154,6 +158,8 @@ def _rest_asserts(lower: str, end: int) -> bool:
     ):
         rest = lower[end:].strip(" ,.!\uff0c\u3002\uff01")
         return len(rest) > (12 if rest.isascii() else 5)
+    if begins.startswith("if you") and _OFFER.search(lower) is None:
+        return True  # "If you need more than a week, the director has to approve"
     return any(c.isdigit() for c in lower[end:])
 
 
