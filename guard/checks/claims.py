@@ -34,7 +34,8 @@ _OTHERS_BEFORE = re.compile(
     r"patients?)\b[^.;:]{0,40}$|(?:若|如果|如|倘|凡)[^，。；]{0,20}$"
 )
 _OTHERS_AFTER = re.compile(
-    r"\s+(?:is|are|will be|shall be) (?:required|needed|necessary|accepted|issued|kept)\b|[^，。；]{0,6}(?:者|時|时|的話|的话)"
+    r"\s+(?:is|are|will be|shall be) (?:required|needed|necessary|accepted|issued|kept)\b"
+    "|[^，。；]{0,6}(?:者|時|时|的話|的话)"
 )
 _BINDS = re.compile(
     r"\d|\b(?:must|shall|has to|have to|may not|required|needed|forfeit\w*|charged|refused|denied)\b"

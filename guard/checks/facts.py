@@ -35,7 +35,8 @@ _NOT_AN_IDENTIFIER = re.compile(
     r"\d+(?:st|nd|rd|th|s|k|m|g|kg|mg|cm|mm|km|ml|l|h|hr|hrs|min|mins|am|pm|kb|mb|gb|tb|mbps|gbps|"
     r"kbps|bn|mn|x|ms|sec|ft|lb|lbs|oz|kw|in)"
 )
-_NAME = re.compile(r"[A-Z][\w'-]*[^\W\d_](?!\w)")
+# What it looks behind for is no name below either; here it keeps a run of capitals from being tried from each of them.
+_NAME = re.compile(r"(?<![\w'-])[A-Z][\w'-]*[^\W\d_](?!\w)")
 _NOT_BEFORE_NAME = "'\"(*#-_"
 _NO_NAMES_TEXT = "i a an the this that these those if when while for in on at it he she they we you and but or"
 _NO_NAMES = frozenset(_NO_NAMES_TEXT.split())

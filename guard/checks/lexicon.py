@@ -74,7 +74,7 @@ _VULGAR = re.compile(f"(?:(\\d)|((?<!\\d\\d\\d)\\d)[ \u2009\u202f])?({_VULGAR_SI
 
 
 def _decimal(match: re.Match[str]) -> str:
-    """"2\xbd" and "2 \xbd" are 2.5; of NFKC alone the first would be "21/2". In "2020 \xbd" a year stands before it."""
+    """ "2\xbd" and "2 \xbd" are 2.5; of NFKC alone the first would be 21/2. In "2020 \xbd" a year stands before it."""
     return (match[1] or match[2] or "0") + f"{unicodedata.numeric(match[3]):g}".removeprefix("0")
 
 

@@ -255,7 +255,11 @@ async def test_words_answer_while_the_embedder_is_still_loading(kb_dir: Path) ->
 
 @pytest.mark.parametrize(
     "error",
-    [DataError("x: damaged"), RefusedError("artifact_rejected", "x: 'a.bin' may\nhold code"), RuntimeError("no kernel")],
+    [
+        DataError("x: damaged"),
+        RefusedError("artifact_rejected", "x: 'a.bin' may\nhold code"),
+        RuntimeError("no kernel"),
+    ],
     ids=["damaged", "refused", "library"],
 )
 async def test_an_embedder_that_cannot_be_loaded_is_told_and_words_go_on_answering(

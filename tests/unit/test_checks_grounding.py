@@ -85,7 +85,7 @@ def test_an_answer_of_which_only_a_part_is_read_has_not_passed(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("If you cannot provide a receipt within 7 days, you pay.", "If you cannot provide a receipt within 9 days, you pay."),
+        ("If you cannot provide proof within 7 days, you pay.", "If you cannot provide proof within 9 days, you pay."),
         ("未於7日內提供文件者\uff0c視同放棄\u3002", "未於30日內提供文件者\uff0c視同放棄\u3002"),
     ],
     ids=["en", "zh"],

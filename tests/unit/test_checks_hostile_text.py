@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from guard.checks.facts import statement
 from guard.checks.judge_clean import REMOVED, cleaned_for_judge
 from guard.checks.numbers import Quantity, quantities
 from guard.checks.pii import check_pii_question, find_pii, redact
@@ -16,7 +17,9 @@ LONG = 1_000_000
 """Characters of a run: its square is ten hours of work."""
 
 
-@pytest.mark.parametrize("filling", ["1", "1-", "1.", "(1", "1 1", "1)("], ids=["run", "dash", "dot", "open", "gap", "both"])
+@pytest.mark.parametrize(
+    "filling", ["1", "1-", "1.", "(1", "1 1", "1)("], ids=["run", "dash", "dot", "open", "gap", "both"]
+)
 def test_digits_behind_a_word_for_telephone_are_no_work(filling: str) -> None:
     text = f"my phone is {filling * 5_000}a"
     assert [match.kind for match in find_pii(text)] == []
@@ -40,11 +43,18 @@ def test_a_number_behind_a_word_for_telephone_is_found_whole(text: str, shown: s
 
 
 @pytest.mark.parametrize(
-    "begin", ["open at 9:30 ", "on may 3", "on the 3rd of may", "5 in may", "下午3點"], ids=["clock", "day", "of", "month", "zh"]
+    "begin",
+    ["open at 9:30 ", "on may 3", "on the 3rd of may", "5 in may", "下午3點"],
+    ids=["clock", "day", "of", "month", "zh"],
 )
 def test_a_run_of_spaces_behind_a_time_is_no_work(begin: str) -> None:
     _, blanked = quantities(begin + " " * LONG + "x")
     assert len(blanked) == len(begin) + LONG + 1
+
+
+@pytest.mark.parametrize("filling", ["A", "A'", "A-"])
+def test_a_run_of_capitals_is_no_work(filling: str) -> None:
+    assert statement(f"See {filling * (LONG // 4)}1 of Tom Ross.").names[-2:] == ("tom", "ross")
 
 
 def test_a_time_is_where_its_first_character_is() -> None:
@@ -70,7 +80,8 @@ def test_a_run_in_a_question_is_no_work_for_the_signs_of_an_injection(cue: str, 
 @pytest.mark.parametrize(
     ("cue", "text"),
     [
-        ("marker", "text\n-----\nend of the context"), ("marker", "=== end of document"), ("marker", "a ## * end of input"),
+        ("marker", "text\n-----\nend of the context"), ("marker", "=== end of document"),
+        ("marker", "a ## * end of input"),
         ("marker", "system:"), ("marker", "\nadmin prompt ]"), ("marker", "user  message  :"),
         ("question", "why? "), ("question", "why?\" "), ("question", "why ? \u300d"),
     ],

@@ -153,7 +153,9 @@ def test_grade_reads_lines_and_keeps_going(tmp_path: Path, capsys: pytest.Captur
 def test_a_line_in_another_encoding_is_one_bad_line_to_grade(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = json.dumps({"id": "a", "question": "Leave?", "contexts": ["Leave is 14 days."], "answer": "14 days."}).encode()
+    row = json.dumps(
+        {"id": "a", "question": "Leave?", "contexts": ["Leave is 14 days."], "answer": "14 days."}
+    ).encode()
     latin = '{"id": "b", "question": "caf\xe9"}'.encode("latin-1")
     (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + row + b"\n" + latin + b"\n" + row.replace(b'"a"', b'"c"'))
     assert main(["grade", str(tmp_path / "rows.jsonl"), "--json"]) == 1

@@ -78,7 +78,9 @@ def test_csv_rows_keep_their_columns_and_their_line(tmp_path: Path) -> None:
         rows(tmp_path / "latin.csv")
 
 
-@pytest.mark.parametrize("head", ["text, doc_id, acl", "Text,Doc_ID,ACL", " text ,doc_id\t, Acl "], ids=["gap", "case", "both"])
+@pytest.mark.parametrize(
+    "head", ["text, doc_id, acl", "Text,Doc_ID,ACL", " text ,doc_id\t, Acl "], ids=["gap", "case", "both"]
+)
 def test_roles_in_a_column_that_is_written_otherwise_are_not_lost(tmp_path: Path, head: str) -> None:
     path = write(tmp_path / "pay.csv", f"{head}\nThe pay of the board, pay-1 , hr\n")
     assert rows(path) == [{"text": "The pay of the board", "doc_id": "pay-1", "acl": ["hr"]}]
