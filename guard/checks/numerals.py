@@ -61,7 +61,7 @@ def to_chinese(value: int) -> str:
     """Chinese numeral of 0 <= value < 10,000,000,000,000,000: the inverse that the parser is tested with.
 
     >>> to_chinese(20_305), to_chinese(120_000_000)
-    ('兩萬零三百零五', '一億兩千萬')
+    ('兩萬零三百零五', '一億二千萬')
     """
     for unit, name in ((100_000_000, "億"), (10_000, "萬")):
         if value >= unit:
