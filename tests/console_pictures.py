@@ -28,7 +28,8 @@ SHOWS = {
     "healthy": "!document.querySelector('#release .stages')",
     "canary": "document.querySelector('#release .stages')",
     "rolled-back": "document.querySelector('#release .bad')",
-    "degraded": "[...document.querySelectorAll('#health .card.warn b')].some(b => b.textContent === 'checks')",
+    "degraded": "[...document.querySelectorAll('#health .card.warn b')].some(b => b.textContent === 'checks')"
+    " && !document.querySelector('#health .card.bad')",
 }
 """What the page itself must show: it is up to two seconds behind the API."""
 VIEWS = (
@@ -107,11 +108,14 @@ async def run(out: Path) -> None:
                 await until(lambda: read(admin, "/api/v1/release")["phase"] == "rolled_back", "the rollback")
                 await take(page, admin, "rolled-back", out)
                 stopping = asyncio.create_task(keep_stopped(guard.pid))
+                await asyncio.sleep(5.0)  # answers wait for their checks
+                demo.send_signal(signal.SIGSTOP)  # it would end now, and the guard with it
                 await until(lambda: checks(admin) == "degraded", "checks that are not well")
                 await take(page, admin, "degraded", out)
                 stopping.cancel()
         finally:
             with contextlib.suppress(ProcessLookupError):
+                demo.send_signal(signal.SIGCONT)
                 demo.send_signal(signal.SIGINT)
             await demo.wait()
 
