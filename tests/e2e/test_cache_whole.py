@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,8 @@ def models() -> Iterator[list[int]]:
 def make(models: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sidecar]:
     monkeypatch.setenv("CACHE_KEY", "a key of at least sixteen bytes")
     text = CONFIG.format(stable=models[0], canary=models[1])
-    (tmp_path / "guard.yaml").write_text(text + "cache: {ttl: 1h}\n")
+    # Nothing is warmed: a rollback would be followed by a hit as soon as the guard had asked the question itself.
+    (tmp_path / "guard.yaml").write_text(text + "cache: {ttl: 1h, warming: {enabled: false}}\n")
     (tmp_path / "slo.yaml").write_text("service: faq-bot\npreset: support-faq\n")
     sidecar = Sidecar(tmp_path)
     yield sidecar
@@ -55,8 +57,10 @@ def state(sidecar: Sidecar) -> tuple[str, str]:
 
 
 def hit(sidecar: Sidecar) -> None:
-    """It is answered from the cache before long; the checks come first."""
+    """It is answered from the cache before long; the checks come first. Then no further answer waits for its own."""
     until(lambda: state(sidecar)[0] == "hit")
+    time.sleep(1.1)  # for so long a page of metrics is given again
+    until(lambda: sidecar.metric("sft_guard_check_queue_length") == 0.0)
 
 
 def test_in_memory(make: Sidecar) -> None:
@@ -77,13 +81,12 @@ def test_in_memory(make: Sidecar) -> None:
     assert (make.metric("sft_cache_entries") or 0) >= 1
 
     file = make.directory / "guard.yaml"
-    file.write_text(file.read_text().replace("cache: {ttl: 1h}", "cache: {ttl: 1h, max_bytes: 1MiB}"))
+    file.write_text(file.read_text().replace("cache: {ttl: 1h", "cache: {ttl: 1h, max_bytes: 1MiB"))
     assert make.process is not None
     make.process.send_signal(signal.SIGHUP)
     until(lambda: make.metric("sft_guard_config_last_reload_success") == 0.0)
     assert "restart the guard to change this part" in (make.directory / "guard.log").read_text()
-    off = "cache: {ttl: 1h, routes: {chat: {enabled: false}}}"
-    file.write_text(file.read_text().replace("cache: {ttl: 1h, max_bytes: 1MiB}", off))
+    file.write_text(file.read_text().replace("max_bytes: 1MiB", "routes: {chat: {enabled: false}}"))
     make.process.send_signal(signal.SIGHUP)
     until(lambda: make.metric("sft_guard_config_last_reload_success") == 1.0)
     assert state(make)[0] == "bypass"
@@ -94,7 +97,7 @@ def on(redis: RedisServer, make: Sidecar) -> None:
     file = make.directory / "guard.yaml"
     url = f"redis://127.0.0.1:{redis.port}"
     redis_part = f"{{url: '{url}', hmac_key_env: CACHE_KEY, budget: 1s}}"
-    file.write_text(file.read_text().replace("cache: {ttl: 1h}", f"cache: {{store: redis, redis: {redis_part}}}"))
+    file.write_text(file.read_text().replace("cache: {ttl: 1h", f"cache: {{store: redis, redis: {redis_part}"))
 
 
 def test_on_redis_answers_outlive_the_guard_and_what_was_taken_back_does_not_come_back(make: Sidecar) -> None:
