@@ -38,6 +38,7 @@ MODULES = (
     "guard.wire.outline",
     "guard.wire.sse",
     "slo.sources.memory",
+    "slo.sources.shelf",
     "slo.sources.together",
 )
 SHARED = "sft_guard_path__mypyc"

@@ -46,7 +46,7 @@ def full_source(slos: tuple[Slo, ...], releases: list[str], clock: HandClock, se
     starts = sorted({end_s - age for width, longest in RINGS for age in _ages(width, longest)})
     chance = split_mix(seed)
     for release in releases:
-        books = source._release(release, end_s).books
+        books = source.shelf.release(release, end_s).books
         for book in books.values():
             every = [(name, book.window(name)) for name in (*INDICATORS, LATENCY) if "latency_p" not in name]
             counted = [windows for _, windows in book.over.values()]
@@ -83,7 +83,7 @@ def measure(objective_count: int, release_count: int, tick_count: int, seed: int
     for tick in range(tick_count + 1):
         clock.at_s += TICK_S
         for version in versions.values():  # answers go on between two evaluations
-            for book in source._release(version.release_id, clock.at_s).books.values():
+            for book in source.shelf.release(version.release_id, clock.at_s).books.values():
                 for name, windows in book.windows.items():
                     windows.add(clock.at_s - 1.0, 0.0, 10.0, 0.2 + 0.3 * chance() if name == LATENCY else None)
         began_s = time.process_time()

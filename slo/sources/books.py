@@ -13,6 +13,7 @@ from typing import Any
 from slo.fair_share import FairShare
 from slo.indicators import LATENCY
 from slo.metric_names import INDICATORS
+from slo.types import Slo
 from slo.windows import Windows
 
 REPEAT_S = 10.0
@@ -60,6 +61,13 @@ class Book:
         if found is None:
             found = self.windows[name] = Windows(quantiles=name == LATENCY)
         return found
+
+    def counted(self, slo: Slo) -> Windows | None:
+        """The windows of an objective's events, for latency those over its limit; None: nothing was counted."""
+        if INDICATORS[slo.indicator].kind == "latency":
+            over = self.over.get(slo.name)
+            return over[1] if over else None
+        return self.windows.get(slo.indicator)
 
     def limit(self, limits: Mapping[str, float]) -> None:
         """Count requests over exactly these limits (objective -> seconds) from now on.

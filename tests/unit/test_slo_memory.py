@@ -175,7 +175,7 @@ def test_troubled_sessions_are_remembered_within_bounds(clock: HandClock) -> Non
     source = source_of(clock, make_slo(AVAILABILITY))
     for number in range(6000):
         source.served(make_exchange(number, outcome=Outcome.TIMEOUT, session=f"s{number}"))
-    assert len(source._releases["r1"].repeats) <= 4096
+    assert len(source.shelf.releases["r1"].repeats) <= 4096
     assert source.reading(make_slo(AVAILABILITY), "r1").bad_count == 6000
 
 
@@ -333,7 +333,7 @@ def test_other_objectives_leave_what_was_counted_where_it_is(clock: HandClock, m
     for number in range(100):
         source.served(make_exchange(number, duration_s=0.1 + number % 7 / 10))
         clock.advance(30.0)
-    books = source._releases["r1"].books
+    books = source.shelf.releases["r1"].books
     kept = (books[()], books[()].over["stays"][1], books[()].over["relative"][1])
     monkeypatch.setattr(source, "load", None)  # nothing is written out and read back
     recounts.clear()
@@ -341,7 +341,7 @@ def test_other_objectives_leave_what_was_counted_where_it_is(clock: HandClock, m
     moved = replace(moves, threshold=Threshold("absolute", {"absolute": 0.45}))
     extra = make_slo(P99, name="extra", params={"absolute": 0.35})
     source.replace_objectives((stays, relative, moved, extra, ask))
-    books = source._releases["r1"].books
+    books = source.shelf.releases["r1"].books
     assert (books[()], books[()].over["stays"][1], books[()].over["relative"][1]) == kept
     assert sorted(recounts) == [0.35, 0.45]
     assert sorted(books) == [(), ("ask",)]
