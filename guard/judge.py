@@ -18,10 +18,10 @@ from guard.release.state import Phase, ReleaseState, events_satisfied, hold_sati
 from slo.actions import ReleaseSnapshot, decide
 from slo.clock import Clock
 from slo.errors import SourceError
-from slo.evaluation import NOT_HELD, Held, advance, budget_remaining_ratio, judge, suspend
+from slo.evaluation import NOT_HELD, Held, Read, advance, budget_remaining_ratio, judge, suspend
 from slo.metric_names import INDICATORS
 from slo.sources.trial import TrialSetup
-from slo.thresholds import Known, limit_for
+from slo.thresholds import Known, Limit, limit_for
 from slo.types import Action, Reading, Slo, State, Verdict, Version
 
 CLOCK_JUMP_S = 5.0
@@ -178,14 +178,14 @@ class SloJudge:
         def read(length_s: float) -> Reading:
             return self._source.reading(slo, release, length_s)
 
-        value: float | None = None
+        value = self._shown(slo, release)
         try:
-            value = self._source.objective_value(slo, release)
             verdict = judge(slo, release, read, limit, value)
         except SourceError as error:
             # Blind for this objective, as we are when we are sick: nothing is forgotten and nothing is counted on.
             verdict = Verdict(slo, release, State.UNKNOWN, None, limit.value, "")
             sick = str(error)
+        budget = _budget(verdict, read, limit)
         key = (slo.name, arm, release)
         held, now_s = self._held.get(key, NOT_HELD), self._clock.now_s()
         if sick:
@@ -193,8 +193,14 @@ class SloJudge:
             self._held[key], verdict = suspend(held, replace(verdict, reason=f"{slo.name}: {sick}"), now_s)
         else:
             self._held[key], verdict = advance(held, verdict, now_s)
-        budget = budget_remaining_ratio(slo, verdict.reading, limit) if verdict.reading else None
         return Judged(verdict, arm, value, budget, limit.value)
+
+    def _shown(self, slo: Slo, release: str) -> float | None:
+        """The present value, for people: one that cannot be had keeps nothing from being judged."""
+        try:
+            return self._source.objective_value(slo, release)
+        except SourceError:
+            return None
 
     def _from_outside(self, arm: str, name: str) -> tuple[Judged, ...]:
         version = self._versions(name)
@@ -219,6 +225,17 @@ class SloJudge:
         """Releases that are no longer judged hold nothing."""
         for key in [k for k in self._held if k[2] not in releases]:
             del self._held[key]
+
+
+def _budget(verdict: Verdict, read: Read, limit: Limit) -> float | None:
+    """What is left in the objective's own window, whichever window the verdict was read from; None while unknown."""
+    slo, reading = verdict.slo, verdict.reading
+    if slo.burn_rate or verdict.fast:
+        try:
+            reading = read(slo.window.length_s)
+        except SourceError:
+            return None
+    return budget_remaining_ratio(slo, reading, limit) if reading is not None else None
 
 
 def _verdicts(judged: tuple[Judged, ...]) -> tuple[Verdict, ...]:

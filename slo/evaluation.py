@@ -21,6 +21,8 @@ from slo.types import Reading, Slo, State, Verdict
 from slo.wording import show_duration, show_ratio, show_value
 
 MIN_COVERAGE_RATIO = 0.5
+MIN_SHOWN_EVENTS = 20
+"""Of fewer events neither a value nor a budget is shown: a gauge that is unknown is absent."""
 MAX_SUSPENDED_S = 60.0
 """How long we may be unable to measure before what was found earlier no longer says anything about the time since."""
 
@@ -73,7 +75,9 @@ def judge(slo: Slo, release: str, read: Read, limit: Limit, value: float | None 
     fast_reading = read(slo.fast.window.length_s) if slo.fast else None
     if slo.burn_rate:
         return evaluate_burn(slo, release, read, fast_reading, limit)
-    return evaluate(slo, release, read(slo.window.length_s), fast_reading, limit, value)
+    # First: a catastrophe must not wait for a long window that cannot be had now.
+    fast = _fast_breach(slo, release, INDICATORS[slo.indicator], fast_reading, limit)
+    return fast if fast is not None else evaluate(slo, release, read(slo.window.length_s), fast_reading, limit, value)
 
 
 def evaluate(
@@ -123,9 +127,14 @@ def is_harmful(slo: Slo, reading: Reading, share: float, min_events: int, z: flo
 
 
 def budget_remaining_ratio(slo: Slo, reading: Reading, limit: Limit) -> float | None:
-    """Return the share of the error budget that is left, below 0 when overspent; None while unknown or for means."""
+    """Return the share of the error budget that is left, below 0 when overspent; None while unknown or for means.
+
+    reading: of the objective's own window. An hour that burns the budget of a month says how fast, not what is left.
+    """
     indicator = INDICATORS[slo.indicator]
-    if indicator.kind == "mean" or limit.value is None or not reading.count:
+    if indicator.kind == "mean" or limit.value is None:
+        return None
+    if reading.count < MIN_SHOWN_EVENTS or reading.coverage_ratio < MIN_COVERAGE_RATIO:
         return None
     allowed = allowed_share(indicator, limit.value)
     return 1.0 - reading.bad_count / reading.count / allowed if allowed > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slo.clock import Clock
-from slo.evaluation import current_value
+from slo.evaluation import MIN_COVERAGE_RATIO, MIN_SHOWN_EVENTS, current_value
 from slo.history import Point
 from slo.indicators import LATENCY
 from slo.metric_names import INDICATORS, Indicator
@@ -14,8 +14,6 @@ from slo.sources.shelf import Shelf
 from slo.types import Reading, Slo
 
 GAUGE_WINDOW_S = 3600.0
-GAUGE_MIN_EVENTS = 20
-GAUGE_MIN_COVERAGE_RATIO = 0.5
 
 _EXACT = tuple(i for i in INDICATORS.values() if i.exact)
 
@@ -93,9 +91,9 @@ class Asking:
             return None
         now_s = self._clock.now_s()
         reading = windows.reading(now_s, length_s)
-        if reading.count < GAUGE_MIN_EVENTS:
+        if reading.count < MIN_SHOWN_EVENTS:
             return None
-        if book.coverage_ratio(name, now_s, length_s, reading.count) < GAUGE_MIN_COVERAGE_RATIO:
+        if book.coverage_ratio(name, now_s, length_s, reading.count) < MIN_COVERAGE_RATIO:
             return None
         if indicator.quantile is not None:
             return windows.quantile(now_s, length_s, indicator.quantile)

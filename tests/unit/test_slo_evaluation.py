@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from slo.errors import SourceError
 from slo.evaluation import (
     BURN_PAIRS,
     NOT_HELD,
@@ -22,7 +23,7 @@ from slo.evaluation import (
     suspend,
 )
 from slo.metric_names import INDICATORS
-from slo.thresholds import Limit
+from slo.thresholds import Limit, limit_for
 from slo.types import FastPath, Reading, Slo, State, Verdict
 from tests.slo_builders import AVAILABILITY, COST, FAST, HALLUCINATION, P95, SIMILARITY, make_slo
 
@@ -258,9 +259,25 @@ def test_budget_remaining() -> None:
     assert budget_remaining_ratio(slo, Reading(4, 1000), tier) == pytest.approx(0.6)
     assert budget_remaining_ratio(slo, Reading(20, 1000), tier) == pytest.approx(-1.0)
     assert budget_remaining_ratio(slo, Reading(0, 0), tier) is None
-    assert budget_remaining_ratio(slo, Reading(0, 10), Limit(None, "", "")) is None
-    assert budget_remaining_ratio(slo, Reading(0, 10), Limit(1.0, "", "")) is None
-    assert budget_remaining_ratio(make_slo(COST), Reading(0, 10), Limit(1.0, "", "")) is None
+    assert budget_remaining_ratio(slo, Reading(0, 100), Limit(None, "", "")) is None
+    assert budget_remaining_ratio(slo, Reading(0, 100), Limit(1.0, "", "")) is None
+    assert budget_remaining_ratio(make_slo(COST), Reading(0, 100), Limit(1.0, "", "")) is None
+    assert budget_remaining_ratio(slo, Reading(1, 19), tier) is None  # absent, as the value is, not -4.26
+    assert budget_remaining_ratio(slo, Reading(1, 100, coverage_ratio=0.4), tier) is None
+
+
+def test_a_catastrophe_is_told_although_the_long_window_cannot_be_had() -> None:
+    slo = make_slo(AVAILABILITY, params={"absolute": 0.99}, fast=FAST)
+
+    def read(length_s: float) -> Reading:
+        if length_s == FAST.window.length_s:
+            return Reading(30, 40)
+        raise SourceError("prometheus: no answer in 3 s")
+
+    verdict = judge(slo, "r1", read, limit_for(slo))
+    assert (verdict.state, verdict.fast, verdict.reading) == (State.BREACH, True, Reading(30, 40))
+    with pytest.raises(SourceError):  # without one nothing is said
+        judge(slo, "r1", lambda length_s: Reading(1, 40) if length_s < 100 else read(length_s), limit_for(slo))
 
 
 def test_current_values() -> None:
