@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from guard.rule_counters import life_of
 from guard.settings import Settings
 from slo.clock import Clock
 from slo.comparison import Span
@@ -37,9 +38,8 @@ class FleetSource:
         return self.fleet.objective_value(slo, release)
 
     def forget(self, release: str, life: int | None = None) -> None:
-        former = self._local.lives.numbers.get(release)
         self._local.forget(release, life)
-        self.fleet.forget(release, str(former or ""))
+        self.fleet.forget(release, life_of(release, self._local))
 
     def set_limits(self, limits: Mapping[str, float | None]) -> None:
         self._local.set_limits(limits)
@@ -58,7 +58,9 @@ class FleetSource:
         self.fleet.replace_objectives(slos)
 
     async def run(self) -> None:
-        """Ask forever; cancel to stop."""
+        """Ask forever; cancel to stop. Lives that an earlier process began, and this one has read back, go on."""
+        for release, wall_s in self._local.lives.began_wall_s.items():
+            self.fleet.go_on(release, life_of(release, self._local), wall_s)
         try:
             await self.fleet.run()
         finally:

@@ -262,7 +262,8 @@ class MemorySource:
         in between, and what is counted meanwhile may be in it or not. Releases come in the order they were counted.
         """
         now_s = self._clock.now_s()
-        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s(), "lives": dict(self.lives.numbers)}
+        lives, began = dict(self.lives.numbers), dict(self.lives.began_wall_s)
+        yield {"v": DUMP_VERSION, "wall_s": self._clock.wall_s(), "lives": lives, "began": began}
         piece_count = 0
         for piece in self.shelf.pieces(now_s):
             yield piece
@@ -303,9 +304,11 @@ class MemorySource:
             loaded = self.shelf.loaded(dump["releases"], now_s, away_s)
             trial = Trial.load(dump.get("trial", ()), now_s, away_s)
             lives = {str(name): int(life) for name, life in dump.get("lives", {}).items()}
+            began = {str(name): float(wall_s) for name, wall_s in dump.get("began", {}).items()}
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"not a dump of windows ({type(error).__name__}: {error})") from error
-        self.shelf.releases, self.trial, self.lives.numbers = loaded, trial, lives
+        self.shelf.releases, self.trial = loaded, trial
+        self.lives.numbers, self.lives.began_wall_s = lives, began
         if trial is not None:
             trial.objectives(self.shelf.slos, self.shelf.limits)
 

@@ -27,7 +27,8 @@ def joined(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         raise ValueError("no dump of windows: empty")
     if "releases" in head:
         return dict(head)
-    dump: dict[str, Any] = {"v": head["v"], "wall_s": head["wall_s"], "lives": head.get("lives", {}), "releases": {}}
+    dump: dict[str, Any] = {"v": head["v"], "wall_s": head["wall_s"], "releases": {}}
+    dump |= {name: head.get(name, {}) for name in ("lives", "began")}
     if dump["v"] != DUMP_VERSION:
         return dump  # whoever loads it says so; its pieces may be of any form
     parts: dict[tuple[str, Routes, str, str], list[Mapping[str, Any]]] = {}

@@ -22,17 +22,13 @@ import msgspec
 
 from slo.clock import Clock
 from slo.errors import SourceError
-from slo.evaluation import current_value
+from slo.evaluation import MIN_COVERAGE_RATIO, MIN_SHOWN_EVENTS, current_value
 from slo.metric_names import INDICATORS
 from slo.sources.window_queries import QUANTILE, RESOLUTION, Ask, asks_for, lengths_of, newest_sample
 from slo.types import Reading, Slo
 
 ANSWER_BYTES = 8 * 2**20
 AT_ONCE = 6
-FORMER_LIVES = 5
-MIN_EVENTS = 20
-MIN_COVERAGE_RATIO = 0.5
-"""As the gauges of a process (`slo.sources.memory`): fewer say nothing."""
 
 Row = tuple[Mapping[str, str], float, float]
 """Labels, second of the evaluation, value."""
@@ -80,8 +76,8 @@ class PrometheusWindows:
         self._newest: tuple[float, float | None] | None = None  # second of Prometheus, newest sample then
         self._fetched_s: float | None = None
         self._born: dict[str, float] = {}  # release -> second of Prometheus at which its present life began
-        self._forgotten: set[str] = set()
-        self._former: dict[str, tuple[str, ...]] = {}  # release -> labels `life` of what it did before
+        self._begun: dict[str, float | None] = {}  # to be placed: release -> Unix second of our clock, None: now
+        self._life: dict[str, str] = {}  # release -> label `life` of its counters in its present life
         self.problem = "not asked yet"
 
     # -- asking -----------------------------------------------------------------------------------------------------
@@ -103,9 +99,10 @@ class PrometheusWindows:
             return
         evaluated_s = rows[0][1] if rows else self._prometheus_s() or self._clock.wall_s()
         newest_s = rows[0][2] if rows else None
-        for release in self._forgotten:
-            self._born[release] = evaluated_s
-        self._forgotten = set()
+        for release, wall_s in self._begun.items():
+            self._born[release] = evaluated_s - (0.0 if wall_s is None else max(0.0, self._clock.wall_s() - wall_s))
+        self._windows = {key: window for key, window in self._windows.items() if key[1] not in self._begun}
+        self._begun = {}
         self._newest, self._fetched_s = (evaluated_s, newest_s), started_s
         self.problem = ""
         if newest_s is None:
@@ -118,12 +115,12 @@ class PrometheusWindows:
         lengths = sorted({length_s for slo in slos for length_s in lengths_of(slo)})
         wanted: dict[tuple[float, str], list[Ask]] = {}
         for length_s in lengths:
-            if self._due(length_s, "", started_s):
+            if self._due((length_s, ""), length_s, started_s):
                 wanted[length_s, ""] = list(asks_for(slos, length_s, self._labels))
             for release, born_s in self._born.items():
                 # A release that began a new life within the window: only what came after counts.
                 span_s = at_s - born_s
-                if self._scrape_s <= span_s < length_s and self._due(min(length_s, span_s), release, started_s):
+                if self._scrape_s <= span_s < length_s and self._due((length_s, release), span_s, started_s):
                     wanted[length_s, release] = list(
                         asks_for(
                             slos,
@@ -131,7 +128,7 @@ class PrometheusWindows:
                             self._labels,
                             release=release,
                             span_s=span_s,
-                            former=self._former.get(release, ()),
+                            life=self._life.get(release, ""),
                         )
                     )
         gate = asyncio.Semaphore(AT_ONCE)
@@ -175,11 +172,11 @@ class PrometheusWindows:
                 table[labels.get("release", ""), labels.get("slo", ask.slo)] = value
         return _Window(started_s, names, sums, failed)
 
-    def _due(self, length_s: float, release: str, now_s: float) -> bool:
-        known = next((w for key, w in self._windows.items() if key == (length_s, release)), None)
+    def _due(self, key: tuple[float, str], span_s: float, now_s: float) -> bool:
+        known = self._windows.get(key)
         if known is None or known.failed:
             return True
-        return now_s - known.asked_s >= max(self.every_s, length_s / RESOLUTION) - 0.5
+        return now_s - known.asked_s >= max(self.every_s, span_s / RESOLUTION) - 0.5
 
     def _lost(self, error: Exception) -> None:
         late = isinstance(error, TimeoutError)
@@ -214,7 +211,7 @@ class PrometheusWindows:
             SourceError: not known now.
         """
         reading = self.reading(slo, release)
-        if reading.count < MIN_EVENTS or reading.coverage_ratio < MIN_COVERAGE_RATIO:
+        if reading.count < MIN_SHOWN_EVENTS or reading.coverage_ratio < MIN_COVERAGE_RATIO:
             return None
         indicator = INDICATORS[slo.indicator]
         if indicator.kind != "latency":
@@ -224,17 +221,23 @@ class PrometheusWindows:
         value = quantiles.get((release, slo.name))
         return value if value is not None and math.isfinite(value) else None
 
-    def forget(self, release: str, former: str = "") -> None:
+    def forget(self, release: str, life: str = "") -> None:
         """A release begins a new life: nothing that it was counted for before is held against it.
 
-        former: label `life` of its counters until now. A replica that learns of the new life later goes on counting
-        under it until then, checks that come late among them. For as long as this process lives; after a restart the
-        windows are read in full again.
+        life: label of its counters from now on. A replica that learns of the new life later goes on counting under
+        the former label until then, checks that come late among them.
         """
-        self._forgotten.add(release)
-        if former:
-            lives = [life for life in self._former.pop(release, ()) if life != former]
-            self._former[release] = (*lives, former)[-FORMER_LIVES:]
+        self._begin(release, life, None)
+
+    def go_on(self, release: str, life: str, began_wall_s: float) -> None:
+        """A life that began before this process did, at this Unix second: what was before it stays forgotten."""
+        self._begin(release, life, began_wall_s)
+
+    def _begin(self, release: str, life: str, wall_s: float | None) -> None:
+        self._begun[release] = wall_s
+        self._life.pop(release, None)
+        if life:
+            self._life[release] = life
 
     def replace_objectives(self, slos: tuple[Slo, ...]) -> None:
         """Other objectives from the next batch on; those that are new are unknown until then."""
@@ -254,7 +257,7 @@ class PrometheusWindows:
         age_s = evaluated_s - newest_s + asked_ago_s
         if age_s > self._stale_s + self.every_s:
             raise SourceError(f"prometheus: the newest sample is {age_s:.0f} s old; is the guard being scraped?")
-        born_s = newest_s if release in self._forgotten else self._born.get(release)
+        born_s = newest_s if release in self._begun else self._born.get(release)
         if born_s is not None and newest_s - born_s < length_s:
             if newest_s - born_s < self._scrape_s:
                 return None  # nothing of its new life has been scraped

@@ -50,20 +50,20 @@ def lengths_of(slo: Slo) -> frozenset[float]:
 
 def asks_for(
     slos: Iterable[Slo], length_s: float, labels: Mapping[str, str], *, release: str = "", span_s: float | None = None,
-    former: tuple[str, ...] = (),
+    life: str = "",
 ) -> Iterator[Ask]:  # fmt: skip
     """Yield the queries that answer one window of these objectives.
 
     labels: matchers of every series, `service` among them. release: only of this one. span_s: another span to look at
-    in the place of the window (a release that began a new life less than a window ago). former: labels `life` of what
-    it did before.
+    in the place of the window (a release that began a new life less than a window ago). life: label of what it counts
+    now; what replicas count without one is taken, too, what stands under any other is of a former life.
     """
     using = [slo for slo in slos if length_s in lengths_of(slo)]
     if not using:
         return
     kinds = {slo.name: INDICATORS[slo.indicator].kind for slo in using}
     own = {**labels, "release": release} if release else dict(labels)
-    counted = {**own, "life": "!~" + "|".join(former)} if former else own  # the histograms know no lives
+    counted = {**own, "life": f"=~|{life}"} if life else own  # the histograms know no lives
     means = [name for name, kind in kinds.items() if kind == "mean"]
     shares = [name for name, kind in kinds.items() if kind != "mean"]
     judged = [slo.name for slo in using if has_unjudged(slo)]

@@ -283,10 +283,27 @@ async def test_what_another_replica_still_counts_of_the_former_life_is_not_held_
     clock = ManualClock(now_s)
     windows = PrometheusWindows(SLOS, ask, clock, service="faq-bot", budget_s=60.0)
     await windows.refresh()
-    windows.forget(AGAIN, "7")  # the label of its life until now: 6 starts, counted round
+    windows.forget(AGAIN, "8")  # the label of its life from now on: 7 starts, counted round
     await windows.refresh()
     now_s += 300.0
     clock.advance(300.0)
+    await windows.refresh()
+    await client.close()
+    assert windows.reading(SLOS[0], AGAIN) == Reading(0, 60)
+
+
+async def test_a_judge_that_was_started_again_knows_the_life_that_began_before(address: str) -> None:
+    """Five minutes into the new life; the hour behind it holds ten bad answers of the former one."""
+    client = PrometheusClient(address, timeout_s=30.0)
+    now_s = AGAIN_S + 300.0
+
+    async def ask(promql: str, asked_s: float | None) -> list[Row]:
+        return await client(promql, now_s if asked_s is None else asked_s)
+
+    windows = PrometheusWindows(SLOS, ask, ManualClock(now_s), service="faq-bot", budget_s=60.0)
+    await windows.refresh()
+    assert windows.reading(SLOS[0], AGAIN) == Reading(10, 70)
+    windows.go_on(AGAIN, "8", AGAIN_S)
     await windows.refresh()
     await client.close()
     assert windows.reading(SLOS[0], AGAIN) == Reading(0, 60)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 from guard.fleet_windows import FleetSource
 from guard.recent import RecentExchanges
 from guard.rule_counters import life_of
@@ -28,7 +31,7 @@ def test_only_so_many_releases_are_remembered() -> None:
     lives = Lives(ManualClock())
     for number in range(3 * RELEASES):
         lives.begin(f"r{number}", 1)
-    assert len(lives.numbers) == RELEASES
+    assert len(lives.numbers) == len(lives.began_wall_s) == RELEASES
 
 
 def test_what_ends_late_counts_for_no_stage_of_the_new_life() -> None:
@@ -49,17 +52,48 @@ def test_what_ends_late_counts_for_no_stage_of_the_new_life() -> None:
     assert recent.event_count["c"] == 3
 
 
-def test_the_fleet_is_told_under_which_label_the_former_life_went_on() -> None:
-    told: list[tuple[str, str]] = []
+class Fleet:
+    """Remembers what it is told of lives."""
 
-    class Fleet:
-        def forget(self, release: str, former: str = "") -> None:
-            told.append((release, former))
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
 
-    clock = ManualClock()
+    def forget(self, release: str, life: str = "") -> None:
+        self.told.append((release, life))
+
+    def go_on(self, release: str, life: str, began_wall_s: float) -> None:
+        self.told.append((release, life, began_wall_s))
+
+    async def run(self) -> None:
+        self.told.append(("runs",))
+
+
+class Client:
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_the_fleet_is_told_under_which_label_a_life_is_counted_also_after_a_restart() -> None:
+    clock, fleet = ManualClock(), Fleet()
     memory = MemorySource((make_slo(AVAILABILITY),), clock)
-    source = FleetSource(memory, Fleet(), None)  # type: ignore[arg-type]
+    source = FleetSource(memory, fleet, None)  # type: ignore[arg-type]
     source.forget("c", 3)
     assert life_of("c", memory) == "4"
+    clock.advance(60.0)
+    began_s = clock.wall_s()
     source.forget("c", 8)
-    assert (told, life_of("c", memory)) == ([("c", ""), ("c", "4")], "9")
+    assert (fleet.told, life_of("c", memory)) == ([("c", "4"), ("c", "9")], "9")
+
+    clock.advance(3600.0)
+    again, told_again = MemorySource((make_slo(AVAILABILITY),), clock), Fleet()
+    again.load_pieces(json.loads(json.dumps(list(memory.dump_pieces()))))
+    asyncio.run(FleetSource(again, told_again, Client()).run())  # type: ignore[arg-type]
+    assert told_again.told == [("c", "9", began_s), ("runs",)]  # before anything is asked
+
+
+def test_a_dump_that_does_not_know_when_lives_began_is_taken_over() -> None:
+    memory = MemorySource((make_slo(AVAILABILITY),), ManualClock())
+    memory.lives.begin("c", 3)
+    old = {name: value for name, value in memory.dump().items() if name != "began"}
+    memory.load(old)
+    assert (memory.lives.numbers, memory.lives.began_wall_s) == ({"c": 4}, {})

@@ -216,6 +216,68 @@ def test_the_queries_by_hand() -> None:
     assert list(asks_for(SLOS, 61.0, {})) == []
 
 
+async def asked_of(source: PrometheusWindows, prometheus: Prometheus) -> set[str]:
+    """The queries of the next batch for events of one release."""
+    prometheus.asked.clear()
+    await source.refresh()
+    return {q for q in prometheus.asked if "sft_slo_events_total" in q and 'release="' in q}
+
+
+async def test_after_a_restart_only_the_present_life_is_read() -> None:
+    clock = LoopClock()
+    prometheus = Prometheus(clock, **known())
+    source = windows(prometheus, (RATIO,), scrape_s=15.0)
+    source.go_on("r1", "8", clock.wall_s() - 1800.0)
+    (asked,) = await asked_of(source, prometheus)
+    assert 'release="r1",life=~"|8",slo=~"ratio"' in asked  # half an hour of the hour; the minute is all of it anyway
+    span_ms = round((1800.0 - prometheus.age_s) * 1000)
+    assert asked.count(f"[{span_ms}ms]") > 1
+    assert source.reading(RATIO, "r1") == Reading(40, 500, coverage_ratio=500 / 600)
+
+
+async def test_a_life_whose_number_has_come_round_is_not_left_out() -> None:
+    """Numbers of lives are counted round: the label of a former life may be that of the present one."""
+    prometheus = Prometheus(LoopClock(), **known())
+    source = windows(prometheus, (RATIO,), scrape_s=15.0)
+    for life in ("5", "12", "5"):
+        source.forget("r1", life)
+        await source.refresh()
+        assert source.reading(RATIO, "r1") == Reading(0, 0)
+        await asyncio.sleep(60.0)
+        asked = await asked_of(source, prometheus)
+        assert asked
+        assert all(f'life=~"|{life}"' in promql for promql in asked)
+    assert source.reading(RATIO, "r1").count == 500
+
+
+async def test_what_a_former_life_was_read_with_is_not_shown_for_the_next() -> None:
+    clock = LoopClock()
+    prometheus = Prometheus(clock, **known())
+    source = windows(prometheus, (RATIO,), scrape_s=5.0, every_s=60.0)
+    source.go_on("r1", "8", clock.wall_s() - 600.0)
+    await source.refresh()
+    assert source.reading(RATIO, "r1").count == 500
+    source.forget("r1", "9")
+    await source.refresh()
+    await asyncio.sleep(20.0)
+    prometheus.answers["events"] = [of(RATIO, 3.0)]
+    await source.refresh()  # due at once, not a minute after the windows of the life before
+    assert source.reading(RATIO, "r1").count == 3
+
+
+async def test_long_windows_of_a_long_life_are_asked_for_less_often() -> None:
+    clock = LoopClock()
+    month = make_slo(AVAILABILITY, name="month", window_s=30 * 86_400.0)
+    prometheus = Prometheus(clock, **known())
+    source = windows(prometheus, (month,), every_s=5.0)
+    source.go_on("r1", "8", clock.wall_s() - 20 * 86_400.0)  # a 720th of it: 40 minutes apart
+    asked = 0
+    for _ in range(500):
+        asked += bool(await asked_of(source, prometheus))
+        await asyncio.sleep(5.0)
+    assert asked == 2
+
+
 @pytest.mark.parametrize(
     "raw",
     [b"", b"<html>", b"[]", b"{}", b'{"status":"success"}', b'{"status":"success","data":{"resultType":"vector"}}',
@@ -276,3 +338,34 @@ async def test_the_judge_is_unknown_not_blind_where_one_objective_cannot_be_read
     assert by_name["ratio", r1].reason == "ratio: prometheus: refused"
     assert by_name["mean", r1].state is State.OK
     assert action.kind.value == "hold"
+
+
+class OnlyShort(Prometheus):
+    """Has no answer for windows of a day and more."""
+
+    async def __call__(self, promql: str, at_s: float | None) -> list[Row]:
+        if any(int(ms) >= 86_400_000 for ms in re.findall(r"\[(\d+)ms\]", promql)):
+            raise SourceError("prometheus: no answer in 3 s")
+        return await super().__call__(promql, at_s)
+
+
+async def test_a_window_that_is_only_shown_keeps_nothing_from_being_judged() -> None:
+    """The catastrophe of a minute, while the day that the rule is about cannot be read."""
+    clock, r1 = LoopClock(), GOOD.release_id
+    day = make_slo(AVAILABILITY, name="day", window_s=86_400.0, params={"absolute": 0.99}, fast=FastPath())
+    prometheus = OnlyShort(clock, events=[of(day, 100.0, r1)], bad_events=[of(day, 70.0, r1)])
+    fleet = windows(prometheus, (day,))
+    await fleet.refresh()
+    client: Any = _Nothing()
+    source = FleetSource(MemorySource((day,), clock), fleet, client)
+    find: Callable[[str], Any] = VERSIONS.get
+    judge = SloJudge((day,), source, lambda: NOTHING_KNOWN, find, Vitals(clock), clock, offload=inline)
+    _, verdicts = await judge.judge(ReleaseState("faq-bot", GOOD.name))
+    assert [(v.state, v.fast, v.firing) for v in verdicts] == [(State.BREACH, True, True)]
+    assert judge.last is not None
+    assert [(one.value, one.budget_remaining_ratio) for one in judge.last.judged] == [(None, None)]
+    prometheus.answers["bad_events"] = [of(day, 0.0, r1)]
+    await asyncio.sleep(10.0)
+    await fleet.refresh()
+    _, verdicts = await judge.judge(ReleaseState("faq-bot", GOOD.name))
+    assert [(v.state, v.reason) for v in verdicts] == [(State.UNKNOWN, "day: prometheus: no answer in 3 s")]
