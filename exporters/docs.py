@@ -23,8 +23,9 @@ exemplars when the `Accept` header asks for it.
 
 Label values come from closed sets; a value outside its set appears as `other`. Labels without a set of their own
 (routes, releases, rule names...) keep their first {default} distinct values ({exceptions}), then `other`.
-A scrape has at most 2,000 lines; what found no place is counted in `sft_guard_series_dropped_total`, and a quarter of
-the lines is kept for gauges, so that no flood of label values can push the exact gauges out.
+At most 1,500 lines of a scrape are of what is counted as it happens, and 2,000 of what is asked for at scrape time:
+gauges, and the counters of objectives. So no flood of label values can push those out. What found no place is counted
+in `sft_guard_series_dropped_total`. The series of a version that is taken out of `guard.yaml` go with the reload.
 """
 
 

@@ -134,6 +134,10 @@ class BoundedValues:
         seen.add(value)
         return True
 
+    def seen(self, label: str) -> set[str]:
+        """The values that are known."""
+        return set(self._seen.get(label, ()))
+
     def forget(self, label: str, value: str) -> None:
         """Free the place of a value that will not come again (a release that is gone)."""
         self._seen.get(label, set()).discard(value)

@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from exporters.bounds import (
     LATENCY_BOUNDS_S,
@@ -25,7 +25,7 @@ from exporters.bounds import (
     SCORE_BOUNDS,
     merge_bounds,
 )
-from exporters.labels import clean
+from exporters.labels import OTHER, clean
 from exporters.series import Cell, Distribution, SeriesTable
 from exporters.text import FamilyText, Histogram, Sample, render
 from slo.clock import Clock, SystemClock
@@ -43,7 +43,7 @@ NO_LABELS: Mapping[str, str] = {}
 _TIMED = FAILURES | {Outcome.OK}
 _OK, _HIT = Outcome.OK, CacheStatus.HIT
 _RETRIEVAL = {CheckResult.PASS: "hit", CheckResult.FAIL: "zero_hit", CheckResult.UNAVAILABLE: "error"}
-_PULLED_SHARE = 4  # one line of four is kept for gauges, so that no flood of label values can hide the six exact ones
+_PULLED_SHARE = 4  # so that no flood of label values can hide the six exact gauges
 
 
 class _Served:
@@ -90,8 +90,10 @@ class PrometheusExporter:
     """Every `sft_*` series of this process.
 
     service: value of the `service` label. latency_bounds_s: the latency thresholds of the SLO file, each of which
-    becomes a bucket bound. max_series: lines a scrape may have at most; the rest is counted in
-    `sft_guard_series_dropped_total`. cache_s: how long a rendered scrape is served again.
+    becomes a bucket bound. max_series: three quarters of it are the most lines of what is counted here, whatever label
+    values come from outside; as many as all of it may be asked for at scrape time, whose labels are our own: with 100
+    objectives two releases in traffic need 1,900. What finds no place is counted in `sft_guard_series_dropped_total`.
+    cache_s: how long a rendered scrape is served again.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class PrometheusExporter:
         self._service = clean(service)
         self._clock = clock or SystemClock()
         self._cache_s = cache_s
-        self._max_pulled = max_series // _PULLED_SHARE
+        self._max_pulled = max_series
         latency = merge_bounds(LATENCY_BOUNDS_S, latency_bounds_s)
         self._table = SeriesTable(
             {
@@ -117,7 +119,7 @@ class PrometheusExporter:
                 "sft_quality_score": SCORE_BOUNDS,
                 "sft_cache_redis_duration_seconds": REDIS_BOUNDS_S,
             },
-            max_series - self._max_pulled,
+            max_series - max_series // _PULLED_SHARE,
         )
         self._served: dict[tuple[str, str, Outcome, CacheStatus], _Served] = {}
         self._checked: dict[tuple[str, str, CheckResult], _Checked] = {}
@@ -283,12 +285,20 @@ class PrometheusExporter:
         if self._table.rebound("sft_perf_request_duration_seconds", merge_bounds(LATENCY_BOUNDS_S, latency_bounds_s)):
             self._served = {}  # their cells hold the old histograms; everything else of them is found again
 
-    def forget_release(self, release: str) -> None:
-        """Drop all series of a release that no pointer names any more, so that they do not fill the cap."""
-        self._table.forget("release", release)
-        self._served = {key: cells for key, cells in self._served.items() if key[1] != release}
-        self._checked = {key: cells for key, cells in self._checked.items() if key[0] != release}
-        self._cells = {key: cell for key, cell in self._cells.items() if ("release", release) not in key}
+    def keep_releases(self, kept: Collection[str]) -> None:
+        """Drop all series of releases that are not among these, so that those gone do not fill the cap.
+
+        Only from the event loop. An answer of theirs that is still under way brings some back, until the next call.
+        """
+        gone = self._table.values_of("release") - {*kept, "", OTHER}
+        if not gone:
+            return
+        for release in gone:
+            self._table.forget("release", release)
+        self._served = {key: cells for key, cells in self._served.items() if clean(key[1]) not in gone}
+        self._checked = {key: cells for key, cells in self._checked.items() if clean(key[0]) not in gone}
+        cells = list(self._cells.items())  # another thread may add one meanwhile
+        self._cells = {key: cell for key, cell in cells if not any(("release", release) in key for release in gone)}
 
     # -- scrape -------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,16 @@ class SeriesTable:
                 found = family.distributions[kept] = Distribution(family.bounds)
             return found, exact
 
+    def values_of(self, label: str) -> set[str]:
+        """Every value that this label has, or had a place kept for on a series that found none itself."""
+        with self.lock:
+            return self._values.seen(label) | {
+                values[family.metric.labels.index(label)]
+                for family in self.families.values()
+                if label in family.metric.labels
+                for values in (*family.cells, *family.distributions)
+            }
+
     def forget(self, label: str, value: str) -> None:
         """Remove every series with this label value: the release is gone and its numbers are in the log."""
         with self.lock:

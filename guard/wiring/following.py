@@ -74,10 +74,9 @@ async def follow(guard: Parts, settings: Settings) -> None:
         guard.memory.replace_objectives(rules.slos)
         if guard.fleet is not None:
             guard.fleet.replace_objectives(rules.slos)
-    gone = _releases(guard.settings) - _releases(settings)
     guard.settings, guard.rules = settings, rules
-    for release in gone:  # nobody asks it any more; its series would fill the places of later ones
-        guard.exporter.forget_release(release)
+    # Nobody asks the others any more; their series would fill the places of later ones.
+    guard.exporter.keep_releases(_releases(settings))
     begin(guard.exporter, rare_events(settings, (*rules.slos, *rules.outside)))
     if guard.cache is not None:
         guard.cache.configure(settings)

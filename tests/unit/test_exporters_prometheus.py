@@ -16,8 +16,11 @@ from exporters.bounds import LATENCY_BOUNDS_S, merge_bounds
 from exporters.labels import clean, closed_set
 from exporters.prometheus import PrometheusExporter
 from exporters.text import wants_openmetrics
+from guard.rule_counters import objective_rows
 from slo.metric_names import INDICATORS, METRICS
+from slo.sources.memory import MemorySource
 from slo.types import CacheStatus, CheckResult, Exchange, Finding, Outcome
+from tests.slo_builders import AVAILABILITY, COST, HALLUCINATION, P95, SIMILARITY, make_slo
 from tests.unit.exporters_helpers import ManualClock, parse_text
 
 EXCHANGE = Exchange(
@@ -26,6 +29,7 @@ EXCHANGE = Exchange(
     input_tokens=900, output_tokens=250, usage="reported", cost_usd=0.25,
     traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 )  # fmt: skip
+FIVE_INDICATORS = (AVAILABILITY, COST, HALLUCINATION, P95, SIMILARITY)
 FINDINGS = (
     Finding("grounding", CheckResult.FAIL, 0.35),
     Finding("zero_hit", CheckResult.PASS),
@@ -309,9 +313,35 @@ def test_a_release_that_is_gone_gives_its_lines_back() -> None:
         prom.checked(exchange(release=release, findings=FINDINGS))
         prom.inc("sft_quality_reopens_total", {"release": release})
         assert f'release="{release}"' in prom.render().decode()
-        prom.forget_release(release)
+        prom.keep_releases({f"release{generation + 1}"})
         assert f'release="{release}"' not in prom.render().decode()
     assert 'sft_guard_series_dropped_total{service="faq-bot"} 0' in prom.render().decode()
+
+
+def test_a_release_that_found_no_place_gives_its_name_back() -> None:
+    prom = exporter(max_series=40, cache_s=0.0)
+    for number in range(40):
+        prom.inc("sft_cost_usd_total", {"release": f"release{number}"})
+    prom.keep_releases(())
+    assert "sft_cost" not in prom.render().decode()
+    prom.inc("sft_cost_usd_total", {"release": "next"})
+    assert 'release="next"' in lines_of(prom.render(), "sft_cost_usd_total")[0]
+
+
+def test_a_hundred_objectives_of_two_releases_find_their_place() -> None:
+    """The rules of Prometheus and the windows of a fleet live on these; the last release is that of the canary."""
+    prom, clock = exporter(), ManualClock()
+    slos = tuple(make_slo(indicator, name=f"{indicator}-{n}") for n in range(20) for indicator in FIVE_INDICATORS)
+    memory, both = MemorySource(slos, clock), ("stable", "canary")
+    shown = ("state", "value", "threshold", "budget_remaining_ratio")
+    rows = [
+        (f"sft_slo_{what}", {"release": release, "slo": slo.name}, 1.0)
+        for release in both for slo in slos for what in shown
+    ]  # fmt: skip
+    prom.gauge_source(lambda: [*rows, *objective_rows(slos, both, memory)])
+    text = prom.render().decode()
+    assert text.count('\nsft_slo_events_total{service="faq-bot",release="canary"') == len(slos) == 100
+    assert 'sft_guard_series_dropped_total{service="faq-bot"} 0' in text
 
 
 HOSTILE = [
