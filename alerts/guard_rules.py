@@ -345,7 +345,6 @@ def _outdated(service: str, rule: Rule) -> Alert:
         "not built again (or not loaded).",
         (
             "`sft_slo_threshold` (the guard, now) and `sft:slo_limit` (this file) differ by over 0.1 % for an hour",
-            "while a fast path speaks the guard shows that limit instead; an hour outlasts it",
             "limits of the form `previous` follow the hour of the week and are not compared",
         ),
         (

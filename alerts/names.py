@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
+
+from alerts.promql import number
+from slo.evaluation import BURN_PAIRS
+
+NOT_COVERED = "SftSloNotCovered"
+FAST = "Fast"
+"""What the alert of a fast path has behind the name of its objective's own."""
+
+
+def burn_suffix(factor: float) -> str:
+    """The same for a pair of burn windows.
+
+    >>> burn_suffix(14.4)
+    'Burn14p4x'
+    """
+    return f"Burn{number(factor).replace('.', 'p')}x"
 
 
 def alert_name(slo: str) -> str:
@@ -17,15 +34,22 @@ def alert_name(slo: str) -> str:
 
 
 def alert_names(slos: Iterable[str]) -> dict[str, str]:
-    """Return the alert of each objective; two that would share one get a piece of their hash.
+    """Return the alert of each objective; one that would not be alone with its name gets a piece of its hash.
 
-    >>> alert_names(["a-b", "a.b", "c"])["c"]
-    'SftSloC'
+    The alerts beside an objective's own have names, too: `errors-fast` must not be taken for the fast path of `errors`.
+
+    >>> names = alert_names(["a-b", "a.b", "errors", "errors-fast"])
+    >>> names["errors"], len(set(names.values())), "SftSloErrorsFast" in names.values()
+    ('SftSloErrors', 4, False)
     """
     given = list(slos)
-    plain = [alert_name(slo).lower() for slo in given]
-    return {
-        slo: alert_name(slo)
-        + (sha256(slo.encode()).hexdigest()[:4] if plain.count(alert_name(slo).lower()) > 1 else "")
-        for slo in given
-    }
+    own = Counter(alert_name(slo).lower() for slo in given)
+    suffixes = (FAST, *(burn_suffix(pair.factor) for pair in BURN_PAIRS))
+    others = {NOT_COVERED.lower(), *(f"{name}{suffix}".lower() for name in own for suffix in suffixes)}
+
+    def named(slo: str) -> str:
+        name = alert_name(slo)
+        alone = own[name.lower()] == 1 and name.lower() not in others
+        return name if alone else name + sha256(slo.encode()).hexdigest()[:4]
+
+    return {slo: named(slo) for slo in given}

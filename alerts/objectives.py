@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from alerts import pages
 from alerts.cases import fast_cases, mean_cases, not_covered_cases, share_cases
 from alerts.model import INFO, PAGE, TICKET, Alert, Group, Options, Record
+from alerts.names import FAST, NOT_COVERED, burn_suffix
 from alerts.promql import BY, duration, number, selector
 from alerts.windows import Rule
 from slo.evaluation import BURN_PAIRS, BurnPair
@@ -21,7 +22,6 @@ _SEVERITY = {
     OnBreach.SHED: PAGE,
     OnBreach.ROLLBACK: PAGE,
 }
-NOT_COVERED = "SftSloNotCovered"
 
 
 def objectives_group(service: str, rules: Iterable[Rule], options: Options) -> Group:
@@ -148,7 +148,7 @@ def _fast_alert(service: str, rule: Rule, share: float, options: Options) -> Ale
     """Fires at once, and like the sidecar goes on while any breach of the objective is found."""
     slo = rule.slo
     assert slo.fast is not None
-    name, own = f"{rule.name}Fast", {"service": service, "slo": slo.name}
+    name, own = f"{rule.name}{FAST}", {"service": service, "slo": slo.name}
     fast, any_breach = selector("sft:slo_fast:value", own), selector("sft:slo_breach:value", own)
     firing = selector("ALERTS", {"alertname": name, "alertstate": "firing", **own})
     labels = _labels(service, rule, _SEVERITY[slo.action])
@@ -173,7 +173,7 @@ def _burn_alert(service: str, rule: Rule, pair: BurnPair, expr: str, options: Op
     share = pair.factor * rule.allowed
     severity = TICKET if pair.severity == TICKET else _SEVERITY[slo.action]
     labels = _labels(service, rule, severity) | {"burn": number(pair.factor)}
-    name = f"{rule.name}Burn{number(pair.factor).replace('.', 'p')}x"
+    name = f"{rule.name}{burn_suffix(pair.factor)}"
     spans = f"{show_duration(pair.long_s)} and {show_duration(pair.short_s)}"
     return Alert(
         name,

@@ -54,6 +54,30 @@ def test_promtool_accepts_all_eight_threshold_forms_with_baselines(tmp_path: Pat
     assert code == 0, said
 
 
+ALIKE = """\
+service: faq-bot
+objectives:
+  - {name: errors, indicator: sft_availability_llm_error_rate, window: 9m, threshold: {absolute: 1%}, action: rollback}
+  - {name: errors-fast, indicator: sft_availability_llm_error_rate, window: 5m, threshold: {absolute: 3%}}
+  - {name: up, indicator: sft_availability_success_rate, window: 30d, threshold: {tier: general}, burn_rate: true}
+  - {name: up-burn6x, indicator: sft_availability_success_rate, window: 6h, threshold: {tier: general}}
+  - {name: not-covered, indicator: sft_quality_zero_hit_rate, window: 1h, threshold: {absolute: 5%}}
+"""
+
+
+@needs("promtool", "prometheus")
+def test_objectives_named_like_the_alerts_beside_others_have_alerts_of_their_own(tmp_path: Path) -> None:
+    files = built(ALIKE)
+    write(tmp_path, files)
+    rules = [r for g in yaml.safe_load(files[RULES])["groups"] for r in g["rules"] if "alert" in r]
+    objectives = {r["labels"]["slo"]: r["alert"] for r in rules if r["expr"].startswith("sft:slo_breach:value{")}
+    assert (objectives["errors"], objectives["errors-fast"][:16]) == ("SftSloErrors", "SftSloErrorsFast")
+    names = [r["alert"] for r in rules]
+    assert len(set(names)) == len(names), "one page an alert"
+    code, said = run(tmp_path, "promtool", "test", "rules", TESTS)
+    assert code == 0, said
+
+
 @needs("amtool", "prometheus-alertmanager")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_amtool_accepts_the_configuration(preset: str) -> None:
