@@ -451,6 +451,9 @@ def _problems(o: Objective, place: str) -> Iterator[ConfigError]:
         yield ConfigError(
             f"{at}.margin", form.margin, f"must be smaller than sla ({form.sla:g}); it is subtracted from it"
         )
+    factor_problem = _wrong_way(form, indicator)
+    if factor_problem:
+        yield ConfigError(f"{at}.factor", getattr(form, "factor", None), factor_problem)
     for key in ("limit", "sla", "margin", "absolute"):
         value = getattr(form, key, None)
         if value is None:
@@ -468,3 +471,17 @@ def _problems(o: Objective, place: str) -> Iterator[ConfigError]:
             f"{place}.burn_rate", o.indicator, "only ratio indicators have an error budget; remove `burn_rate`"
         )
     yield from canary_problems(o.canary, o.indicator, place)
+
+
+def _wrong_way(form: _Form, indicator: Indicator) -> str:
+    """Why a factor makes a limit that healthy traffic breaches from the start, and what to write; "" when it does not.
+
+    Shares that should be high are bounded by what their baseline can tell (`slo.thresholds`); a mean is not.
+    """
+    if not isinstance(form, BaselineForm | CurrentForm | PreviousForm):
+        return ""
+    if indicator.kind == "mean" and indicator.worse == "down" and form.factor > 1:
+        return "smaller is worse here: a factor over 1 is a breach from the start; write at most 1, such as 0.9"
+    if isinstance(form, CurrentForm) and indicator.worse == "up" and "factor" not in form.model_fields_set:
+        return "larger is worse here: the default of 0.9 is a breach from the start; write 1 or more, such as 1.2"
+    return ""

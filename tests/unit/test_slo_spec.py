@@ -130,7 +130,7 @@ def test_shares_may_be_percentages(written: str, inside: float) -> None:
     assert objective(text).threshold.params["absolute"] == inside
 
 
-RULE = "{baseline: p95, factor: 1.5}"
+RULE, SCORE = "{baseline: p95, factor: 1.5}", "{current: mean, factor: 0.9}"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,10 @@ RULE = "{baseline: p95, factor: 1.5}"
         ("action: track\n", "action: track\n    burn_rate: true\n", "only ratio indicators have an error budget"),
         ("service: faq-bot\n", "service: faq-bot\nservice: other\n", "stands twice"),
         ("preset: support-faq", "preset: &a support-faq\nx: *a", "alias"),
+        (SCORE, "{baseline: p95}", "objectives[1].threshold.factor: got 1.5; smaller is worse here"),
+        (SCORE, "{previous: mean}", "objectives[1].threshold.factor: got 1.2; smaller is worse here"),
+        (SCORE, "{current: mean, factor: 1.01}", "write at most 1, such as 0.9"),
+        (RULE, "{current: mean}", "objectives[0].threshold.factor: got 0.9; larger is worse here"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_place_value_and_cure(old: str, new: str, message: str) -> None:
@@ -185,6 +189,20 @@ def test_a_mistake_is_told_in_one_line_with_place_value_and_cure(old: str, new: 
     assert text.startswith("slo.yaml:")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (SCORE, "{baseline: p05, factor: 1}"),
+        (RULE, "{current: mean, factor: 0.9}"),  # written down, it is meant
+        (RULE, "{current: mean, factor: 1.2}"),
+        ("{tier: general}", "{baseline: p05}"),  # a share is bounded by what its baseline can tell
+    ],
+)
+def test_a_factor_that_can_be_meant_is_taken(old: str, new: str) -> None:
+    assert old in CONTRACT
+    assert parse_slo(CONTRACT.replace(old, new, 1)).objectives
 
 
 @pytest.mark.parametrize("key", ["a[b", "[x]", "str", "", "a\\nb", "\\u2028"])
