@@ -36,7 +36,9 @@ class ReleaseSettings(Model):
     max_rollbacks_per_day: int = Field(
         3, ge=0, le=100, description="Automatic rollbacks in 24 h; after them the guard holds and pages."
     )
-    evaluate_every: Seconds = Field(5.0, description="Time between two evaluations of the rules.")
+    evaluate_every: Seconds = Field(
+        5.0, le=30, description="Time between two evaluations of the rules; at most 30s, as fast paths look at a minute."
+    )
     salt: str = Field("", description="Changes which sessions form the canary.")
 
 

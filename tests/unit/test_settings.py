@@ -86,6 +86,7 @@ def test_units_are_converted_once_at_the_border(tmp_path: Path) -> None:
         (("service: faq-bot", "service: &x a\nadmin: *x"), "guard.yaml:2", "aliases"),
         ((R, R + "\nlimits: {capture: 64KB}"), "limits.capture", "64MiB"),
         ((R, "release: {stable: v1.0.0, evaluate_every: soon}"), "release.evaluate_every", "10m"),
+        ((R, "release: {stable: v1.0.0, evaluate_every: 1m}"), "release.evaluate_every", "30"),
         ((R, R + "\nlisten: {data: '8800'}"), "listen.data", "host:port"),
         (("routes:", "routs:"), "routs", "did you mean `routes`?"),
     ],
