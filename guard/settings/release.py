@@ -37,7 +37,7 @@ class ReleaseSettings(Model):
         3, ge=0, le=100, description="Automatic rollbacks in 24 h; after them the guard holds and pages."
     )
     evaluate_every: Seconds = Field(
-        5.0, le=30, description="Time between two evaluations of the rules; at most 30s, as fast paths look at a minute."
+        5.0, le=30, description="Time between two evaluations of the rules; at most 30s: fast paths look at one minute."
     )
     salt: str = Field("", description="Changes which sessions form the canary.")
 
