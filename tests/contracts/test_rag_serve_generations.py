@@ -223,7 +223,7 @@ async def test_writers_that_are_quicker_at_every_look_do_not_end_the_following(t
         await clock.waiting.wait()
         kb.add([{"doc_id": "b", "text": "two"}])
         for _ in range(3):
-            await clock.step()
+            await asyncio.wait_for(clock.step(), 30.0)  # of a following that has ended there is none
         assert (path.kb.meta.kb_version, path.kb_note, looks) == (2, "", 2)
     finally:
         following.cancel()
