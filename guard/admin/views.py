@@ -140,6 +140,7 @@ def incident_row(incident: Incident) -> IncidentRow:
         incident.opened_s,
         incident.closed_s,
         incident.automatic,
+        incident.mttr_s,
     )
 
 

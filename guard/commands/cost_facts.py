@@ -68,13 +68,17 @@ def _described(version: Mapping[str, Any]) -> bool:
 
 
 def _last_drill(args: argparse.Namespace) -> float | None:
-    """Seconds of the newest drill; None when none was run or the guard cannot be asked."""
+    """Seconds of the newest drill; None when none was run, when it did not pass, or when the guard cannot be asked."""
     try:
         rows = call_admin(args, "GET", "/api/v1/incidents")["incidents"]
-        drills = [row for row in rows if row["kind"] == "drill" and row["closed_wall_s"] is not None]
+        drills = [row for row in rows if row["kind"] == "drill"]
         if not drills:
             return None
         last = max(drills, key=lambda row: row["opened_wall_s"])
+        mttr_s = last["mttr_s"]
+        if mttr_s is None:
+            progress(f"sft-guard: the last drill ({last['id']}) did not pass: `sft-guard release drill` runs another")
+            return None
     except GuardError as error:
         progress(f"sft-guard: the last drill is not known: {error}")
         return None
@@ -82,4 +86,4 @@ def _last_drill(args: argparse.Namespace) -> float | None:
         raise ConfigError(
             "--admin", args.admin, f"that is not an admin listener of this program ({error!r})"
         ) from error
-    return float(last["closed_wall_s"] - last["opened_wall_s"])
+    return float(mttr_s)

@@ -105,6 +105,9 @@ async def rehearse(
     told = webhook_s is not None or not receivers
     mttr_s = max(done_s, webhook_s or 0.0) if result.status == "done" and told else None
     in_time = mttr_s is not None and mttr_s <= target_s and result.incident.pointer in ("at_target", "local")
+    words = _sentence(in_time, mttr_s, target_s, result.status, told)
+    kept = replace(note(result.incident, clock.wall_s(), words), mttr_s=mttr_s if in_time else None)
+    await offload(lambda: journal.record(incident=kept))
     return DrillResult(
         incident_id=incident.incident_id,
         passed=in_time,
@@ -115,7 +118,7 @@ async def rehearse(
         webhook_s=webhook_s,
         pointer=result.incident.pointer,
         steps=tuple(passed_s.items()),
-        message=_sentence(in_time, mttr_s, target_s, result.status, told),
+        message=words,
     )
 
 

@@ -85,6 +85,7 @@ class Incident:
 
     bad: the version that it is about. target: what was returned to; of a standing incident, the stable version.
     began_s: of a rollback, when the rollout of `bad` took effect here; None while unknown.
+    mttr_s: of a rehearsal that passed, how long it took until every receiver was told; None for all others.
     """
 
     incident_id: str
@@ -109,6 +110,7 @@ class Incident:
     notes: tuple[str, ...] = field(default=())
     aftermath: Aftermath | None = None
     began_s: float | None = None
+    mttr_s: float | None = None
 
     @property
     def drill(self) -> bool:

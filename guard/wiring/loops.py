@@ -29,6 +29,7 @@ class Loops:
     def __init__(self, exporter: PrometheusExporter) -> None:
         self._exporter = exporter
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
 
     def begin(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         """Run it until `cancel`; it is not meant to end by itself."""
@@ -37,11 +38,12 @@ class Loops:
         self._tasks.append(task)
 
     def dead(self) -> tuple[str, ...]:
-        """Names of loops that ended all the same."""
-        return tuple(task.get_name() for task in self._tasks if task.done())
+        """Names of loops that ended all the same; nothing while a guard stops, which ends them on purpose."""
+        return () if self._ending else tuple(task.get_name() for task in self._tasks if task.done())
 
     async def cancel(self) -> None:
         """End them all and wait for it."""
+        self._ending = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

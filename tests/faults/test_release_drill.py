@@ -46,3 +46,27 @@ async def test_whatever_call_fails_the_next_canary_is_rehearsed_as_if_nothing_ha
     again = await world.controller.drill(actor="ann")
     assert (again.passed, again.pointer) == (True, "at_target"), again.message
     world.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("away", [False, True], ids=["passes", "does not pass"])
+async def test_what_came_of_a_rehearsal_stands_in_its_incident(tmp_path: Path, away: bool) -> None:
+    """Whoever looks later, as `cost advise` does, could not tell a rehearsal that failed from one that did not."""
+    world = await World(tmp_path, ScriptedJudge(HOLD)).up()
+    await world.controller.start(BAD.name, actor="ann")
+    assert isinstance(world.port, FlakyPort)
+    sound = world.port._offload
+
+    async def is_away(call: Callable[[], Any]) -> Any:
+        if world.journal.incidents():  # from the moment on at which the rehearsal itself began
+            raise RegistryUnreachable("registry: refused; is it up?")
+        return await sound(call)
+
+    if away:
+        world.port._offload = is_away
+    result = await world.controller.drill(actor="ann")
+    kept = world.journal.incident(result.incident_id)
+    assert kept is not None
+    assert (result.passed, kept.mttr_s) == ((False, None) if away else (True, result.mttr_s))
+    assert kept.timeline[-1].what == result.message
+    world.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -61,3 +63,33 @@ def test_the_command_fills_in_what_the_configuration_says(tmp_path: Path, capsys
     assert met["evaluation set"] is True
     assert met["hallucination"] is True
     assert "the last drill is not known" in err
+
+
+@pytest.mark.parametrize(("last_mttr_s", "met"), [(12.5, True), (None, False)], ids=["passed", "did not pass"])
+def test_only_a_rehearsal_that_passed_is_a_rehearsed_rollback(
+    last_mttr_s: float | None, met: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A newer one that failed counted as passed, in the time it took to fail."""
+    old = {"id": "inc-1", "kind": "drill", "opened_wall_s": 1000.0, "closed_wall_s": 1002.0, "mttr_s": 2.0}
+    new = old | {"id": "inc-2", "opened_wall_s": 2000.0, "closed_wall_s": 2001.0, "mttr_s": last_mttr_s}
+
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"incidents": [new, old]}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Guard) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        main(["cost", "advise", "--json", "--admin", f"http://127.0.0.1:{server.server_port}"])
+        server.shutdown()
+    out, err = capsys.readouterr()
+    open_musts = json.loads(out.splitlines()[-1])["open_musts"]
+    assert ("rollback within 5 minutes, rehearsed" not in open_musts) == met
+    assert ("(inc-2) did not pass" in err) != met

@@ -11,7 +11,7 @@ from guard.release.incident import Difference, Evidence, Exemplar, TimelineEntry
 
 @dataclass(frozen=True, slots=True)
 class IncidentRow:
-    """One incident in the list. closed_wall_s None: open."""
+    """One incident in the list. closed_wall_s None: open. mttr_s: of a rehearsal that passed, seconds."""
 
     id: str
     kind: str
@@ -19,6 +19,7 @@ class IncidentRow:
     opened_wall_s: float
     closed_wall_s: float | None
     automatic: bool
+    mttr_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
