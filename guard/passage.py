@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 _TIMEOUTS = frozenset({Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.TOTAL_TIMEOUT})
 _REFUSALS = frozenset({Reason.SHED, Reason.DRAINING})
+CROSSING_S = 1.0
+"""How long the end of an idle connection and a question may be on their ways at once: a round trip and our delays."""
 
 
 class Passage:
@@ -343,8 +345,11 @@ class Passage:
     def on_broken(self, reason: Reason, *, answered: bool) -> None:
         """The upstream's connection is gone or not to be trusted."""
         connection, self._connection = self._connection, None
-        # A connection may be closed while it lies idle; nothing was answered, so nothing is done twice.
+        # A connection may be closed while it lies idle, and the news cross the question on its way: that is seen soon.
+        # An upstream that had the question for longer may have begun to work on it; asked again, it would do so twice.
+        asked_s = self._ready_s + self._overhead_s
         stale = not answered and reason is Reason.UPSTREAM_CUT and connection is not None and connection.reused
+        stale = stale and self._path.now_s() - asked_s <= CROSSING_S
         if stale and self._may_retry():
             self._ask(self._pool, fresh=True)
             return

@@ -41,8 +41,9 @@ _FLEET, _MATRIX = "faults/test_release_fleet.py::", "faults/test_dead_dependenci
 
 ROWS: tuple[Row, ...] = (
     # The model behind the guard
-    Row(1, "upstream", "refuses the connection", "502 of type upstream_connect; one try more at most, elsewhere in the same version, before a byte was sent",
-        (_SEM + "test_an_endpoint_that_is_named_twice_is_refused_like_one",
+    Row(1, "upstream", "refuses the connection", "502 of type upstream_connect; one try more at most, elsewhere in the same version, before a byte was sent; a kept connection that ends unanswered within a second of the question is replaced once",
+        (_SEM + "test_an_endpoint_that_is_named_twice_is_refused_like_one", _SEM + "test_a_connection_that_dies_under_a_request_is_tried_once_more_on_a_fresh_one",
+         _SEM + "test_a_connection_that_dies_after_the_upstream_had_the_question_for_a_while_is_no_second_question",
          _UP + "test_a_refused_connection_is_a_502_with_a_type", _SEM + "test_a_refused_endpoint_is_left_for_another_of_the_same_version",
          _UP + "test_retries_stay_within_their_budget", "properties/test_path_split.py::test_retries_are_a_tenth_of_the_requests_and_a_reserve")),
     Row(2, "upstream", "no answer to the SYN", "504 at the connect budget, slot free again; another endpoint or address takes over", (_UP + "test_an_endpoint_that_swallows_connections_costs_no_answer", _UP + "test_an_endpoint_that_swallowed_connections_is_tried_by_one_request_at_a_time", _UP + "test_an_address_that_swallows_connections_leaves_time_for_the_next_one_of_the_name",

@@ -44,8 +44,8 @@ class Script:
     """What is sent for one request, and how.
 
     cut_at: close after so many bytes. stall_at: send nothing more after so many. drip_bytes: pieces of this size, with
-    `pause_s` between them. reset: a cut is a RST. then: what follows a whole answer: keep, close or half_close.
-    repeat: send `response` once and then this many times `piece`.
+    `pause_s` between them. wait_s: before all of it. reset: a cut is a RST. then: what follows a whole answer: keep,
+    close or half_close. repeat: send `response` once and then this many times `piece`.
     """
 
     response: bytes = b""
@@ -53,6 +53,7 @@ class Script:
     stall_at: int | None = None
     drip_bytes: int = 0
     pause_s: float = 0.0
+    wait_s: float = 0.0
     reset: bool = False
     then: str = "keep"
     piece: bytes = b""
@@ -125,6 +126,8 @@ class Upstream:
     async def _play(self, script: Script, writer: asyncio.StreamWriter) -> bool:
         data = script.response
         end = min(at for at in (script.cut_at, script.stall_at, len(data)) if at is not None)
+        if script.wait_s:
+            await asyncio.sleep(script.wait_s)
         step = script.drip_bytes or max(1, end)
         for start in range(0, end, step):
             writer.write(data[start : min(end, start + step)])

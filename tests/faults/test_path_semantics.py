@@ -217,6 +217,20 @@ async def test_a_connection_that_dies_under_a_request_is_tried_once_more_on_a_fr
     assert len(upstream.requests) == 3
 
 
+async def test_a_connection_that_dies_after_the_upstream_had_the_question_for_a_while_is_no_second_question(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The model may have worked on it: it crashed, or its gateway gave up."""
+    monkeypatch.setattr("guard.passage.CROSSING_S", 0.05)
+    scripts = iter([Script(OK), Script(OK, cut_at=0, wait_s=0.3), Script(OK)])
+    async with Upstream(lambda _: next(scripts)) as upstream, running(target(upstream.port)) as guard:
+        assert (await ask(guard.port, chat())).status == 200
+        answer = await ask(guard.port, chat())
+        assert guard.path.stats().retries == 0
+    assert (answer.status, answer.error_type) == (502, "upstream_cut")
+    assert len(upstream.requests) == 2
+
+
 async def test_a_fresh_connection_that_is_closed_unanswered_is_an_error_not_a_second_question():
     async with Upstream(lambda _: Script(cut_at=0)) as upstream, running(target(upstream.port)) as guard:
         answer = await ask(guard.port, chat())
@@ -358,7 +372,7 @@ async def test_draining_lets_answers_finish_and_ends_the_rest_with_a_frame():
 
 async def test_an_address_in_use_is_named_with_its_cure():
     async with running(target(1)) as guard:
-        with pytest.raises(ConfigError, match=rf"listeners\.data: got '127\.0\.0\.1:{guard.port}'; choose a free"):
+        with pytest.raises(ConfigError, match=rf"listen\.data: got '127\.0\.0\.1:{guard.port}'; choose a free"):
             await guard.path.start("127.0.0.1", guard.port)
 
 
