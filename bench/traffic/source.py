@@ -111,7 +111,7 @@ class CountedSource(MemorySource):
 
     def limits_s(self) -> dict[str, float]:
         """Limit of every latency objective that has one, seconds by name."""
-        return dict(self._latency_limits)
+        return dict(self.shelf.limits)
 
     def objective_value(self, slo: Slo, release: str) -> float | None:
         """None: the value is shown to people and never decided on, and for a quantile it costs more than the rest."""
@@ -120,7 +120,7 @@ class CountedSource(MemorySource):
     def count(self, release: str, found: Counts) -> None:
         """Count one step of one release now."""
         now_s = self._clock.now_s()
-        book = self._release(release, now_s).books[()]
+        book = self.shelf.release(release, now_s).books[()]
         seen = found.questions - found.cancelled
         carried = seen - found.client_errors
         made = found.fresh + found.failed

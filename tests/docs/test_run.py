@@ -26,6 +26,9 @@ NOT_RUN = {
     "docker compose": "needs a container engine; tests/deploy runs the same commands outside of one",
     "kubectl create": "needs a cluster; tests/deploy builds and checks what would be applied",
     "kubectl apply": "needs a cluster; tests/deploy builds and checks what would be applied",
+    "kubectl exec": "needs a cluster",
+    "kubectl logs": "needs a cluster",
+    "kubectl port-forward": "needs a cluster",
     "pip install": "changes the installation that runs the tests",
     "sft-guard embedder distill": "needs PyTorch and minutes; tests/unit/test_static_embedder.py distils a small one",
     "sft-guard registry serve --listen 0.0.0.0:8820 --database": "tests/contracts/test_registry_postgresql.py does it",
@@ -34,6 +37,7 @@ NOT_RUN = {
     "sft-guard baseline capacity": "loads the machine for minutes; tests/unit/test_capacity.py runs it shortened",
     "sft-guard demo": "tests/e2e/test_demo_run.py",
     "curl -s http://127.0.0.1:9090": "asks a Prometheus; tests/e2e/test_alerting.py runs a real one",
+    "sh deploy/kubernetes/prometheusrule.sh": "writes into the checkout; tests/deploy runs it beside it",
     "systemctl": "needs systemd; tests/deploy has it verify the unit",
     "redis-cli": "needs the Redis of the cache; tests/faults runs a real one",
 }

@@ -207,7 +207,7 @@ objectives:
     min_events: 50
     action: shed
   - {name: thumbs, indicator: sft_quality_thumbs_up_rate, window: 1h, threshold: {absolute: 80%}}
-  - {name: alike, indicator: sft_quality_similarity_score, window: 1h, threshold: {baseline: p05}}
+  - {name: alike, indicator: sft_quality_similarity_score, window: 1h, threshold: {baseline: p05, factor: 0.9}}
 """
 
 
