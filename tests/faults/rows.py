@@ -46,7 +46,7 @@ ROWS: tuple[Row, ...] = (
          _SEM + "test_a_connection_that_dies_after_the_upstream_had_the_question_for_a_while_is_no_second_question",
          _UP + "test_a_refused_connection_is_a_502_with_a_type", _SEM + "test_a_refused_endpoint_is_left_for_another_of_the_same_version",
          _UP + "test_retries_stay_within_their_budget", "properties/test_path_split.py::test_retries_are_a_tenth_of_the_requests_and_a_reserve")),
-    Row(2, "upstream", "no answer to the SYN", "504 at the connect budget, slot free again; another endpoint or address takes over", (_UP + "test_an_endpoint_that_swallows_connections_costs_no_answer", _UP + "test_an_endpoint_that_swallowed_connections_is_tried_by_one_request_at_a_time", _UP + "test_an_address_that_swallows_connections_leaves_time_for_the_next_one_of_the_name",
+    Row(2, "upstream", "no answer to the SYN", "504 at the connect budget, slot free again; another endpoint or address takes over", ("faults/test_path_endpoints.py::test_an_endpoint_that_swallows_connections_costs_no_answer", "faults/test_path_endpoints.py::test_an_endpoint_that_swallowed_connections_is_tried_by_one_request_at_a_time", "faults/test_path_endpoints.py::test_an_address_that_swallows_connections_leaves_time_for_the_next_one_of_the_name",
          _UP + "test_no_connection_within_the_budget_is_a_504",)),
     Row(3, "upstream", "takes the request and says nothing", "504 at the first-byte budget, slot free again",
         (_UP + "test_an_upstream_that_never_answers_is_a_504_and_its_slot_is_free", _UP + "test_a_head_without_a_body_counts_as_no_answer")),

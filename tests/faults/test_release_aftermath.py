@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,14 +41,6 @@ class Courses:
             Point(self.verdict_s + t, self.stable_bad if t > 0 else 0, 10)
             for t in range(-100, int(until_s - self.verdict_s), 10)
         )
-
-
-@pytest.fixture
-def worlds() -> Iterator[list[World]]:
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
 
 
 async def rolled_back(

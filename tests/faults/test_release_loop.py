@@ -50,14 +50,6 @@ def anyio_backend() -> object:
     return VIRTUAL
 
 
-@pytest.fixture
-def worlds() -> Iterator[list[World]]:
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
-
-
 async def up(directory: Path, worlds: list[World], judge: object = None, **words: object) -> World:
     world = World(directory, judge or ScriptedJudge(HOLD), **words)  # type: ignore[arg-type]
     worlds.append(world)

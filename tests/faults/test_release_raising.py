@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from tests.release_kit import BAD, HOLD, PASS, FlakyPort, ScriptedJudge, World
 @pytest.fixture
 def anyio_backend() -> object:
     return VIRTUAL
-
-
-@pytest.fixture
-def worlds() -> Iterator[list[World]]:
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
 
 
 async def at_the_end_of_a_stage(directory: Path, worlds: list[World]) -> tuple[World, FlakyPort]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,14 +41,6 @@ def hold(*verdicts: Verdict, reason: str = "breach: http-errors") -> Action:
 @pytest.fixture
 def anyio_backend() -> object:
     return VIRTUAL
-
-
-@pytest.fixture
-def worlds() -> Iterator[list[World]]:
-    made: list[World] = []
-    yield made
-    for world in made:
-        world.close()
 
 
 async def rolling(directory: Path, worlds: list[World], *script: Action, mode: Mode = Mode.ENFORCE) -> World:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from guard.cli import main
 from slo.economics.advice import Facts, Level, advise
+from tests.served_json import served_json
 
 READY = Facts(
     recall_ratio=0.78, quality_ratio=0.80, evaluation_rows=100, drill_mttr_s=300.0, lineage=True, privacy_reviewed=True
@@ -73,22 +72,8 @@ def test_only_a_rehearsal_that_passed_is_a_rehearsed_rollback(
     old = {"id": "inc-1", "kind": "drill", "opened_wall_s": 1000.0, "closed_wall_s": 1002.0, "mttr_s": 2.0}
     new = old | {"id": "inc-2", "opened_wall_s": 2000.0, "closed_wall_s": 2001.0, "mttr_s": last_mttr_s}
 
-    class Guard(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"incidents": [new, old]}).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    with HTTPServer(("127.0.0.1", 0), Guard) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        main(["cost", "advise", "--json", "--admin", f"http://127.0.0.1:{server.server_port}"])
-        server.shutdown()
+    with served_json({"incidents": [new, old]}) as url:
+        main(["cost", "advise", "--json", "--admin", url])
     out, err = capsys.readouterr()
     open_musts = json.loads(out.splitlines()[-1])["open_musts"]
     assert ("rollback within 5 minutes, rehearsed" not in open_musts) == met

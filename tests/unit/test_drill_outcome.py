@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +12,7 @@ from guard.admin.shapes import ReleaseCommand
 from guard.backend import GuardBackend
 from guard.cli import main
 from guard.release.report import DrillResult
+from tests.served_json import served_json
 
 pytestmark = pytest.mark.anyio
 
@@ -24,23 +23,8 @@ WORDS = "a receiver did not take the webhook within 30 s; check its URL and secr
 def test_the_exit_code_of_a_drill_says_whether_it_passed(
     passed: bool, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Guard(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            body = json.dumps({"message": WORDS, "incident_id": "inc-1", "mttr_s": None, "passed": passed}).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    with HTTPServer(("127.0.0.1", 0), Guard) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        found = main(["release", "drill", "--admin", f"http://127.0.0.1:{server.server_port}", "--json"])
-        server.shutdown()
+    with served_json({"message": WORDS, "incident_id": "inc-1", "mttr_s": None, "passed": passed}) as url:
+        found = main(["release", "drill", "--admin", url, "--json"])
     assert found == code
     assert json.loads(capsys.readouterr().out)["passed"] is passed
 
